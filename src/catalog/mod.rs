@@ -1,0 +1,146 @@
+//! What is known of devices: templates and their key maps, devices, modules.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::time::UtcMicros;
+
+/// Name of the tenant of everything that names none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// What a metric's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Number,
+    Bool,
+    Text,
+}
+
+/// A device type: its metrics and the keys they go by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    pub slug: String,
+    pub name: String,
+    pub category: String,
+    pub version: u32,
+    pub metrics: Vec<Metric>,
+    /// Kept as written for the rooms that use them later.
+    pub commands: Vec<TemplateCommand>,
+    pub slots: Vec<Slot>,
+    /// Raw key → index in `metrics`.
+    pub keys: HashMap<String, usize>,
+}
+
+/// A named quantity of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub name: String,
+    /// Display unit, one of [`unit`]'s, or empty.
+    pub unit: String,
+    pub kind: Kind,
+    /// Raw keys that carry it, in order of preference.
+    pub keys: Vec<String>,
+    /// value = raw × scale + offset; numbers only.
+    pub scale: f64,
+    pub offset: f64,
+    /// Inclusive bounds, after scale and offset.
+    pub range: Option<(f64, f64)>,
+    /// A sensor is made for it when a device is provisioned.
+    pub required: bool,
+    /// Words (or raw values as text) and the numbers that stand for them.
+    pub values: BTreeMap<String, f64>,
+    /// Least rise above the sensor's last value; 0: non-decreasing.
+    pub min_step: Option<f64>,
+}
+
+/// Something a device can be told to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateCommand {
+    pub name: String,
+    pub timeout: std::time::Duration,
+    /// JSON Schema of its parameters.
+    pub parameters: serde_json::Value,
+}
+
+/// A place on a device for a module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    pub name: String,
+    pub interface: String,
+    /// Slugs of templates that fit.
+    pub compatible: Vec<String>,
+}
+
+/// One physical thing, as the database has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    pub id: i32,
+    pub tenant: Arc<str>,
+    pub uid: Arc<str>,
+    /// Slug of its template.
+    pub template: Option<String>,
+    pub modules: Vec<Module>,
+    pub sensors: Vec<Sensor>,
+}
+
+/// A part plugged into a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    pub uid: String,
+    /// Slug of its template.
+    pub template: Option<String>,
+}
+
+/// One metric of one device, as the database has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensor {
+    pub id: i32,
+    /// Name in the `readings` view; `module.metric` for a module's.
+    pub metric: Arc<str>,
+    /// Time and value of its newest numeric reading.
+    pub last: Option<(UtcMicros, f64)>,
+}
+
+/// The catalog at one moment; immutable, swapped whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// By slug.
+    pub templates: HashMap<String, Arc<Template>>,
+    pub devices: Vec<Device>,
+}
+
+/// What the shipped and the operator's files declare; reconciled into the database, which is the truth at run time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declared {
+    pub templates: Vec<DeclaredTemplate>,
+    pub devices: Vec<DeclaredDevice>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredTemplate {
+    pub template: Template,
+    /// Shipped in the binary, and locked.
+    pub shipped: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredDevice {
+    pub tenant: String,
+    pub uid: String,
+    pub name: Option<String>,
+    /// Slug.
+    pub template: Option<String>,
+    /// Uid of its gateway, in the same tenant; the parents form no cycle.
+    pub parent: Option<String>,
+    pub site: Option<String>,
+    pub modules: Vec<DeclaredModule>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredModule {
+    pub uid: String,
+    /// Name of the template's slot it sits in.
+    pub slot: Option<String>,
+    /// Slug.
+    pub template: Option<String>,
+}

@@ -1,0 +1,274 @@
+//! The configuration, validated: what the rest of the program works with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything an operator can set, checked and with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub instance: Instance,
+    pub broker: Broker,
+    pub database: Database,
+    pub journal: Journal,
+    pub sources: Vec<Source>,
+    pub devices: Devices,
+    pub metrics: Metrics,
+    pub time: Time,
+    pub limits: Limits,
+    pub quarantine: Quarantine,
+    pub http: Http,
+    pub log: Log,
+    pub catalog: Catalog,
+}
+
+/// Who this daemon is and where it keeps its files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// 1 to 64 of `[A-Za-z0-9_.-]`; names the status topic and the position's row.
+    pub id: String,
+    pub state_dir: PathBuf,
+    /// How long a shutdown may take to drain what the journal holds.
+    pub drain_timeout: Duration,
+}
+
+/// The way to the MQTT broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broker {
+    pub endpoint: Endpoint,
+    pub version: MqttVersion,
+    /// Fixed, so that the broker knows the session again.
+    pub client_id: String,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// How long the broker keeps the session of a tidegate that is away; whole seconds, up to `u32::MAX`.
+    pub session_expiry: Duration,
+    /// Most QoS 1 deliveries that may be unacknowledged at once (MQTT 5, 3.1.2.11.3).
+    pub receive_maximum: u16,
+    /// 5 s or more.
+    pub keep_alive: Duration,
+    pub tls: Tls,
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoint {
+    /// tidegate is the broker, and listens here; port 0 takes a free one.
+    Embedded { listen: SocketAddr },
+    Remote {
+        transport: Transport,
+        host: String,
+        port: u16,
+        /** path of a WebSocket, `/mqtt` unless told */
+        path: String,
+    },
+}
+
+/// What carries MQTT to a remote broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Tls,
+    WebSocket,
+    WebSocketTls,
+}
+
+/// The protocol level that tidegate speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    V311,
+    V5,
+}
+
+/// Certificates; PEM files. Without `ca`, the system's roots.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// The way to the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    pub url: DatabaseUrl,
+    pub pool_min: u32,
+    pub pool_max: u32,
+    pub connect_timeout: Duration,
+    /// Behind PgBouncer in transaction pooling: no prepared statement outlives its transaction.
+    pub pgbouncer: bool,
+    /// Most readings in one transaction.
+    pub batch_max: usize,
+}
+
+/// Which database, and how to reach it.
+#[derive(Clone, PartialEq)]
+pub enum DatabaseUrl {
+    Sqlite(PathBuf),
+    /// A libpq URL, with the password in it.
+    Postgres(Secret),
+}
+
+/// The durable log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Journal {
+    /// Bytes of messages kept at most; at it tidegate stops acknowledging.
+    pub max_size: u64,
+    /// How long messages stay after they are committed, for replays.
+    pub retain: Duration,
+    pub sync: Sync,
+}
+
+/// When the journal reaches the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before the acknowledgement.
+    Always,
+    /// At least this often; a power cut may lose what came since.
+    Every(Duration),
+}
+
+/// A topic filter and how to read what arrives there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub name: String,
+    /// As written, with `{name}` captures; parsed by [`crate::source`].
+    pub filter: String,
+    pub decoder: Decoder,
+    /// Slug of the template given to devices first seen here.
+    pub template: Option<String>,
+    /// Raw key that holds the time of the readings, e.g. `Time`.
+    pub timestamp: Option<String>,
+    /// IANA zone for timestamps that carry none.
+    pub timezone: Option<String>,
+    pub retained: Retained,
+    /// Largest payload accepted, bytes.
+    pub max_payload: usize,
+}
+
+/// The payload formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decoder {
+    Json,
+    Scalar,
+}
+
+/// What to do with a message that the broker had retained when tidegate subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// Count it and leave it: a resubscribe forges no readings.
+    Ignore,
+    /// Store only what carries a time of its own, later than the sensor's last reading.
+    Latest,
+    /// Store it like any other.
+    Store,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Devices {
+    pub unknown: UnknownDevice,
+    /// Most devices this instance provisions.
+    pub max_devices: usize,
+    /// Most sensors of one device.
+    pub max_sensors: usize,
+}
+
+/// What happens at the first message of an unknown device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownDevice {
+    Provision,
+    Quarantine,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    pub unmodeled: Unmodeled,
+}
+
+/// What happens to a key that neither module nor template knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmodeled {
+    Store,
+    Drop,
+    Quarantine,
+}
+
+/// How far from its receipt a reading's time may lie.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Time {
+    pub max_future: Duration,
+    pub max_age: Duration,
+}
+
+/// Bounds on one message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub max_depth: usize,
+    pub max_keys: usize,
+    /// Bytes.
+    pub max_key_length: usize,
+    /// Bytes.
+    pub max_text_length: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quarantine {
+    /// Most events kept; the oldest give way, counted.
+    pub max_events: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// None: no HTTP.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// A tracing-subscriber filter, e.g. `info` or `info,tidegate::mqtt=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+    Journald,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalog {
+    /// Holds `templates/*.toml` and `devices/*.toml`; none: the shipped templates only.
+    pub dir: Option<PathBuf>,
+}
+
+/// A password, or a URL that has one; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DatabaseUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            DatabaseUrl::Postgres(_) => f.write_str("postgres:***"),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What tidegate counts and measures of itself; Prometheus text at `/metrics`.
+//!
+//! One value, made in the composition root and handed to each room; no global registry.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// A label set of one reason code.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByReason {
+    pub reason: &'static str,
+}
+
+/// A label set of one source's name.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct BySource {
+    pub source: String,
+}
+
+type Count = Counter<u64, AtomicU64>;
+type Level = Gauge<i64, AtomicI64>;
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal $(, $unit:expr)?;)+) => {
+        /// Every metric; cloning shares them.
+        #[derive(Clone)]
+        pub struct Metrics {
+            registry: Arc<Registry>,
+            $($(#[doc = $help])+ pub $field: $kind,)+
+        }
+
+        impl Metrics {
+            /// Registers everything, at zero.
+            pub fn new() -> Metrics {
+                let mut registry = Registry::with_prefix("tidegate");
+                $(
+                    let $field = <$kind as New>::new();
+                    metrics!(@register registry, $name, concat!($($help),+).trim(), $field $(, $unit)?);
+                )+
+                Metrics { registry: Arc::new(registry), $($field),+ }
+            }
+        }
+    };
+    (@register $registry:ident, $name:literal, $help:expr, $field:ident) => {
+        $registry.register($name, $help, $field.clone());
+    };
+    (@register $registry:ident, $name:literal, $help:expr, $field:ident, $unit:expr) => {
+        $registry.register_with_unit($name, $help, $unit, $field.clone());
+    };
+}
+
+trait New {
+    fn new() -> Self;
+}
+
+impl New for Count {
+    fn new() -> Self {
+        Count::default()
+    }
+}
+
+impl New for Level {
+    fn new() -> Self {
+        Level::default()
+    }
+}
+
+impl New for Histogram {
+    /// Seconds, 0.1 ms to 52 s.
+    fn new() -> Self {
+        Histogram::new(exponential_buckets(0.0001, 2.0, 20))
+    }
+}
+
+impl<L: Clone + std::hash::Hash + Eq> New for Family<L, Count> {
+    fn new() -> Self {
+        Family::default()
+    }
+}
+
+// Names get the suffix `_total` for counters from the encoder, and the unit where there is one.
+metrics! {
+    /// 1 while the MQTT session is up and every filter is granted
+    broker_connected: Level = "broker_connected";
+    /// Connections made to the broker
+    broker_connects: Count = "broker_connects";
+    /// Connections to the broker that failed or were lost
+    broker_connection_errors: Count = "broker_connection_errors";
+    /// Connections given up by the watchdog: up, and nothing moved
+    broker_watchdog_trips: Count = "broker_watchdog_trips";
+    /// Subscriptions that the broker refused, or granted below QoS 1
+    subscriptions_refused: Count = "subscriptions_refused";
+    /// PUBLISH packets received
+    messages_received: Count = "messages_received";
+    /// Bytes of payload received
+    payload_received: Count = "payload_received", Unit::Bytes;
+    /// Acknowledgements handed to the connection
+    messages_acknowledged: Count = "messages_acknowledged";
+    /// Acknowledgements dropped because their connection had ended
+    acknowledgements_stale: Count = "acknowledgements_stale";
+    /// QoS 0 messages dropped because the way to the journal was full
+    messages_dropped: Family<ByReason, Count> = "messages_dropped";
+    /// Messages that tidegate published and the broker acknowledged
+    messages_published: Count = "messages_published";
+    /// Messages that tidegate could not publish, by reason
+    publish_errors: Family<ByReason, Count> = "publish_errors";
+    /// Broker redeliveries recognised and not stored again
+    redeliveries_recognised: Count = "redeliveries_recognised";
+    /// Messages made durable in the journal
+    journal_messages: Count = "journal_messages";
+    /// Groups committed to the journal, one fsync each
+    journal_groups: Count = "journal_groups";
+    /// Time of one group commit of the journal
+    journal_commit_duration: Histogram = "journal_commit_duration", Unit::Seconds;
+    /// Failed writes to the journal; each is tried again
+    journal_errors: Count = "journal_errors";
+    /// Bytes of messages in the journal
+    journal_size: Level = "journal_size", Unit::Bytes;
+    /// 1 while the journal is full and nothing is acknowledged
+    journal_full: Level = "journal_full";
+    /// Messages in the journal that are not yet committed to the database
+    journal_lag_messages: Level = "journal_lag_messages";
+    /// Records of the journal that failed their checksum and were set aside
+    journal_corrupt_records: Count = "journal_corrupt_records";
+    /// Times that the system's clock was found to be set back by more than a second
+    clock_steps_back: Count = "clock_steps_back";
+    /// Messages by the source that took them
+    source_messages: Family<BySource, Count> = "source_messages";
+    /// Retained messages left out because the source says so
+    retained_ignored: Count = "retained_ignored";
+    /// Samples dropped because `metrics.unmodeled` says so
+    unmodeled_dropped: Count = "unmodeled_dropped";
+    /// Refusals of messages and samples, by reason
+    quarantined: Family<ByReason, Count> = "quarantined";
+    /// Quarantine events discarded at `quarantine.max_events`
+    quarantine_discarded: Count = "quarantine_discarded";
+    /// Readings committed to the database
+    readings_stored: Count = "readings_stored";
+    /// Readings that the database had already, by sensor and time
+    readings_duplicate: Count = "readings_duplicate";
+    /// Devices made at their first message
+    devices_provisioned: Count = "devices_provisioned";
+    /// Transactions committed to the database
+    batches_committed: Count = "batches_committed";
+    /// Batches that the database rejected and that were bisected
+    batches_bisected: Count = "batches_bisected";
+    /// Failed transactions; each is tried again
+    database_errors: Count = "database_errors";
+    /// 1 while the database takes what is written
+    database_connected: Level = "database_connected";
+    /// Time of one batch transaction
+    batch_commit_duration: Histogram = "batch_commit_duration", Unit::Seconds;
+    /// From the receipt of a batch's oldest message to its commit
+    store_latency: Histogram = "store_latency", Unit::Seconds;
+    /// Catalogs swapped in
+    catalog_reloads: Count = "catalog_reloads";
+    /// Catalog or configuration changes that were refused at a reload
+    reload_errors: Count = "reload_errors";
+    /// Publishes that the embedded broker refused because the journal was full or failing
+    embedded_refusals: Count = "embedded_refusals";
+    /// HTTP requests answered
+    http_requests: Count = "http_requests";
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// The Prometheus text exposition.
+    ///
+    /// # Errors
+    /// Only if formatting into a string fails.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts one refusal.
+    pub fn count_refusal(&self, reason: crate::quarantine::Reason) {
+        self.quarantined.get_or_create(&ByReason { reason: reason.code() }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_contract() {
+        let metrics = Metrics::new();
+        metrics.count_refusal(crate::quarantine::Reason::Malformed);
+        let text = metrics.encode().unwrap();
+        let names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|rest| rest.split(' ').next())
+            .collect();
+        assert!(names.len() > 30, "{names:?}");
+        assert!(names.iter().all(|name| name.starts_with("tidegate_")), "{names:?}");
+        assert!(text.contains("tidegate_quarantined_total{reason=\"malformed\"} 1"), "{text}");
+        assert!(text.contains("tidegate_payload_received_bytes_total 0"), "{text}");
+    }
+}

@@ -1,0 +1,1 @@
+//! The MQTT connection: session, ack ledger, options, publisher. No rumqttc type leaves this room.

@@ -1,0 +1,132 @@
+//! What the pipeline hands to the writer, and the writer commits whole.
+
+use std::sync::Arc;
+
+use crate::catalog::Kind;
+use crate::message::{Message, Seq};
+use crate::quarantine::Refusal;
+use crate::time::UtcMicros;
+
+/// A device's number within one [`Batch::generation`]: given by the pipeline, mapped to a row by the writer.
+pub type DeviceIndex = u32;
+/// A sensor's number within one generation.
+pub type SensorIndex = u32;
+
+/// The outcome of a run of messages, ready to be committed in one transaction.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Position in the journal once this is committed.
+    pub position: Seq,
+    /// Rises when the catalog is swapped: indexes start anew.
+    pub generation: u32,
+    pub messages: u64,
+    /// `received_at` of the oldest message in it, for latency.
+    pub oldest: Option<UtcMicros>,
+    /// Devices and sensors used for the first time in this generation, before what needs them.
+    pub devices: Vec<DeviceIntro>,
+    pub sensors: Vec<SensorIntro>,
+    pub readings: Vec<Reading>,
+    pub texts: Vec<TextReading>,
+    /// Newest time of receipt of each device in the batch; a device may occur more than once.
+    pub seen: Vec<(DeviceIndex, UtcMicros)>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+impl Batch {
+    /// Rows that the transaction will write, about.
+    pub fn rows(&self) -> usize {
+        self.readings.len() + self.texts.len() + self.quarantined.len()
+    }
+
+    /// Adds a later batch of the same generation.
+    pub fn append(&mut self, mut later: Batch) {
+        debug_assert_eq!(self.generation, later.generation);
+        self.position = later.position;
+        self.messages += later.messages;
+        self.oldest = self.oldest.or(later.oldest);
+        self.devices.append(&mut later.devices);
+        self.sensors.append(&mut later.sensors);
+        self.readings.append(&mut later.readings);
+        self.texts.append(&mut later.texts);
+        self.seen.append(&mut later.seen);
+        self.quarantined.append(&mut later.quarantined);
+    }
+}
+
+/// A device that the pipeline uses first in this batch; perhaps new to the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceIntro {
+    pub index: DeviceIndex,
+    /// Its row, when the snapshot had it.
+    pub id: Option<i32>,
+    pub tenant: Arc<str>,
+    pub uid: Arc<str>,
+    /// Slug of the template it is given when it is new.
+    pub template: Option<String>,
+    /// Name of the source it came by.
+    pub source: String,
+    pub first_seen: UtcMicros,
+}
+
+/// A sensor that the pipeline uses, or a template requires, first in this batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SensorIntro {
+    pub index: SensorIndex,
+    /// Its row, when the snapshot had it.
+    pub id: Option<i32>,
+    pub device: DeviceIndex,
+    /// The module's uid, for a module's sensor; the module is made when it is new.
+    pub module: Option<String>,
+    /// Name in the `readings` view; `module.metric` for a module's.
+    pub metric: Arc<str>,
+    pub unit: String,
+    pub kind: Kind,
+    pub origin: SensorOrigin,
+}
+
+/// Why a sensor exists; `device_sensors.source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SensorOrigin {
+    Required,
+    Optional,
+    Unmodeled,
+}
+
+/// One numeric or boolean (1, 0) reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    pub sensor: SensorIndex,
+    pub time: UtcMicros,
+    /// Finite.
+    pub value: f64,
+    /// The message it came from.
+    pub seq: Seq,
+}
+
+/// One text reading; no NUL in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextReading {
+    pub sensor: SensorIndex,
+    pub time: UtcMicros,
+    pub value: String,
+    pub seq: Seq,
+}
+
+/// A message with what was refused in it.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    pub message: Arc<Message>,
+    pub source: Option<String>,
+    pub tenant: Arc<str>,
+    /// The device's uid, if the topic told it.
+    pub device: Option<Arc<str>>,
+    /// At most [`Quarantined::MAX_REFUSALS`].
+    pub refusals: Vec<Refusal>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+impl Quarantined {
+    /// Refusals kept of one message; the rest is counted in `more`.
+    pub const MAX_REFUSALS: usize = 64;
+}

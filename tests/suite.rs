@@ -1,0 +1,3 @@
+//! The black-box tests: one binary, a module for each promise.
+
+mod support;

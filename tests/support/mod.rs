@@ -1,0 +1,1 @@
+//! Starts the private, throw-away servers that the tests run against.
