@@ -123,10 +123,14 @@ metrics! {
     journal_errors: Count = "journal_errors";
     /// Bytes of messages in the journal
     journal_size: Level = "journal_size", Unit::Bytes;
+    /// 1 while the journal can't be written
+    journal_failing: Level = "journal_failing";
     /// 1 while the journal is full and nothing is acknowledged
     journal_full: Level = "journal_full";
     /// Messages in the journal that are not yet committed to the database
     journal_lag_messages: Level = "journal_lag_messages";
+    /// Messages that the journal no longer had when the database needed them
+    journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
     journal_corrupt_records: Count = "journal_corrupt_records";
     /// Times that the system's clock was found to be set back by more than a second

@@ -1,0 +1,362 @@
+//! The composition root: every channel, thread and task of the daemon, in flow order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+#[cfg(feature = "embedded-broker")]
+use crate::broker;
+use crate::catalog::Declared;
+use crate::config::{Config, Endpoint};
+use crate::health::Health;
+use crate::http;
+use crate::journal::{self, Inbox, Journal};
+use crate::latency::LatencyRecorder;
+use crate::listening::Listening;
+use crate::metrics::Metrics;
+use crate::mqtt::{self, Ledger, Link};
+use crate::normalize::Normalizer;
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::reload::{CatalogKeeper, Request};
+use crate::state_dir::StateDir;
+use crate::store::Store;
+use crate::supervise::{Crew, Exit};
+use crate::writer::Writer;
+
+/// Batches between pipeline and writer: one that waits, while one is committed and one is made.
+const BATCHES_WAITING: usize = 2;
+/// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum.
+const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 20 };
+/// Newest messages kept in memory for the pipeline, bytes.
+const TAIL_BYTES: usize = 16 << 20;
+/// Room for the topic and properties of a PUBLISH beside its payload, bytes.
+const PACKET_OVERHEAD: usize = 128 << 10;
+/// How long the broker may take to hear the last acknowledgements and the farewell.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// What a commit under way gets once the drain deadline has passed.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+
+/// Why the daemon can't start, or had to stop. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    #[error(transparent)]
+    StateDir(#[from] crate::state_dir::StateDirError),
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    #[error(transparent)]
+    Journal(#[from] journal::JournalError),
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    Spawn(#[from] crate::supervise::SpawnError),
+    #[cfg(feature = "embedded-broker")]
+    #[error(transparent)]
+    Broker(#[from] broker::BrokerError),
+    #[error("this tidegate is built without the embedded broker; set [broker] url to a broker's address")]
+    NoEmbeddedBroker,
+    #[error("the {name} stopped: {why}")]
+    Worker { name: &'static str, why: String },
+}
+
+/// A running daemon.
+pub struct Bridge {
+    config: Config,
+    crew: Crew,
+    inbox: Inbox,
+    requests: SyncSender<Request>,
+    stop: Stop,
+    pub metrics: Metrics,
+    pub latency: LatencyRecorder,
+    /// Where the embedded broker listens, if there is one.
+    pub broker_addr: Option<SocketAddr>,
+    pub http_addr: Option<SocketAddr>,
+    /// Held for the daemon's life.
+    _state_dir: StateDir,
+}
+
+/// The stages of a shutdown, in order.
+#[derive(Clone, Default)]
+struct Stop {
+    /// No message is taken any more.
+    intake: CancellationToken,
+    /// A database that does not answer is not waited for.
+    waiting: CancellationToken,
+    /// What is not yet committed stays in the journal.
+    draining: CancellationToken,
+    http: CancellationToken,
+}
+
+impl Bridge {
+    /// Starts everything. Messages are taken and journalled at once, whether or not the database answers.
+    ///
+    /// # Errors
+    /// What can't be had at the start: the state directory, the HTTP address, the journal, the broker's address.
+    pub async fn start(config: Config, declared: Declared) -> Result<Bridge, BridgeError> {
+        let (metrics, latency, stop) = (Metrics::new(), LatencyRecorder::default(), Stop::default());
+        let mut crew = Crew::default();
+
+        let state_dir = StateDir::open(&config.instance.state_dir)?;
+        let (link, link_watch) = watch::channel(Link::Connecting);
+        let health = Health::new(link_watch, metrics.clone());
+        let http_addr = start_http(&config, &mut crew, health, &metrics, &stop).await?;
+
+        let journal = Journal::open(journal_options(&config), metrics.clone())?;
+        let (inbox, progress, journal_id) = (journal.inbox(), journal.progress(), journal.id().to_owned());
+        let (pipeline_reader, writer_reader) = (journal.reader()?, journal.reader()?);
+        let listening = Listening::new(&config)?;
+        let store = Store::open(&config.database)?;
+
+        let (opening_out, opening) = sync_channel(1);
+        let (reloads_out, reloads) = sync_channel(1);
+        let (requests, requests_in) = sync_channel(1);
+        let (batches_out, batches) = sync_channel(BATCHES_WAITING);
+
+        let keeper = CatalogKeeper {
+            store: store.clone(),
+            config: config.clone(),
+            journal_id: journal_id.clone(),
+            journal_last: journal.last_seq(),
+            progress: progress.clone(),
+            opening: opening_out,
+            requests: requests_in,
+            reloads: reloads_out,
+            listening: listening.clone(),
+            stop: stop.waiting.clone(),
+            metrics: metrics.clone(),
+        };
+        let broker_addr = Intake { config: &config, inbox: &inbox, listening, link, metrics: &metrics, stop: &stop.intake }
+            .start(journal, &mut crew)
+            .await?;
+        crew.thread("catalog", move || keeper.run(&declared))?;
+        crew.thread("pipeline", {
+            let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
+            move || -> Result<(), PipelineError> {
+                let Ok(opening) = opening.recv() else { return Ok(()) };
+                let normalizer = Normalizer::new(&config, &opening.snapshot, metrics.clone())?;
+                let position = opening.position;
+                Pipeline { normalizer, reader: pipeline_reader, position, batches: batches_out, reloads, stop, metrics }
+                    .run()
+            }
+        })?;
+        let writer = Writer {
+            batches,
+            store: store.writer(&config.instance.id, &journal_id),
+            reader: writer_reader,
+            progress,
+            batch_max: config.database.batch_max,
+            quarantine_max: config.quarantine.max_events,
+            stop: stop.waiting.clone(),
+            metrics: metrics.clone(),
+            latency: latency.clone(),
+        };
+        crew.thread("writer", move || writer.run())?;
+
+        Ok(Bridge { config, crew, inbox, requests, stop, metrics, latency, broker_addr, http_addr, _state_dir: state_dir })
+    }
+
+    /// Pending until a thread or task ends that should not have; says which and why.
+    pub async fn failed(&mut self) -> BridgeError {
+        let exit = self.crew.next_exit().await;
+        let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
+        BridgeError::Worker { name: exit.name, why }
+    }
+
+    /// Brings a changed configuration and catalog to the running daemon; names what can't change live.
+    /// The receiver is told when it is in force.
+    pub fn reload(&mut self, config: Config, declared: Declared) -> Option<oneshot::Receiver<Result<(), String>>> {
+        for section in fixed_sections_changed(&self.config, &config) {
+            tracing::warn!(section, "a change in this section takes effect at the next start");
+        }
+        let mut live = self.config.clone();
+        live.sources = config.sources;
+        live.devices = config.devices;
+        live.metrics = config.metrics;
+        live.time = config.time;
+        live.limits = config.limits;
+        live.catalog = config.catalog;
+        let (done, told) = oneshot::channel();
+        match self.requests.try_send(Request { config: live.clone(), declared, done }) {
+            Ok(()) => {
+                self.config = live;
+                Some(told)
+            }
+            Err(_) => {
+                self.metrics.reload_errors.inc();
+                tracing::error!("a reload is still waiting for the database; try again when it is back");
+                None
+            }
+        }
+    }
+
+    /// Stops in stages: intake, journal, pipeline and writer up to `instance.drain_timeout`, HTTP.
+    ///
+    /// # Errors
+    /// When a worker failed on the way. Messages left in the journal are no error: the next start goes on with them.
+    pub async fn stop(mut self) -> Result<(), BridgeError> {
+        let deadline = Instant::now() + self.config.instance.drain_timeout;
+        let mut exits = Vec::new();
+        self.stop.intake.cancel();
+        let (ended, late) = self.crew.wait_for(&["broker session", "embedded broker"], Instant::now() + FAREWELL).await;
+        exits.extend(ended);
+        warn_late(&late);
+
+        self.inbox.close();
+        drop(self.requests);
+        self.stop.waiting.cancel();
+        let threads = ["journal", "catalog", "pipeline", "writer"];
+        let (ended, late) = self.crew.wait_for(&threads, deadline).await;
+        exits.extend(ended);
+        if !late.is_empty() {
+            tracing::warn!("the drain deadline has passed; what is left stays in the journal for the next start");
+            self.stop.draining.cancel();
+            let (ended, late) = self.crew.wait_for(&threads, Instant::now() + LAST_COMMIT).await;
+            exits.extend(ended);
+            warn_late(&late);
+        }
+
+        self.stop.http.cancel();
+        let (ended, _) = self.crew.wait_for(&["http"], Instant::now() + Duration::from_secs(1)).await;
+        exits.extend(ended);
+        first_failure(exits)
+    }
+}
+
+async fn start_http(
+    config: &Config,
+    crew: &mut Crew,
+    health: Health,
+    metrics: &Metrics,
+    stop: &Stop,
+) -> Result<Option<SocketAddr>, BridgeError> {
+    let Some(address) = config.http.listen else { return Ok(None) };
+    let listener = http::bind(address).await?;
+    let bound = listener.local_addr().ok();
+    crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
+    Ok(bound)
+}
+
+/// The way of messages into the journal: the session with a remote broker, or the broker's own hook.
+struct Intake<'a> {
+    config: &'a Config,
+    inbox: &'a Inbox,
+    listening: Listening,
+    link: watch::Sender<Link>,
+    metrics: &'a Metrics,
+    stop: &'a CancellationToken,
+}
+
+impl Intake<'_> {
+    /// Starts the journal's thread with whom it acknowledges to. Returns where the embedded broker listens.
+    async fn start(self, journal: Journal, crew: &mut Crew) -> Result<Option<SocketAddr>, BridgeError> {
+        match &self.config.broker.endpoint {
+            Endpoint::Remote { .. } => {
+                let ledger = Arc::new(Ledger::new(self.metrics.clone()));
+                let acknowledge = Arc::clone(&ledger);
+                crew.thread("journal", move || journal.run(acknowledge))?;
+                let settings = mqtt::Settings {
+                    broker: self.config.broker.clone(),
+                    instance_id: self.config.instance.id.clone(),
+                    max_packet: self.max_packet(),
+                    timing: mqtt::Timing::default(),
+                };
+                let (filters, inbox, stop) = (self.listening.filters(), self.inbox.clone(), self.stop.clone());
+                let session = mqtt::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
+                crew.task("broker session", session);
+                Ok(None)
+            }
+            #[cfg(feature = "embedded-broker")]
+            Endpoint::Embedded { listen } => self.start_embedded(*listen, journal, crew).await.map(Some),
+            #[cfg(not(feature = "embedded-broker"))]
+            Endpoint::Embedded { .. } => Err(BridgeError::NoEmbeddedBroker),
+        }
+    }
+
+    #[cfg(feature = "embedded-broker")]
+    async fn start_embedded(
+        self,
+        listen: SocketAddr,
+        journal: Journal,
+        crew: &mut Crew,
+    ) -> Result<SocketAddr, BridgeError> {
+        let waiters = broker::Waiters::new(INBOX.messages);
+        let broker = &self.config.broker;
+        let limits = broker::Limits {
+            max_packet_size: u32::try_from(self.max_packet()).unwrap_or(u32::MAX),
+            session_expiry: broker.session_expiry,
+            credentials: broker.username.clone().zip(broker.password.clone()),
+            ..broker::Limits::default()
+        };
+        let listening = self.listening.clone();
+        let wanted: broker::Wanted = Arc::new(move |topic| listening.wants(topic));
+        let (inbox, metrics) = (self.inbox.clone(), self.metrics.clone());
+        let embedded = broker::start(listen, limits, wanted, inbox, Arc::clone(&waiters), metrics.clone()).await?;
+        let address = embedded.local_addr();
+        crew.thread("journal", move || journal.run(waiters))?;
+        let status = mqtt::status_topic(&self.config.instance.id);
+        let (stop, link) = (self.stop.clone(), self.link);
+        crew.task("embedded broker", async move {
+            embedded.publish_retained(&status, "online".into()).await?;
+            link.send_replace(Link::Up);
+            metrics.broker_connected.set(1);
+            embedded.run(stop).await;
+            metrics.broker_connected.set(0);
+            link.send_replace(Link::Stopped);
+            Ok::<(), broker::BrokerError>(())
+        });
+        Ok(address)
+    }
+
+    /// Bytes: the largest payload that any source takes, and room beside it.
+    fn max_packet(&self) -> usize {
+        let largest = self.config.sources.iter().map(|source| source.max_payload).max().unwrap_or(0);
+        largest.saturating_add(PACKET_OVERHEAD)
+    }
+}
+
+fn journal_options(config: &Config) -> journal::Options {
+    journal::Options {
+        dir: config.instance.state_dir.clone(),
+        max_size: config.journal.max_size,
+        retain: config.journal.retain,
+        sync: config.journal.sync,
+        redelivery_window: usize::from(config.broker.receive_maximum),
+        inbox: INBOX,
+        tail_bytes: TAIL_BYTES,
+    }
+}
+
+fn warn_late(names: &[&'static str]) {
+    for name in names {
+        tracing::warn!(name, "did not end in time");
+    }
+}
+
+fn first_failure(exits: Vec<Exit>) -> Result<(), BridgeError> {
+    for exit in exits {
+        if let Err(why) = exit.outcome {
+            return Err(BridgeError::Worker { name: exit.name, why });
+        }
+    }
+    Ok(())
+}
+
+/// Sections whose change needs a restart.
+fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let compared = [
+        ("instance", old.instance == new.instance),
+        ("broker", old.broker == new.broker),
+        ("database", old.database == new.database),
+        ("journal", old.journal == new.journal),
+        ("quarantine", old.quarantine == new.quarantine),
+        ("http", old.http == new.http),
+        ("log", old.log == new.log),
+    ];
+    compared.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
+}

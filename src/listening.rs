@@ -1,0 +1,53 @@
+//! The sources in force, for the session's subscriptions and the embedded broker's hook.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::source::{SourceError, Sources};
+
+/// What is listened to; clones share it.
+#[derive(Clone)]
+pub struct Listening {
+    sources: Arc<RwLock<Sources>>,
+    filters: Arc<watch::Sender<Vec<String>>>,
+}
+
+impl Listening {
+    /// Listens to the sources of `config`.
+    ///
+    /// # Errors
+    /// When a filter is invalid; a validated configuration has none.
+    pub fn new(config: &Config) -> Result<Listening, SourceError> {
+        let sources = Sources::compile(&config.sources)?;
+        let (filters, _) = watch::channel(sources.subscriptions());
+        Ok(Listening { sources: Arc::new(RwLock::new(sources)), filters: Arc::new(filters) })
+    }
+
+    /// From now on listens to the sources of `config`.
+    pub fn change(&self, config: &Config) {
+        match Sources::compile(&config.sources) {
+            Ok(sources) => {
+                let filters = sources.subscriptions();
+                *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
+                self.filters.send_if_modified(|current| {
+                    let changed = *current != filters;
+                    *current = filters;
+                    changed
+                });
+            }
+            Err(error) => tracing::error!(%error, "the new sources can't be used; the old ones stay"),
+        }
+    }
+
+    /// Whether a source wants what arrives on `topic`.
+    pub fn wants(&self, topic: &str) -> bool {
+        self.sources.read().unwrap_or_else(PoisonError::into_inner).route(topic).is_some()
+    }
+
+    /// The subscriptions in force, and their changes.
+    pub fn filters(&self) -> watch::Receiver<Vec<String>> {
+        self.filters.subscribe()
+    }
+}

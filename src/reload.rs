@@ -1,0 +1,173 @@
+//! The catalog thread: opens the database, then brings every changed configuration or catalog to the
+//! pipeline, without a message lost or reordered.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::catalog::{Declared, Snapshot};
+use crate::config::Config;
+use crate::journal::Progress;
+use crate::listening::Listening;
+use crate::message::Seq;
+use crate::metrics::Metrics;
+use crate::pipeline::Reload;
+use crate::store::{Store, StoreError};
+
+/// How often the database is asked whether another program changed the catalog.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between attempts at a database that does not answer, at least and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// A reload of the files; already valid.
+pub struct Request {
+    pub config: Config,
+    pub declared: Declared,
+    /// Told when the pipeline has it, or why it never will.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// What the pipeline starts from.
+pub struct Opening {
+    pub snapshot: Snapshot,
+    /// The last message that the database has.
+    pub position: Seq,
+}
+
+/// Keeps the pipeline's catalog the database's.
+pub struct CatalogKeeper {
+    pub store: Store,
+    pub config: Config,
+    pub journal_id: String,
+    /// Newest message in the journal when it was opened.
+    pub journal_last: Seq,
+    pub progress: Progress,
+    pub opening: SyncSender<Opening>,
+    pub requests: Receiver<Request>,
+    pub reloads: SyncSender<Reload>,
+    pub listening: Listening,
+    pub stop: CancellationToken,
+    pub metrics: Metrics,
+}
+
+impl CatalogKeeper {
+    /// Opens the database with what the files declare, lets the pipeline start, and serves reloads until
+    /// nobody can ask for one any more, or `stop`.
+    ///
+    /// # Errors
+    /// What waiting can't mend: a newer schema, a refused log-in, a catalog that the database rejects.
+    pub fn run(mut self, declared: &Declared) -> Result<(), StoreError> {
+        let Some(()) = self.persist("migrate", |keeper| keeper.store.migrate().map(|_| ()))? else { return Ok(()) };
+        let Some(mut version) = self.persist("fill the catalog", |keeper| {
+            keeper.store.reconcile(declared)?;
+            keeper.store.catalog_version()
+        })?
+        else {
+            return Ok(());
+        };
+        let Some(opening) = self.persist("read the catalog", CatalogKeeper::open)? else { return Ok(()) };
+        self.metrics.database_connected.set(1);
+        self.progress.committed(opening.position);
+        tracing::info!(
+            position = opening.position,
+            templates = opening.snapshot.templates.len(),
+            devices = opening.snapshot.devices.len(),
+            "database open"
+        );
+        // A closed channel: the pipeline has ended already.
+        let _ = self.opening.send(opening);
+        while !self.stop.is_cancelled() {
+            match self.requests.recv_timeout(LOOK) {
+                Ok(request) => version = self.serve(request, version),
+                Err(RecvTimeoutError::Timeout) => version = self.look(version),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries until the database answers. None: told to stop first.
+    fn persist<T>(
+        &mut self,
+        what: &str,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            match attempt(self) {
+                Ok(done) => return Ok(Some(done)),
+                Err(error) if error.is_transient() => {
+                    self.metrics.database_errors.inc();
+                    if self.stop.is_cancelled() {
+                        return Ok(None);
+                    }
+                    let wait = backoff.next_delay();
+                    tracing::warn!(%error, retry_in = ?wait, "can't {what} yet; messages are journalled meanwhile");
+                    std::thread::sleep(wait);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<Opening, StoreError> {
+        let instance = &self.config.instance.id;
+        let mut position = self.store.position(instance, &self.journal_id)?;
+        if position > self.journal_last {
+            // A journal restored from a copy: what it has must not be skipped. Rows that exist already stay single.
+            tracing::warn!(
+                position,
+                journal_last = self.journal_last,
+                "the database is ahead of the journal, as after restoring an old state directory; the journal is read from its beginning"
+            );
+            self.store.rewind(instance, &self.journal_id)?;
+            position = 0;
+        }
+        Ok(Opening { snapshot: self.store.snapshot()?, position })
+    }
+
+    fn serve(&mut self, request: Request, version: i64) -> i64 {
+        let outcome = self.persist("reload", |keeper| {
+            keeper.store.reconcile(&request.declared)?;
+            keeper.hand_over(request.config.clone())
+        });
+        let (answer, version) = match outcome {
+            Ok(Some(version)) => (Ok(()), version),
+            Ok(None) => (Err("tidegate is stopping".to_owned()), version),
+            Err(error) => {
+                self.metrics.reload_errors.inc();
+                (Err(error.to_string()), version)
+            }
+        };
+        // Whoever asked may be gone.
+        let _ = request.done.send(answer);
+        version
+    }
+
+    /// Swaps the snapshot when another program has changed the catalog in the database.
+    fn look(&mut self, version: i64) -> i64 {
+        let found = self.store.catalog_version().and_then(|found| {
+            if found == version { Ok(version) } else { self.hand_over(self.config.clone()) }
+        });
+        found.unwrap_or_else(|error| {
+            // The writer reports an outage; here the old snapshot simply stays.
+            tracing::debug!(%error, "could not look for catalog changes");
+            version
+        })
+    }
+
+    fn hand_over(&mut self, config: Config) -> Result<i64, StoreError> {
+        // The version first: a change that slips in between is seen at the next look.
+        let version = self.store.catalog_version()?;
+        let snapshot = self.store.snapshot()?;
+        tracing::info!(version, templates = snapshot.templates.len(), devices = snapshot.devices.len(), "catalog swapped");
+        // A closed channel: the pipeline has ended and needs no catalog.
+        let _ = self.reloads.send(Reload { config: config.clone(), snapshot });
+        self.listening.change(&config);
+        self.config = config;
+        Ok(version)
+    }
+}

@@ -1,0 +1,150 @@
+//! The writer thread: commits what has gathered since its last commit, as one transaction, until it succeeds.
+
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::journal::{Progress, Reader};
+use crate::latency::LatencyRecorder;
+use crate::message::{Message, Seq};
+use crate::metrics::Metrics;
+use crate::store::batch::Batch;
+use crate::store::{BatchWriter, Committed, StoreError};
+
+/// Between attempts at a batch, at least and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How often the quarantine's bound is enforced, in commits.
+const COMMITS_A_SWEEP: u64 = 256;
+
+/// The one writer of an instance's readings and position.
+pub struct Writer {
+    pub batches: Receiver<Batch>,
+    pub store: BatchWriter,
+    /// For the message behind a row that the database refuses.
+    pub reader: Reader,
+    pub progress: Progress,
+    /// Most rows in one transaction.
+    pub batch_max: usize,
+    pub quarantine_max: u64,
+    /// Set when tidegate stops: a failing batch is then left to the next start.
+    pub stop: CancellationToken,
+    pub metrics: Metrics,
+    pub latency: LatencyRecorder,
+}
+
+impl Writer {
+    /// Runs until the pipeline has ended and its last batch is committed, or `stop` is set and the
+    /// database does not take it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another instance has moved the position.
+    pub fn run(mut self) -> Result<(), StoreError> {
+        let mut held = None;
+        let mut commits = 0_u64;
+        while let Some(batch) = self.gather(&mut held) {
+            if !self.commit(&batch)? {
+                return Ok(());
+            }
+            commits = commits.wrapping_add(1);
+            if commits % COMMITS_A_SWEEP == 1 {
+                self.sweep();
+            }
+        }
+        Ok(())
+    }
+
+    /// The next batch: what came while the last commit ran, up to `batch_max` rows of one generation.
+    fn gather(&self, held: &mut Option<Batch>) -> Option<Batch> {
+        let mut batch = match held.take() {
+            Some(batch) => batch,
+            None => self.batches.recv().ok()?,
+        };
+        while batch.rows() < self.batch_max {
+            match self.batches.try_recv() {
+                Ok(next) if next.generation == batch.generation => batch.append(next),
+                Ok(next) => {
+                    *held = Some(next);
+                    break;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    /// Tries until the batch is in the database. False: given up because tidegate stops.
+    fn commit(&mut self, batch: &Batch) -> Result<bool, StoreError> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            let started = Instant::now();
+            let reader = &mut self.reader;
+            let outcome = self.store.commit(batch, &mut |seq| find(reader, seq));
+            match outcome {
+                Ok(committed) => {
+                    self.account(batch, &committed, started.elapsed());
+                    return Ok(true);
+                }
+                Err(error @ StoreError::Fenced { .. }) => return Err(error),
+                Err(error) => {
+                    self.metrics.database_errors.inc();
+                    self.metrics.database_connected.set(0);
+                    if self.stop.is_cancelled() {
+                        tracing::warn!(%error, "stopping while the database does not take what is written; the journal keeps it for the next start");
+                        return Ok(false);
+                    }
+                    let wait = backoff.next_delay();
+                    tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");
+                    std::thread::sleep(wait);
+                }
+            }
+        }
+    }
+
+    fn account(&mut self, batch: &Batch, committed: &Committed, took: Duration) {
+        self.progress.committed(batch.position);
+        self.metrics.database_connected.set(1);
+        self.metrics.batches_committed.inc();
+        self.metrics.batch_commit_duration.observe(took.as_secs_f64());
+        self.metrics.readings_stored.inc_by(committed.stored);
+        self.metrics.readings_duplicate.inc_by(committed.duplicates);
+        self.metrics.devices_provisioned.inc_by(committed.devices_created);
+        if let Some(oldest) = batch.oldest {
+            let micros = u64::try_from(clock::now().0.saturating_sub(oldest.0)).unwrap_or(0);
+            self.metrics.store_latency.observe(Duration::from_micros(micros).as_secs_f64());
+            self.latency.record(Duration::from_micros(micros));
+        }
+        tracing::debug!(
+            position = batch.position,
+            messages = batch.messages,
+            stored = committed.stored,
+            duplicates = committed.duplicates,
+            ?took,
+            "batch committed"
+        );
+    }
+
+    /// Keeps the quarantine within its bound; a failure is tried again at the next sweep.
+    fn sweep(&mut self) {
+        match self.store.enforce_quarantine_bound(self.quarantine_max) {
+            Ok(0) => {}
+            Ok(discarded) => {
+                self.metrics.quarantine_discarded.inc_by(discarded);
+                tracing::warn!(discarded, "the quarantine is at [quarantine] max_events; its oldest events were discarded");
+            }
+            Err(error) => tracing::warn!(%error, "could not look at the quarantine's size"),
+        }
+    }
+}
+
+fn find(reader: &mut Reader, seq: Seq) -> Option<Message> {
+    match reader.get(seq) {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::warn!(%error, seq, "could not read a message back from the journal");
+            None
+        }
+    }
+}
