@@ -1,0 +1,4 @@
+//! One file for each subcommand group.
+
+pub mod check;
+pub mod print_config;
