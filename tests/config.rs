@@ -342,7 +342,7 @@ fn a_fault_in_a_variable_names_the_variable() {
         ("TIDEGATE_BROKER__TLS__CA", "/no.pem", "TIDEGATE_BROKER__TLS__CA: broker.tls.ca: is used only"),
         ("TIDEGATE_DATABASE__ULR", "x", "database.ulr: unknown key (did you mean `TIDEGATE_DATABASE__URL`?)"),
         ("TIDEGATE_BROKR__URL", "x", "brokr: unknown key (did you mean `TIDEGATE_BROKER__…`?)"),
-        ("TIDEGATE_BROKER__", "x", "has an empty part"),
+        ("TIDEGATE_BROKER__", "x", "expected the form"),
         ("TIDEGATE_SOURCES__0__FILTER", "x", "a list can't be set by a variable"),
         ("TIDEGATE_DATABASE_URL", "x", "did you mean `TIDEGATE_DATABASE__URL`?"),
     ] {
@@ -438,6 +438,14 @@ fn a_secret_is_never_shown() {
 }
 
 #[test]
+fn an_embedded_broker_that_is_open_to_the_network_is_warned_of() {
+    let warnings = |url: &str| read(&format!("[broker]\nurl = \"{url}\"")).warnings.len();
+    assert_eq!(warnings("embedded://0.0.0.0:1883"), 1);
+    assert_eq!(warnings("embedded://127.0.0.1:1883"), 0);
+    assert_eq!(warnings("embedded"), 0);
+}
+
+#[test]
 fn the_file_is_the_named_one_then_the_variables() {
     let env = vars(&[("TIDEGATE_CONFIG", "/from/env.toml")]);
     assert_eq!(Config::locate(Some(Path::new("a.toml")), &env), Some("a.toml".into()));
@@ -497,12 +505,12 @@ fn check_sums_up_a_good_configuration_warns_and_leaves_no_trace() {
 #[test]
 fn check_reports_the_faults_of_configuration_and_catalog_together() {
     let dir = TempDir::new().unwrap();
-    let text = "[journal]\nsink = \"always\"\n[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\n";
+    let text = "[journal]\nsinc = \"always\"\n[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\n";
     let path = write(&dir, "t.toml", text);
     write(&dir, "catalog/templates/x.toml", "slug = \"x\"\n[[metric]]\nname = \"m\"\nunit = \"C\"\n");
     let (code, out, err) = check(&path);
     assert_eq!((code, out.as_str()), (ExitCode::from(2), ""));
-    assert!(err.contains("t.toml:2: journal.sink: unknown key (did you mean `sync`?)"), "{err}");
+    assert!(err.contains("t.toml:2: journal.sinc: unknown key (did you mean `sync`?)"), "{err}");
     assert!(
         err.contains("x.toml:4: metric[0].unit: \"C\" is no unit that tidegate knows (did you mean `°C`?)"),
         "{err}"
@@ -529,4 +537,14 @@ fn check_refuses_a_state_directory_that_cannot_be_made() {
     let (code, _, err) = check(&path);
     assert_eq!(code, ExitCode::from(2));
     assert!(err.contains("instance.state_dir") && err.contains("can't be written"), "{err}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(at in 0..DOCUMENTED.len(), length in 0..40_usize, junk in ".{0,12}") {
+        let start = DOCUMENTED.floor_char_boundary(at);
+        let end = DOCUMENTED.floor_char_boundary((start + length).min(DOCUMENTED.len()));
+        let text = format!("{}{junk}{}", &DOCUMENTED[..start], &DOCUMENTED[end..]);
+        let _ = read(&text);
+    }
 }

@@ -65,7 +65,7 @@ pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
 pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
     let known: BTreeMap<&str, &Template> =
         declared.templates.iter().map(|declared| (declared.template.slug.as_str(), &declared.template)).collect();
-    missing_templates(&reading.config)
+    named_templates(&reading.config)
         .filter(|(_, slug)| !known.contains_key(slug))
         .map(|(index, slug)| {
             reading.fault(&format!("sources[{index}].template"), references::no_template(slug, &known))
@@ -73,7 +73,7 @@ pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
         .collect()
 }
 
-fn missing_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
+fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
     config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
 }
 

@@ -41,6 +41,12 @@ impl Broker {
             section.fault("url", "this tidegate is built without the embedded broker; give a broker's URL");
         }
         let (username, password) = credentials(section, around, &address);
+        if let Endpoint::Embedded { listen } = address.endpoint
+            && !listen.ip().is_loopback()
+            && password.is_none()
+        {
+            section.warn("url", "the embedded broker is open to the network, and no password is set");
+        }
         let tls = section.table("tls", |section| Tls::read(section, around, &address.endpoint));
         Broker {
             endpoint: address.endpoint,
@@ -93,7 +99,7 @@ fn version(section: &mut Section<'_>) -> Option<MqttVersion> {
     let node = section.node("version")?;
     let version = match &node.value {
         Value::Integer(5) => Some(MqttVersion::V5),
-        Value::Integer(3 | 4) => Some(MqttVersion::V311),
+        Value::Integer(3) => Some(MqttVersion::V311),
         Value::Text(text) | Value::Variable(text) => match text.trim() {
             "5" | "5.0" => Some(MqttVersion::V5),
             "3" | "3.1.1" => Some(MqttVersion::V311),

@@ -22,7 +22,7 @@ impl Database {
         let url = match url {
             Some(DatabaseUrl::Postgres(url)) => DatabaseUrl::Postgres(with_password(section, around, url, given)),
             other => {
-                if given.is_some() && other.is_some() {
+                if given.is_some() && (other.is_some() || !section.has("url")) {
                     let key = if section.has("password") { "password" } else { "password_file" };
                     section.fault(key, "is of no use with SQLite");
                 }
@@ -174,7 +174,7 @@ mod tests {
     fn a_wrong_url_is_refused_and_never_quoted() {
         for (text, words) in [
             ("mysql://u:hunter2@h/db", "unknown scheme \"mysql\""),
-            ("sqlite3:x", "sqlite"),
+            ("sqlite3:x", "unknown scheme \"sqlite3\""),
             ("sqlite::memory:", "in memory"),
             ("sqlite:", "names no file"),
             ("postgres:u:hunter2@h", "with //"),
@@ -182,7 +182,7 @@ mod tests {
             ("tidegate.db", "no database URL"),
         ] {
             let wrong = url(text, Path::new("/s")).unwrap_err();
-            assert!(format!("{wrong:?}").contains(words), "{text}: {wrong:?}");
+            assert!(wrong.message.contains(words), "{text}: {wrong:?}");
             assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
         }
     }

@@ -5,6 +5,8 @@ use super::fault::{Fault, Place, nearest};
 
 const PREFIX: &str = "TIDEGATE_";
 const SEPARATOR: &str = "__";
+/// More than the deepest key has.
+const MAX_PARTS: usize = 4;
 
 /// Puts every override into the tree: `TIDEGATE_BROKER__TLS__CA` becomes `broker.tls.ca`.
 ///
@@ -18,8 +20,8 @@ pub fn overlay(document: &mut Document, env: &[(String, String)]) {
         let keys: Vec<String> = rest.split(SEPARATOR).map(str::to_lowercase).collect();
         let place = Place::Variable(name.clone());
         let node = Node { place: place.clone(), value: Value::Variable(value.clone()) };
-        let message = if keys.iter().any(String::is_empty) {
-            "has an empty part; the form is TIDEGATE_<SECTION>__<KEY>"
+        let message = if keys.len() > MAX_PARTS || keys.iter().any(String::is_empty) {
+            "expected the form TIDEGATE_<SECTION>__<KEY>"
         } else if insert(&mut document.root, &keys, node) {
             continue;
         } else {

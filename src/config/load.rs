@@ -140,6 +140,6 @@ fn largest_fits(root: &Section<'_>, config: &Config) {
             bytesize::ByteSize(config.journal.max_size),
             bytesize::ByteSize(largest)
         );
-        root.fault("journal", message);
+        root.fault_at(root.place_of("journal"), "journal.max_size", message);
     }
 }

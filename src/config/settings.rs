@@ -164,6 +164,6 @@ impl Catalog {
             section.fault("dir", format!("{} is no directory that can be read", dir.display()));
         }
         let beside = || around.directory.as_ref().map(|directory| directory.join("catalog")).filter(|dir| dir.is_dir());
-        Catalog { dir: given.or_else(beside) }
+        Catalog { dir: given.filter(|dir| dir.is_dir()).or_else(beside) }
     }
 }
