@@ -1,5 +1,11 @@
 //! What is known of devices: templates and their key maps, devices, modules.
 
+mod device_file;
+pub mod files;
+mod references;
+mod template_file;
+pub mod unit;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -1,5 +1,21 @@
 //! The configuration, validated: what the rest of the program works with.
 
+mod broker;
+mod database;
+mod defaults;
+pub mod document;
+mod environment;
+pub mod fault;
+mod load;
+pub mod section;
+mod secret;
+mod settings;
+mod sources;
+
+pub use defaults::DOCUMENTED;
+pub use fault::{Fault, Faults, Place};
+pub use load::{Reading, SYSTEM_FILE};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,183 @@
+//! The shipped templates and the operator's catalog directory → what they declare, or every fault in them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::device_file::{self, DeviceEntry};
+use super::template_file::{self, TemplateFile};
+use super::{Declared, DeclaredTemplate, Template, references};
+use crate::config::document::Document;
+use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
+use crate::config::section::Findings;
+use crate::config::{Config, Reading};
+
+macro_rules! shipped {
+    ($($name:literal),+ $(,)?) => {
+        /// File name and text of each template in the binary.
+        const SHIPPED: &[(&str, &str)] =
+            &[$((concat!("shipped/", $name), include_str!(concat!("../../config/catalog/templates/", $name)))),+];
+    };
+}
+
+shipped!(
+    "acme-climate.toml",
+    "scalar-inverter.toml",
+    "tasmota-plug.toml",
+    "zigbee-climate.toml",
+    "zigbee-contact.toml",
+);
+
+/// Directories that a catalog may hold.
+const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
+
+/// The shipped templates, and the operator's templates and devices below `dir`.
+///
+/// A file that repeats a shipped template exactly is left out.
+///
+/// # Errors
+/// Every fault in every file.
+pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
+    let findings = Findings::default();
+    let shipped: Vec<TemplateFile> = SHIPPED
+        .iter()
+        .filter_map(|(name, text)| template_file::read(&Document::parse(&Arc::from(Path::new(name)), text), &findings))
+        .collect();
+    let (files, entries) = match dir {
+        Some(dir) => read_directory(dir, &findings),
+        None => (Vec::new(), Vec::new()),
+    };
+    let shipped: Vec<Template> = shipped.into_iter().map(|file| file.template).collect();
+    let files = references::distinct(&shipped, files, &findings);
+    check(&shipped, &files, &entries, &findings);
+
+    let faults = findings.into_inner().faults;
+    if !faults.is_empty() {
+        return Err(Faults::new(faults));
+    }
+    let shipped = shipped.into_iter().map(|template| DeclaredTemplate { template, shipped: true });
+    let own = files.into_iter().map(|file| DeclaredTemplate { template: file.template, shipped: false });
+    let devices = entries.into_iter().map(|entry| entry.device).collect();
+    Ok(Declared { templates: shipped.chain(own).collect(), devices })
+}
+
+/// Faults of sources whose `template` names none of the declared ones.
+pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
+    let known: BTreeMap<&str, &Template> =
+        declared.templates.iter().map(|declared| (declared.template.slug.as_str(), &declared.template)).collect();
+    named_templates(&reading.config)
+        .filter(|(_, slug)| !known.contains_key(slug))
+        .map(|(index, slug)| {
+            reading.fault(&format!("sources[{index}].template"), references::no_template(slug, &known))
+        })
+        .collect()
+}
+
+fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
+    config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
+}
+
+fn check(shipped: &[Template], files: &[TemplateFile], entries: &[DeviceEntry], findings: &Findings) {
+    let known: BTreeMap<&str, &Template> = shipped
+        .iter()
+        .chain(files.iter().map(|file| &file.template))
+        .map(|template| (template.slug.as_str(), template))
+        .collect();
+    references::slots(files, &known, findings);
+    references::devices(entries, &known, findings);
+}
+
+fn read_directory(dir: &Path, findings: &Findings) -> (Vec<TemplateFile>, Vec<DeviceEntry>) {
+    if !dir.is_dir() {
+        findings.fault(Place::File(Arc::from(dir)), "", "is no directory that can be read");
+        return (Vec::new(), Vec::new());
+    }
+    misspelt_directories(dir, findings);
+    let templates = toml_files(&dir.join("templates"), findings);
+    let devices = toml_files(&dir.join("devices"), findings);
+    let templates = templates.iter().filter_map(|path| template_file::read(&Document::read(path), findings)).collect();
+    let devices = devices.iter().flat_map(|path| device_file::read(&Document::read(path), findings)).collect();
+    (templates, devices)
+}
+
+/// A directory `template/` would be passed over in silence.
+fn misspelt_directories(dir: &Path, findings: &Findings) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !DIRECTORIES.contains(name)) else { continue };
+        let suggestion = did_you_mean(name, DIRECTORIES);
+        if suggestion.is_some() && entry.path().is_dir() {
+            let wrong = Wrong::new("is not read").suggest(suggestion);
+            findings.fault(Place::File(Arc::from(entry.path())), "", wrong);
+        }
+    }
+}
+
+/// The `.toml` files of a directory by name; none where there is no such directory.
+fn toml_files(dir: &Path, findings: &Findings) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => paths.push(entry.path()),
+            Err(error) => findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}")),
+        }
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Kind;
+
+    #[test]
+    fn every_shipped_template_is_read_and_its_keys_lead_to_its_metrics() {
+        let declared = load(None).unwrap();
+        assert_eq!(declared.templates.len(), SHIPPED.len());
+        for DeclaredTemplate { template, shipped } in &declared.templates {
+            assert!(shipped);
+            assert!(template.metrics.iter().any(|metric| metric.required), "{}", template.slug);
+            for (index, metric) in template.metrics.iter().enumerate() {
+                assert!(metric.keys.iter().all(|key| template.keys.get(key) == Some(&index)), "{}", metric.name);
+                assert!(metric.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_template_file_in_the_repository_is_shipped() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/catalog/templates");
+        let names: Vec<String> = toml_files(&dir, &Findings::default())
+            .iter()
+            .filter_map(|path| Some(format!("shipped/{}", path.file_name()?.to_str()?)))
+            .collect();
+        assert_eq!(names, SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_shipped_files_as_an_operators_catalog_change_nothing() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/catalog");
+        assert_eq!(load(Some(&dir)).unwrap(), load(None).unwrap());
+    }
+
+    #[test]
+    fn the_tasmota_plug_maps_dotted_keys_and_words() {
+        let declared = load(None).unwrap();
+        let plug = declared.templates.iter().find(|t| t.template.slug == "tasmota-plug").unwrap();
+        let metric = |key: &str| &plug.template.metrics[plug.template.keys[key]];
+        assert_eq!((metric("ENERGY.Power").name.as_str(), metric("ENERGY.Power").unit.as_str()), ("power", "W"));
+        assert_eq!(metric("POWER").kind, Kind::Bool);
+        assert_eq!(metric("POWER").values["ON"], 1.0);
+    }
+}

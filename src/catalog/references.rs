@@ -1,0 +1,170 @@
+//! Whether what the catalog's files say of each other is so: slugs, slots, parents.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Template;
+use super::device_file::DeviceEntry;
+use super::template_file::TemplateFile;
+use crate::config::fault::{Place, Wrong, did_you_mean};
+use crate::config::section::Findings;
+
+/// A value with the place and the dotted key it was written at.
+#[derive(Clone, Debug)]
+pub(super) struct Placed<T> {
+    pub value: T,
+    pub place: Place,
+    pub key: String,
+}
+
+impl<T> Placed<T> {
+    fn fault(&self, findings: &Findings, wrong: impl Into<Wrong>) {
+        findings.fault(self.place.clone(), self.key.clone(), wrong);
+    }
+}
+
+/// The operator's templates without those that repeat a shipped one; a slug that is taken is a fault.
+pub(super) fn distinct(shipped: &[Template], files: Vec<TemplateFile>, findings: &Findings) -> Vec<TemplateFile> {
+    let mut places: HashMap<String, Place> = HashMap::new();
+    let mut kept = Vec::new();
+    for file in files {
+        let slug = &file.slug;
+        if let Some(locked) = shipped.iter().find(|template| template.slug == slug.value) {
+            if *locked != file.template {
+                let message = format!("\"{}\" is a template shipped with tidegate, which is locked", slug.value);
+                let suggestion = Some(format!("give yours a slug of its own, such as `{}-2`", slug.value));
+                slug.fault(findings, Wrong::new(message).suggest(suggestion));
+            }
+            continue;
+        }
+        match places.get(&slug.value) {
+            Some(earlier) => {
+                slug.fault(findings, format!("\"{}\" is the slug of another template, at {earlier}", slug.value));
+            }
+            None => {
+                places.insert(slug.value.clone(), slug.place.clone());
+                kept.push(file);
+            }
+        }
+    }
+    kept
+}
+
+/// Every slug that a slot calls compatible must be a template.
+pub(super) fn slots(files: &[TemplateFile], known: &BTreeMap<&str, &Template>, findings: &Findings) {
+    for compatible in files.iter().flat_map(|file| &file.compatible) {
+        if !known.contains_key(compatible.value.as_str()) {
+            compatible.fault(findings, no_template(&compatible.value, known));
+        }
+    }
+}
+
+/// What is wrong with a slug that names no template.
+pub(super) fn no_template(slug: &str, known: &BTreeMap<&str, &Template>) -> Wrong {
+    let suggestion = did_you_mean(slug, known.keys().copied())
+        .or_else(|| Some(format!("known: {}", known.keys().copied().collect::<Vec<_>>().join(", "))));
+    Wrong::new(format!("there is no template \"{slug}\"")).suggest(suggestion)
+}
+
+/// Uids once each in a tenant; templates, slots and parents that exist and fit; no cycle of parents.
+pub(super) fn devices(entries: &[DeviceEntry], known: &BTreeMap<&str, &Template>, findings: &Findings) {
+    let mut by_uid: BTreeMap<(&str, &str), &DeviceEntry> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| !entry.device.uid.is_empty()) {
+        let key = (entry.device.tenant.as_str(), entry.device.uid.as_str());
+        match by_uid.get(&key) {
+            Some(earlier) => {
+                let message = format!("\"{}\" is another device of this tenant, at {}", key.1, earlier.uid.place);
+                entry.uid.fault(findings, message);
+            }
+            None => drop(by_uid.insert(key, entry)),
+        }
+    }
+    for entry in entries {
+        device(entry, known, findings);
+        parent(entry, &by_uid, findings);
+    }
+    cycles(&by_uid, findings);
+}
+
+fn device(entry: &DeviceEntry, known: &BTreeMap<&str, &Template>, findings: &Findings) {
+    let find = |slug: &Option<String>, placed: &Placed<()>| {
+        let slug = slug.as_deref()?;
+        let template = known.get(slug).copied();
+        if template.is_none() {
+            placed.fault(findings, no_template(slug, known));
+        }
+        template
+    };
+    let template = find(&entry.device.template, &entry.template);
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    for (module, places) in entry.device.modules.iter().zip(&entry.modules) {
+        let fits = find(&module.template, &places.template);
+        let Some(name) = module.slot.as_deref() else { continue };
+        let Some(template) = template else {
+            if entry.device.template.is_none() {
+                places.slot.fault(findings, "the device has no template, so it has no slots");
+            }
+            continue;
+        };
+        let Some(slot) = template.slots.iter().find(|slot| slot.name == name) else {
+            let names: Vec<&str> = template.slots.iter().map(|slot| slot.name.as_str()).collect();
+            let all = if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) };
+            let suggestion = did_you_mean(name, names).or(Some(all));
+            let message = format!("the template \"{}\" has no slot \"{name}\"", template.slug);
+            places.slot.fault(findings, Wrong::new(message).suggest(suggestion));
+            continue;
+        };
+        if !taken.insert(name) {
+            places.slot.fault(findings, format!("the slot \"{name}\" has a module already"));
+        }
+        if let Some(fits) = fits
+            && !slot.compatible.is_empty()
+            && !slot.compatible.contains(&fits.slug)
+        {
+            let message = format!("\"{}\" does not fit the slot \"{name}\" of \"{}\"", fits.slug, template.slug);
+            let suggestion = Some(format!("compatible: {}", slot.compatible.join(", ")));
+            places.template.fault(findings, Wrong::new(message).suggest(suggestion));
+        }
+    }
+}
+
+fn parent(entry: &DeviceEntry, by_uid: &BTreeMap<(&str, &str), &DeviceEntry>, findings: &Findings) {
+    let Some(parent) = entry.device.parent.as_deref() else { return };
+    let tenant = entry.device.tenant.as_str();
+    if !by_uid.contains_key(&(tenant, parent)) {
+        let uids = by_uid.keys().filter(|(of, _)| *of == tenant).map(|(_, uid)| *uid);
+        let suggestion = did_you_mean(parent, uids);
+        let message = format!("there is no device \"{parent}\" declared in the tenant \"{tenant}\"");
+        entry.parent.fault(findings, Wrong::new(message).suggest(suggestion));
+    }
+}
+
+/// Names each cycle once, at its first device.
+fn cycles(by_uid: &BTreeMap<(&str, &str), &DeviceEntry>, findings: &Findings) {
+    let mut settled: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for start in by_uid.keys() {
+        let mut path = Vec::new();
+        let mut at = *start;
+        // Ends: every step settles a device or stops.
+        while settled.insert(at) {
+            path.push(at);
+            let parent = by_uid.get(&at).and_then(|entry| entry.device.parent.as_deref());
+            match parent.map(|parent| (at.0, parent)).filter(|key| by_uid.contains_key(key)) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        let Some(first) = path.iter().position(|key| *key == at).filter(|_| closes(by_uid, &path, at)) else {
+            continue;
+        };
+        let names = path.iter().skip(first).map(|(_, uid)| *uid).chain([at.1]).collect::<Vec<_>>().join(" → ");
+        if let Some(entry) = by_uid.get(&at) {
+            entry.parent.fault(findings, format!("the parents form a cycle: {names}"));
+        }
+    }
+}
+
+/// Whether the parent of the path's last device is `at`, which lies on the path.
+fn closes<'a>(by_uid: &BTreeMap<(&'a str, &'a str), &'a DeviceEntry>, path: &[(&str, &str)], at: (&str, &str)) -> bool {
+    let parent = path.last().and_then(|last| by_uid.get(last)).and_then(|entry| entry.device.parent.as_deref());
+    parent == Some(at.1)
+}

@@ -1,0 +1,104 @@
+//! `tidegate check`: whether configuration, catalog and state directory are fit to run with.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::catalog::{Declared, files};
+use crate::config::{Config, Fault, Faults, Reading};
+
+/// Wrong usage or configuration.
+pub const EXIT_CONFIGURATION: u8 = 2;
+
+/// A configuration and a catalog without a fault.
+#[derive(Debug)]
+pub struct Checked {
+    pub config: Config,
+    pub declared: Declared,
+    /// None: the built-in default.
+    pub file: Option<PathBuf>,
+    /// What works but should be put right.
+    pub warnings: Vec<Fault>,
+}
+
+/// Reads configuration and catalog, each against the other; touches nothing.
+///
+/// # Errors
+/// Every fault in any of the files.
+pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<Checked, Faults> {
+    let reading = Config::read(config_path, env);
+    let catalog = files::load(reading.config.catalog.dir.as_deref());
+    let mut faults = reading.faults.clone();
+    match catalog {
+        Ok(declared) => {
+            faults.extend(files::check_sources(&reading, &declared));
+            if faults.is_empty() {
+                let Reading { config, file, warnings, .. } = reading;
+                return Ok(Checked { config, declared, file, warnings });
+            }
+        }
+        Err(more) => faults.extend(more.into_vec()),
+    }
+    Err(Faults::new(faults))
+}
+
+/// Checks everything that needs no server. Faults and warnings go to `err`, the summary to `out`; the checked
+/// configuration is returned for a caller that goes on to try the servers.
+///
+/// # Errors
+/// If `out` or `err` can't be written.
+pub fn run(
+    config_path: Option<&Path>,
+    env: &[(String, String)],
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> anyhow::Result<(ExitCode, Option<Checked>)> {
+    let checked = match validate(config_path, env) {
+        Ok(checked) => checked,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            let count = faults.len();
+            writeln!(err, "configuration refused: {count} fault{}", if count == 1 { "" } else { "s" })?;
+            return Ok((ExitCode::from(EXIT_CONFIGURATION), None));
+        }
+    };
+    for warning in &checked.warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    let state_dir = &checked.config.instance.state_dir;
+    if let Err(error) = writable(state_dir) {
+        let place = checked.file.as_deref().map_or("built-in default".to_owned(), |file| file.display().to_string());
+        writeln!(err, "{place}: instance.state_dir: {} can't be written: {error}", state_dir.display())?;
+        return Ok((ExitCode::from(EXIT_CONFIGURATION), None));
+    }
+    writeln!(
+        out,
+        "configuration ok: {}, {}, {}",
+        counted(checked.config.sources.len(), "source"),
+        counted(checked.declared.templates.len(), "template"),
+        counted(checked.declared.devices.len(), "device"),
+    )?;
+    Ok((ExitCode::SUCCESS, Some(checked)))
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Tries a file in the directory, making the directory if need be; leaves nothing behind.
+///
+/// # Errors
+/// What the system says.
+pub fn writable(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    fs::create_dir_all(dir)?;
+    let probe = dir.join(format!(".tidegate-check-{}", std::process::id()));
+    let tried = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|mut file| file.write_all(b"\n"));
+    let removed = if tried.is_ok() { fs::remove_file(&probe) } else { Ok(()) };
+    for made in missing {
+        fs::remove_dir(made)?;
+    }
+    tried.and(removed)
+}

@@ -1,0 +1,169 @@
+//! The smaller sections.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::fault::{Wrong, did_you_mean};
+use super::load::Surroundings;
+use super::section::{Section, duration};
+use super::{
+    Catalog, Devices, Http, Instance, Journal, Limits, Log, LogFormat, Metrics, Quarantine, Sync, Time, UnknownDevice,
+    Unmodeled,
+};
+
+/// 100 years of 365.25 days: more than any duration here needs.
+const CENTURY: Duration = Duration::from_secs(3_155_760_000);
+const MIB: u64 = 1 << 20;
+
+impl Instance {
+    pub(super) fn read(section: &mut Section<'_>) -> Instance {
+        let default = Instance::default();
+        let id = section.parsed("id", "a text", |text| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+            if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+                return Ok(text.to_owned());
+            }
+            Err(Wrong::from("expected 1 to 64 of the characters A-Z a-z 0-9 _ . - (it becomes a topic's level)"))
+        });
+        let state_dir = section.parsed("state_dir", "a directory", |text| {
+            if text.is_empty() { Err(Wrong::from("is empty, expected a directory")) } else { Ok(PathBuf::from(text)) }
+        });
+        Instance {
+            id: id.unwrap_or(default.id),
+            state_dir: state_dir.unwrap_or(default.state_dir),
+            drain_timeout: section
+                .duration("drain_timeout", Duration::ZERO..=Duration::from_secs(3600))
+                .unwrap_or(default.drain_timeout),
+        }
+    }
+}
+
+impl Journal {
+    pub(super) fn read(section: &mut Section<'_>) -> Journal {
+        let default = Journal::default();
+        let sync = section.parsed("sync", "\"always\" or a duration", |text| {
+            if text == "always" {
+                return Ok(Sync::Always);
+            }
+            duration(text, &(Duration::from_millis(1)..=Duration::from_secs(3600))).map(Sync::Every).map_err(|wrong| {
+                let message = format!("expected \"always\" or a duration: {}", wrong.message);
+                Wrong::new(message).suggest(did_you_mean(text, ["always"]))
+            })
+        });
+        Journal {
+            max_size: section.size("max_size", MIB..=(1 << 50)).unwrap_or(default.max_size),
+            retain: section.duration("retain", Duration::ZERO..=CENTURY).unwrap_or(default.retain),
+            sync: sync.unwrap_or(default.sync),
+        }
+    }
+}
+
+impl Devices {
+    pub(super) fn read(section: &mut Section<'_>) -> Devices {
+        let default = Devices::default();
+        let unknown = [("provision", UnknownDevice::Provision), ("quarantine", UnknownDevice::Quarantine)];
+        Devices {
+            unknown: section.word("unknown", &unknown).unwrap_or(default.unknown),
+            max_devices: section.integer("max_devices", 1..=100_000_000).unwrap_or(default.max_devices),
+            max_sensors: section.integer("max_sensors", 1..=1_000_000).unwrap_or(default.max_sensors),
+        }
+    }
+}
+
+impl Metrics {
+    pub(super) fn read(section: &mut Section<'_>) -> Metrics {
+        let unmodeled = [("store", Unmodeled::Store), ("drop", Unmodeled::Drop), ("quarantine", Unmodeled::Quarantine)];
+        Metrics { unmodeled: section.word("unmodeled", &unmodeled).unwrap_or(Metrics::default().unmodeled) }
+    }
+}
+
+impl Time {
+    pub(super) fn read(section: &mut Section<'_>) -> Time {
+        let default = Time::default();
+        Time {
+            max_future: section.duration("max_future", Duration::ZERO..=CENTURY).unwrap_or(default.max_future),
+            max_age: section.duration("max_age", Duration::ZERO..=CENTURY).unwrap_or(default.max_age),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn read(section: &mut Section<'_>) -> Limits {
+        let default = Limits::default();
+        let text = section.size("max_text_length", 1..=16 * MIB).and_then(|size| usize::try_from(size).ok());
+        Limits {
+            max_depth: section.integer("max_depth", 1..=256).unwrap_or(default.max_depth),
+            max_keys: section.integer("max_keys", 1..=1_000_000).unwrap_or(default.max_keys),
+            max_key_length: section.integer("max_key_length", 1..=1024).unwrap_or(default.max_key_length),
+            max_text_length: text.unwrap_or(default.max_text_length),
+        }
+    }
+}
+
+impl Quarantine {
+    pub(super) fn read(section: &mut Section<'_>) -> Quarantine {
+        let default = Quarantine::default();
+        Quarantine { max_events: section.integer("max_events", 1..=1_000_000_000).unwrap_or(default.max_events) }
+    }
+}
+
+impl Http {
+    pub(super) fn read(section: &mut Section<'_>) -> Http {
+        let expected = "expected an address and a port such as \"127.0.0.1:9108\", or \"off\"";
+        let listen = section.parsed("listen", "a text", |text| match text {
+            "off" => Ok(None),
+            text => text.parse::<SocketAddr>().map(Some).map_err(|_| {
+                let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+                let port = port.or_else(|| text.parse().ok());
+                let suggestion = port.map(|port| format!("did you mean `127.0.0.1:{port}`?"));
+                Wrong::new(format!("\"{text}\" is no address to listen on, {expected}")).suggest(suggestion)
+            }),
+        });
+        Http { listen: listen.unwrap_or(Http::default().listen) }
+    }
+}
+
+impl Log {
+    pub(super) fn read(section: &mut Section<'_>) -> Log {
+        let default = Log::default();
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
+        Log {
+            level: section.parsed("level", "a text such as \"info\"", level).unwrap_or(default.level),
+            format: section.word("format", &formats).unwrap_or(default.format),
+        }
+    }
+}
+
+/// A filter for the log. A bare word that is no level is refused: the filter's own grammar takes it for a target.
+fn level(text: &str) -> Result<String, Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let expected =
+        "expected one of off, error, warn, info, debug, trace, or directives such as \"info,tidegate::mqtt=debug\"";
+    for directive in text.split(',').map(str::trim) {
+        let bare = !directive.contains(['=', ':', '[']);
+        if bare && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
+            let suggestion = did_you_mean(directive, LEVELS);
+            return Err(Wrong::new(format!("\"{directive}\" is no level, {expected}")).suggest(suggestion));
+        }
+    }
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("\"{text}\" is no filter ({error}), {expected}").into()),
+    }
+}
+
+impl Catalog {
+    pub(super) fn read(section: &mut Section<'_>, around: &Surroundings<'_>) -> Catalog {
+        let given = section.text("dir").map(|text| around.path(text));
+        if let Some(dir) = &given
+            && !dir.is_dir()
+        {
+            section.fault("dir", format!("{} is no directory that can be read", dir.display()));
+        }
+        let beside = || around.directory.as_ref().map(|directory| directory.join("catalog")).filter(|dir| dir.is_dir());
+        Catalog { dir: given.filter(|dir| dir.is_dir()).or_else(beside) }
+    }
+}
