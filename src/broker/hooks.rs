@@ -57,9 +57,7 @@ async fn refusal(verdict: Verdict, session: &Session) -> PublishAclResult {
     let (code, why, disconnect) = match verdict {
         Verdict::BadTopic => (PublishAckReason::TopicNameInvalid, "the topic is empty or has a wildcard", true),
         Verdict::Disconnect => (PublishAckReason::UnspecifiedError, "the message could not be made durable", true),
-        Verdict::Refuse | Verdict::Accept => {
-            (PublishAckReason::QuotaExceeded, "the journal has no room", !can_say_why)
-        }
+        Verdict::Refuse | Verdict::Accept => (PublishAckReason::QuotaExceeded, "the journal has no room", !can_say_why),
     };
     PublishAclResult(PublishResult::reason_code(code, Some(why.into()), disconnect))
 }

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use rmqtt::context::ServerContext;
 use rmqtt::subscribe::SharedSubscription;
-use rmqtt::types::{ClientId, Id, IsOnline, NodeId, SharedGroup, SubscriptionIdentifier, SubscriptionOptions, TopicName};
+use rmqtt::types::{
+    ClientId, Id, IsOnline, NodeId, SharedGroup, SubscriptionIdentifier, SubscriptionOptions, TopicName,
+};
 
 /// A member as rmqtt tells of it; without the last, whether it is online must be asked.
 type Member = (NodeId, ClientId, SubscriptionOptions, Option<Vec<SubscriptionIdentifier>>, Option<IsOnline>);

@@ -193,10 +193,7 @@ mod tests {
         let text = String::from_utf8(dashboard.out).unwrap();
         assert!(!text.contains('\x1b'));
         let second = text.lines().nth(1).unwrap();
-        assert_eq!(
-            second,
-            "100 messages/s, 300 readings/s, 900 readings, 2 quarantined, lag 5 messages, p99 12.3 ms"
-        );
+        assert_eq!(second, "100 messages/s, 300 readings/s, 900 readings, 2 quarantined, lag 5 messages, p99 12.3 ms");
     }
 
     #[test]

@@ -228,7 +228,8 @@ mod tests {
         let args = parse(&["--for", "30s", "--rate", "100", "--format", "mixed", "--qos", "2"]).unwrap();
         assert_eq!((args.duration, args.rate, args.qos), (Some(Duration::from_secs(30)), 100.0, 2));
         assert!(parse(&["--messages", "5", "--for", "1s"]).is_ok());
-        for wrong in [["--rate", "-1"], ["--qos", "3"], ["--prefix", "a/b"], ["--broker", "gw:1883"], ["--window", "0"]] {
+        for wrong in [["--rate", "-1"], ["--qos", "3"], ["--prefix", "a/b"], ["--broker", "gw:1883"], ["--window", "0"]]
+        {
             assert!(parse(&[&["--messages", "5"], wrong.as_slice()].concat()).is_err(), "{wrong:?}");
         }
     }

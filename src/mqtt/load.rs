@@ -227,8 +227,7 @@ struct Progress {
 
 impl Progress {
     fn all_settled(&self) -> bool {
-        self.last.load(Ordering::Acquire)
-            && self.settled.load(Ordering::Acquire) >= self.handed.load(Ordering::Acquire)
+        self.last.load(Ordering::Acquire) && self.settled.load(Ordering::Acquire) >= self.handed.load(Ordering::Acquire)
     }
 }
 

@@ -98,7 +98,9 @@ impl Kind {
                 Walk::new(120.0, (20.0, 255.0), 6.0),
                 Walk::new(2985.0, (2700.0, 3100.0), 2.0),
             ],
-            Kind::EasunInverter => INVERTER.iter().map(|&(_, start, bounds, step)| Walk::new(start, bounds, step)).collect(),
+            Kind::EasunInverter => {
+                INVERTER.iter().map(|&(_, start, bounds, step)| Walk::new(start, bounds, step)).collect()
+            }
             Kind::Json { metrics } | Kind::Scalar { metrics } => {
                 (0..metrics.max(1)).map(|_| Walk::new(50.0, (0.0, 100.0), 1.0)).collect()
             }
@@ -346,10 +348,8 @@ mod tests {
     #[test]
     fn times_of_one_device_never_repeat_and_are_left_out_rather() {
         let plugs = messages(Kind::TasmotaPlug, 1, true);
-        let times: Vec<(String, String)> = plugs
-            .iter()
-            .filter_map(|m| Some((m.topic.clone(), object(m).get("Time")?.as_str()?.to_owned())))
-            .collect();
+        let times: Vec<(String, String)> =
+            plugs.iter().filter_map(|m| Some((m.topic.clone(), object(m).get("Time")?.as_str()?.to_owned()))).collect();
         assert!(times.len() >= 8 && times.len() < plugs.len());
         assert_eq!(times.iter().collect::<HashSet<_>>().len(), times.len());
         assert!(messages(Kind::TasmotaPlug, 1, false).iter().all(|m| object(m).get("Time").is_none()));

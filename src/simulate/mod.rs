@@ -96,14 +96,7 @@ pub async fn run(
     Ok(summary(&tally, devices, connections, settings.qos, started.elapsed(), errors))
 }
 
-fn summary(
-    tally: &Tally,
-    devices: usize,
-    connections: usize,
-    qos: u8,
-    took: Duration,
-    errors: Vec<String>,
-) -> Summary {
+fn summary(tally: &Tally, devices: usize, connections: usize, qos: u8, took: Duration, errors: Vec<String>) -> Summary {
     let counts = tally.counts();
     let refused = tally.refused();
     let settled = if qos == 0 { counts.published } else { counts.acknowledged + refused.values().sum::<u64>() };
