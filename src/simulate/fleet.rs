@@ -113,9 +113,9 @@ const INVERTER: [(&str, f64, (f64, f64), f64); 6] = [
     ("grid_voltage", 233.3, (205.0, 253.0), 0.8),
     ("output_power", 640.0, (0.0, 5000.0), 40.0),
     ("battery_voltage", 52.4, (44.0, 58.4), 0.1),
-    ("battery_percentage", 76.0, (5.0, 100.0), 0.4),
+    ("battery_soc", 76.0, (5.0, 100.0), 0.4),
     ("load_percentage", 14.0, (0.0, 100.0), 1.0),
-    ("inverter_temperature", 38.0, (15.0, 75.0), 0.3),
+    ("pv_power", 820.0, (0.0, 4200.0), 30.0),
 ];
 
 /// One simulated device: a random walk for each quantity, the same for the same seed.
