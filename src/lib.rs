@@ -6,6 +6,8 @@ pub mod clock;
 pub mod time;
 pub mod message;
 pub mod mqtt;
+#[cfg(feature = "embedded-broker")]
+pub mod broker;
 pub mod journal;
 pub mod source;
 pub mod decode;
@@ -14,4 +16,6 @@ pub mod catalog;
 pub mod normalize;
 pub mod store;
 pub mod metrics;
+pub mod latency;
+pub mod simulate;
 pub mod cli;

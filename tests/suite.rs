@@ -4,3 +4,7 @@ mod support;
 mod catalog_files;
 mod config;
 mod packaging;
+#[cfg(feature = "embedded-broker")]
+mod embedded;
+#[cfg(feature = "embedded-broker")]
+mod simulate;

@@ -1,1 +1,2 @@
 //! The MQTT connection: session, ack ledger, options, publisher. No rumqttc type leaves this room.
+pub mod load;

@@ -1,1 +1,4 @@
 //! Starts the private, throw-away servers that the tests run against.
+
+#[cfg(feature = "embedded-broker")]
+pub mod embedded;
