@@ -1,0 +1,3 @@
+//! The subcommands: one file for each group.
+
+pub mod journal;
