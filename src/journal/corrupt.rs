@@ -8,6 +8,9 @@ use super::frame::Damage;
 use super::{FILE_NAME, JournalError};
 use crate::metrics::Metrics;
 
+/// Says, in the state directory, that `journal.db` was found malformed while it was in use.
+const CONDEMNED: &str = "journal.db.malformed";
+
 /// Copies a damaged record to `journal-corrupt-<seq>.bin`. It is counted once, when that file is made, however often
 /// it is met. All copies together are no larger than the journal.
 pub(super) fn set_aside_record(dir: &Path, damage: &Damage<'_>, metrics: &Metrics) {
@@ -28,8 +31,28 @@ pub(super) fn set_aside_record(dir: &Path, damage: &Damage<'_>, metrics: &Metric
     );
 }
 
+/// Marks a journal whose structure broke while it ran, so that the next start begins a new one. Until then what is
+/// still readable in it can reach the database.
+pub(super) fn condemn(dir: &Path, cause: &JournalError) {
+    if let Err(error) = fs::write(dir.join(CONDEMNED), format!("{cause}\n")) {
+        tracing::error!(%error, "can't mark the journal as malformed; move journal.db away by hand");
+    }
+}
+
+/// Why the journal in `dir` must not be used, if that shows before it is opened.
+pub(super) fn condemned(dir: &Path) -> Option<String> {
+    // SQLite would take a file cut to nothing for a new one, and drop the log beside it.
+    const SQLITE_HEADER: u64 = 100;
+    let length = |name: &str| fs::metadata(dir.join(name)).map(|metadata| metadata.len());
+    match (length(FILE_NAME), length(&format!("{FILE_NAME}-wal"))) {
+        (Ok(0), Err(_) | Ok(0)) | (Err(_), _) => None,
+        (Ok(0..SQLITE_HEADER), _) => Some("it is shorter than any SQLite file".into()),
+        (Ok(_), _) => fs::read_to_string(dir.join(CONDEMNED)).ok(),
+    }
+}
+
 /// Renames a journal that SQLite can't read, with its write-ahead log, to `journal.db.corrupt-<UTC stamp>`.
-pub(super) fn set_aside_file(dir: &Path, cause: &JournalError) -> Result<(), JournalError> {
+pub(super) fn set_aside_file(dir: &Path, cause: &str) -> Result<(), JournalError> {
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let kept = free_name(dir, &stamp);
     for suffix in ["-wal", "-shm", ""] {
@@ -43,8 +66,15 @@ pub(super) fn set_aside_file(dir: &Path, cause: &JournalError) -> Result<(), Jou
             _ => {}
         }
     }
+    let marker = dir.join(CONDEMNED);
+    match fs::remove_file(&marker) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(JournalError::Io { doing: "removing", path: marker, source });
+        }
+        _ => {}
+    }
     tracing::error!(
-        error = %cause,
+        cause = cause.trim_end(),
         kept = %kept.display(),
         "THE JOURNAL CAN'T BE READ: it was set aside and a new one begins. Messages in it that had not reached the \
          database are missing; `sqlite3 FILE .recover` may save them"

@@ -45,7 +45,7 @@ fn is_malformed(error: &diesel::result::Error) -> bool {
 fn advice(error: &diesel::result::Error) -> &'static str {
     let text = error.to_string();
     if is_malformed(error) {
-        "move the file away: tidegate then starts a new journal, and `sqlite3 FILE .recover` may save messages from the old one"
+        "the next start sets the file aside and begins a new journal; `sqlite3 FILE .recover` may save messages from it"
     } else if text.contains("disk is full") {
         "free space on its file system"
     } else if text.contains("locked") {

@@ -161,9 +161,8 @@ impl JournalFile {
         if found == 0 && file.has_tables()? {
             return Err(JournalError::Foreign { path: file.path });
         }
-        let mode: JournalMode = sql_query("PRAGMA journal_mode = WAL")
-            .get_result(&mut file.connection)
-            .map_err(file.failed("opening"))?;
+        let mode: JournalMode =
+            sql_query("PRAGMA journal_mode = WAL").get_result(&mut file.connection).map_err(file.failed("opening"))?;
         if mode.journal_mode != "wal" {
             return Err(JournalError::NoWal { path: file.path });
         }
@@ -220,9 +219,11 @@ impl JournalFile {
         self.connection.batch_execute(&sql).map_err(self.failed("creating"))?;
         // The file's name must survive a power cut like its content.
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|source| JournalError::Io { doing: "syncing", path: dir.to_owned(), source })
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| JournalError::Io {
+            doing: "syncing",
+            path: dir.to_owned(),
+            source,
+        })
     }
 
     pub fn path(&self) -> &Path {

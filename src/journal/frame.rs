@@ -110,6 +110,11 @@ impl Frames {
         self.last
     }
 
+    /// Where frames were found: all positions of the group, unless a length is damaged.
+    pub fn positions(&self) -> std::ops::Range<Seq> {
+        self.first..self.first.saturating_add(self.starts.len() as u64)
+    }
+
     /// The message at `seq`, which lies in this group; where a length is damaged, all after it is lost too.
     pub fn get(&self, seq: Seq) -> Result<Message, Damage<'_>> {
         let index = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX);
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     fn the_record_of_format_1_keeps_its_bytes() {
         let hex: String = blob(&["x"]).iter().skip(HEADER).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0903612f620178010001ac02010163010101740001020" .to_owned() + "0ff01016b0176");
+        assert_eq!(hex, "0903612f620178010001ac02010163010101740001020".to_owned() + "0ff01016b0176");
     }
 
     #[test]

@@ -61,7 +61,13 @@ struct Queue {
 impl Inbox {
     /// An empty queue whose stamps follow `last_stamp`.
     pub fn new(last_stamp: UtcMicros, bounds: Bounds, metrics: Metrics) -> Inbox {
-        let queue = Queue { items: VecDeque::new(), bytes: 0, stamper: Stamper::after(last_stamp), closed: false, nudged: false };
+        let queue = Queue {
+            items: VecDeque::new(),
+            bytes: 0,
+            stamper: Stamper::after(last_stamp),
+            closed: false,
+            nudged: false,
+        };
         Inbox { shared: Arc::new(Shared { queue: Mutex::new(queue), ready: Condvar::new(), bounds, metrics }) }
     }
 

@@ -57,7 +57,9 @@ impl Holdings {
     /// Bytes of the groups held.
     pub fn bytes(&self) -> u64 {
         match (&self.oldest, &self.newest) {
-            (Some(oldest), Some(newest)) => newest.bytes_to.saturating_sub(oldest.bytes_to).saturating_add(oldest.bytes),
+            (Some(oldest), Some(newest)) => {
+                newest.bytes_to.saturating_sub(oldest.bytes_to).saturating_add(oldest.bytes)
+            }
             _ => 0,
         }
     }
@@ -99,10 +101,10 @@ impl Holdings {
         }
         let outcome = self.delete(file, moment, then);
         self.rest_until = if outcome.is_err() { Instant::now().checked_add(AFTER_FAILURE) } else { None };
-        outcome.map(|()| true)
+        outcome
     }
 
-    fn delete(&mut self, file: &mut JournalFile, moment: Moment, then: Synchronous) -> Result<(), JournalError> {
+    fn delete(&mut self, file: &mut JournalFile, moment: Moment, then: Synchronous) -> Result<bool, JournalError> {
         let groups = file.oldest(STEP_GROUPS)?;
         let mut held = self.bytes();
         let mut deleted = 0_u64;
@@ -115,7 +117,10 @@ impl Holdings {
             deleted = deleted.saturating_add(group.bytes);
             cut = Some(group.first);
         }
-        let Some(cut) = cut else { return Ok(()) };
+        let Some(cut) = cut else {
+            self.oldest = groups.into_iter().next();
+            return Ok(false);
+        };
         file.set_synchronous(Synchronous::Normal)?;
         let outcome = file.delete_through(cut);
         file.set_synchronous(then)?;
@@ -125,7 +130,7 @@ impl Holdings {
             None => file.oldest(1)?.pop(),
         };
         tracing::debug!(through = cut, bytes = deleted, "trimmed the journal");
-        Ok(())
+        Ok(true)
     }
 
     fn verdict(&self, group: &Extent, held: u64, moment: Moment) -> Verdict {
@@ -153,7 +158,15 @@ mod tests {
 
     fn group(first: Seq, last: Seq, received_to: i64) -> Extent {
         let received = UtcMicros(received_to);
-        Extent { first, last, received_from: received, received_to: received, messages_to: last, bytes: 10, bytes_to: last * 10 }
+        Extent {
+            first,
+            last,
+            received_from: received,
+            received_to: received,
+            messages_to: last,
+            bytes: 10,
+            bytes_to: last * 10,
+        }
     }
 
     fn holdings(retain: Duration) -> Holdings {

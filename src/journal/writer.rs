@@ -72,9 +72,12 @@ impl Journal {
     /// # Errors
     /// The file can't be opened or written, has a newer format, or is no journal.
     pub fn open(options: Options, metrics: Metrics) -> Result<Journal, JournalError> {
+        if let Some(cause) = corrupt::condemned(&options.dir) {
+            corrupt::set_aside_file(&options.dir, &cause)?;
+        }
         match Journal::recover(options.clone(), metrics.clone()) {
             Err(error) if error.is_malformed() => {
-                corrupt::set_aside_file(&options.dir, &error)?;
+                corrupt::set_aside_file(&options.dir, &error.to_string())?;
                 Journal::recover(options, metrics)
             }
             outcome => outcome,
@@ -163,13 +166,14 @@ impl Journal {
     /// the one before was written. A write that fails is tried again, and nothing is acknowledged meanwhile.
     ///
     /// # Errors
-    /// The file is malformed, or writes still fail when the inbox is closed. What was not acknowledged then, the
+    /// The file is malformed (the next open sets it aside), or writes still fail when the inbox is closed. What was not acknowledged then, the
     /// senders still have.
     pub fn run(mut self, acknowledge: Arc<dyn Acknowledge>) -> Result<(), JournalError> {
         let mut group = Group::default();
         while let Some(submissions) = self.inbox.take(MAX_MESSAGES, MAX_BYTES, self.idle()) {
             self.gather(&mut group, submissions)?;
             match self.store(&mut group) {
+                Ok(true) if group.tokens.is_empty() => {}
                 Ok(true) => acknowledge.durable(&group.tokens),
                 Ok(false) => {
                     self.abandon(&group, "journal_full");
@@ -230,7 +234,11 @@ impl Journal {
                     if failures % 12 == 1 {
                         tracing::error!(%error, failures, "the journal can't be written; nothing is acknowledged until it can");
                     }
-                    if error.is_malformed() || self.inbox.await_close(backoff(failures)) {
+                    if error.is_malformed() {
+                        corrupt::condemn(&self.options.dir, &error);
+                        return Err(error);
+                    }
+                    if self.inbox.await_close(backoff(failures)) {
                         return Err(error);
                     }
                 }
@@ -396,11 +404,9 @@ fn recall(file: &mut JournalFile, last_seq: Seq, window: usize) -> Result<Redeli
             Err(error) => return Err(error),
         };
         let frames = Frames::new(extent.first, extent.last, blob);
-        let mut seq = extent.last;
-        while seq >= extent.first && found.len() < window {
-            found.extend(frames.get(seq).ok().filter(|message| message.publish.qos > 0));
-            seq = seq.saturating_sub(1);
-        }
+        let messages = frames.positions().rev().filter_map(|seq| frames.get(seq).ok());
+        let missing = window.saturating_sub(found.len());
+        found.extend(messages.filter(|message| message.publish.qos > 0).take(missing));
     }
     for message in found.iter().rev() {
         redeliveries.remember(message.seq, &message.publish);
