@@ -2,3 +2,4 @@
 
 mod support;
 mod journal;
+mod state_dir;

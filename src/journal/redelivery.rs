@@ -4,7 +4,13 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 
+use super::JournalError;
+use super::file::JournalFile;
+use super::frame::Frames;
 use crate::message::{Publish, Seq};
+
+/// Bytes read at most to recognise redeliveries of before the start.
+const RECALL_BYTES: u64 = 64 << 20;
 
 /// The last messages above QoS 0, by who sent them and what they hold.
 ///
@@ -34,6 +40,37 @@ impl Redeliveries {
     pub fn new(window: usize) -> Redeliveries {
         let keys = (RandomState::new(), RandomState::new());
         Redeliveries { window, keys, newest: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// The memory as it was when the journal ended.
+    pub fn recall(file: &mut JournalFile, last_seq: Seq, window: usize) -> Result<Redeliveries, JournalError> {
+        let mut redeliveries = Redeliveries::new(window);
+        let floor = redeliveries.floor(last_seq);
+        let mut found = Vec::new();
+        let mut bytes = 0_u64;
+        let mut before = Seq::MAX;
+        while found.len() < window
+            && bytes < RECALL_BYTES
+            && let Some(extent) = file.newest_before(before)?
+            && extent.last > floor
+        {
+            before = extent.first;
+            bytes = bytes.saturating_add(extent.bytes);
+            let blob = match file.frames(extent.first) {
+                Ok(blob) => blob.unwrap_or_default(),
+                // Its reader sets it aside.
+                Err(error) if error.is_malformed() => continue,
+                Err(error) => return Err(error),
+            };
+            let frames = Frames::new(extent.first, extent.last, blob);
+            let messages = frames.positions().rev().filter_map(|seq| frames.get(seq).ok());
+            let missing = window.saturating_sub(found.len());
+            found.extend(messages.filter(|message| message.publish.qos > 0).take(missing));
+        }
+        for message in found.iter().rev() {
+            redeliveries.remember(message.seq, &message.publish);
+        }
+        Ok(redeliveries)
     }
 
     /// True if this PUBLISH is in the journal already.

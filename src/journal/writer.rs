@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::file::{JournalFile, Synchronous};
-use super::frame::Frames;
 use super::group::{Group, MAX_BYTES, MAX_MESSAGES};
 use super::progress::{Health, Progress, State};
 use super::redelivery::Redeliveries;
@@ -26,8 +25,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// Frames in the write-ahead log, 4 KiB each, at which a checkpoint waits for the readers.
 const LONG_LOG: u64 = 16 << 10;
-/// Bytes read at most to recognise redeliveries of before the start.
-const RECALL_BYTES: u64 = 64 << 20;
 
 /// How to open a journal.
 #[derive(Clone, Debug)]
@@ -93,7 +90,7 @@ impl Journal {
         let holdings = Holdings::recover(&mut file, options.max_size, options.retain)?;
         let (last_seq, last_stamp) =
             holdings.newest.map_or((0, UtcMicros(0)), |newest| (newest.last, newest.received_to));
-        let redeliveries = recall(&mut file, last_seq, options.redelivery_window)?;
+        let redeliveries = Redeliveries::recall(&mut file, last_seq, options.redelivery_window)?;
         if options.sync != Sync::Always {
             file.set_synchronous(Synchronous::Normal)?;
         }
@@ -381,37 +378,6 @@ impl Drop for Journal {
         self.tail.end();
         self.health.set(State::Ended);
     }
-}
-
-/// The redelivery memory as it was when the journal ended.
-fn recall(file: &mut JournalFile, last_seq: Seq, window: usize) -> Result<Redeliveries, JournalError> {
-    let mut redeliveries = Redeliveries::new(window);
-    let floor = redeliveries.floor(last_seq);
-    let mut found = Vec::new();
-    let mut bytes = 0_u64;
-    let mut before = Seq::MAX;
-    while found.len() < window
-        && bytes < RECALL_BYTES
-        && let Some(extent) = file.newest_before(before)?
-        && extent.last > floor
-    {
-        before = extent.first;
-        bytes = bytes.saturating_add(extent.bytes);
-        let blob = match file.frames(extent.first) {
-            Ok(blob) => blob.unwrap_or_default(),
-            // Its reader sets it aside.
-            Err(error) if error.is_malformed() => continue,
-            Err(error) => return Err(error),
-        };
-        let frames = Frames::new(extent.first, extent.last, blob);
-        let messages = frames.positions().rev().filter_map(|seq| frames.get(seq).ok());
-        let missing = window.saturating_sub(found.len());
-        found.extend(messages.filter(|message| message.publish.qos > 0).take(missing));
-    }
-    for message in found.iter().rev() {
-        redeliveries.remember(message.seq, &message.publish);
-    }
-    Ok(redeliveries)
 }
 
 fn backoff(failures: u32) -> Duration {
