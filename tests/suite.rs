@@ -8,3 +8,5 @@ mod packaging;
 mod embedded;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
+mod journal;
+mod state_dir;

@@ -54,12 +54,20 @@ struct Queue {
     bytes: usize,
     stamper: Stamper,
     closed: bool,
+    /// Something else than a message calls the journal's thread.
+    nudged: bool,
 }
 
 impl Inbox {
     /// An empty queue whose stamps follow `last_stamp`.
     pub fn new(last_stamp: UtcMicros, bounds: Bounds, metrics: Metrics) -> Inbox {
-        let queue = Queue { items: VecDeque::new(), bytes: 0, stamper: Stamper::after(last_stamp), closed: false };
+        let queue = Queue {
+            items: VecDeque::new(),
+            bytes: 0,
+            stamper: Stamper::after(last_stamp),
+            closed: false,
+            nudged: false,
+        };
         Inbox { shared: Arc::new(Shared { queue: Mutex::new(queue), ready: Condvar::new(), bounds, metrics }) }
     }
 
@@ -96,14 +104,15 @@ impl Inbox {
     }
 
     /// Takes up to `max_messages` and about `max_bytes` of what has gathered, waiting up to `wait` for the
-    /// first. Empty: nothing came. None: the queue is closed and empty.
+    /// first. Empty: nothing came, or a nudge did. None: the queue is closed and empty.
     pub fn take(&self, max_messages: usize, max_bytes: usize, wait: Duration) -> Option<Vec<Submission>> {
         let guard = self.lock();
         let (mut queue, _) = self
             .shared
             .ready
-            .wait_timeout_while(guard, wait, |queue| queue.items.is_empty() && !queue.closed)
+            .wait_timeout_while(guard, wait, |queue| queue.items.is_empty() && !queue.closed && !queue.nudged)
             .unwrap_or_else(PoisonError::into_inner);
+        queue.nudged = false;
         if queue.items.is_empty() {
             return if queue.closed { None } else { Some(Vec::new()) };
         }
@@ -123,6 +132,32 @@ impl Inbox {
     pub fn close(&self) {
         self.lock().closed = true;
         self.shared.ready.notify_all();
+    }
+
+    /// Wakes the journal's thread though no message came.
+    pub(super) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.shared.ready.notify_all();
+    }
+
+    /// Waits for a nudge or the close, at most `wait`. True: the queue is closed.
+    pub(super) fn await_nudge(&self, wait: Duration) -> bool {
+        self.pause(wait, |queue| queue.closed || queue.nudged)
+    }
+
+    /// Waits for the close, at most `wait`. True: the queue is closed.
+    pub(super) fn await_close(&self, wait: Duration) -> bool {
+        self.pause(wait, |queue| queue.closed)
+    }
+
+    fn pause(&self, wait: Duration, over: impl Fn(&Queue) -> bool) -> bool {
+        let (mut queue, _) = self
+            .shared
+            .ready
+            .wait_timeout_while(self.lock(), wait, |queue| !over(queue))
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.nudged = false;
+        queue.closed
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -1,0 +1,183 @@
+//! Recognises what the broker sends again because its acknowledgement was lost on the way.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash};
+
+use super::JournalError;
+use super::file::JournalFile;
+use super::frame::Frames;
+use crate::message::{Publish, Seq};
+
+/// Bytes read at most to recognise redeliveries of before the start.
+const RECALL_BYTES: u64 = 64 << 20;
+
+/// The last messages above QoS 0, by who sent them and what they hold.
+///
+/// Senders have at most `window` unacknowledged messages, so an older one can't come again. A message counts as
+/// seen when DUP is set and the newest message of the same client and packet id has the same topic and payload.
+/// Those are compared by two SipHashes with random keys, 128 bits together: two different messages are taken for
+/// one with a chance of 2^-128, and nobody can choose them so.
+///
+/// At QoS 0 nothing is sent again, so such messages take no place; the oldest position kept is nevertheless at most
+/// [`Redeliveries::REACH`] × `window` behind the newest, so that a stream of them does not hold the journal's trimming.
+pub(super) struct Redeliveries {
+    window: usize,
+    keys: (RandomState, RandomState),
+    newest: HashMap<u128, Known>,
+    order: VecDeque<(Seq, u128)>,
+}
+
+struct Known {
+    seq: Seq,
+    content: u128,
+}
+
+impl Redeliveries {
+    /// Positions looked back, in windows.
+    pub const REACH: u64 = 16;
+
+    pub fn new(window: usize) -> Redeliveries {
+        let keys = (RandomState::new(), RandomState::new());
+        Redeliveries { window, keys, newest: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// The memory as it was when the journal ended.
+    pub fn recall(file: &mut JournalFile, last_seq: Seq, window: usize) -> Result<Redeliveries, JournalError> {
+        let mut redeliveries = Redeliveries::new(window);
+        let floor = redeliveries.floor(last_seq);
+        let mut found = Vec::new();
+        let mut bytes = 0_u64;
+        let mut before = Seq::MAX;
+        while found.len() < window
+            && bytes < RECALL_BYTES
+            && let Some(extent) = file.newest_before(before)?
+            && extent.last > floor
+        {
+            before = extent.first;
+            bytes = bytes.saturating_add(extent.bytes);
+            let blob = match file.frames(extent.first) {
+                Ok(blob) => blob.unwrap_or_default(),
+                // Its reader sets it aside.
+                Err(error) if error.is_malformed() => continue,
+                Err(error) => return Err(error),
+            };
+            let frames = Frames::new(extent.first, extent.last, blob);
+            let messages = frames.positions().rev().filter_map(|seq| frames.get(seq).ok());
+            let missing = window.saturating_sub(found.len());
+            found.extend(messages.filter(|message| message.publish.qos > 0).take(missing));
+        }
+        for message in found.iter().rev() {
+            redeliveries.remember(message.seq, &message.publish);
+        }
+        Ok(redeliveries)
+    }
+
+    /// True if this PUBLISH is in the journal already.
+    pub fn recognises(&self, publish: &Publish) -> bool {
+        publish.dup
+            && publish.qos > 0
+            && self.newest.get(&self.sender(publish)).is_some_and(|known| known.content == self.content(publish))
+    }
+
+    /// Keeps a message in mind that goes into the journal at `seq`.
+    pub fn remember(&mut self, seq: Seq, publish: &Publish) {
+        if publish.qos > 0 && self.window > 0 {
+            let sender = self.sender(publish);
+            self.newest.insert(sender, Known { seq, content: self.content(publish) });
+            self.order.push_back((seq, sender));
+        }
+        let floor = self.floor(seq);
+        while let Some(&(oldest, sender)) = self.order.front()
+            && (self.order.len() > self.window || oldest < floor)
+        {
+            self.order.pop_front();
+            if self.newest.get(&sender).is_some_and(|known| known.seq == oldest) {
+                self.newest.remove(&sender);
+            }
+        }
+    }
+
+    /// The oldest position that is of use when `newest` is the journal's last.
+    pub fn floor(&self, newest: Seq) -> Seq {
+        newest.saturating_sub((self.window as u64).saturating_mul(Redeliveries::REACH))
+    }
+
+    /// The oldest position kept in mind: the journal keeps what begins there for the next start.
+    pub fn oldest(&self) -> Option<Seq> {
+        self.order.front().map(|&(seq, _)| seq)
+    }
+
+    fn sender(&self, publish: &Publish) -> u128 {
+        self.digest(&(publish.client.as_deref(), publish.packet_id))
+    }
+
+    fn content(&self, publish: &Publish) -> u128 {
+        self.digest(&(publish.topic.as_str(), publish.payload.as_ref()))
+    }
+
+    fn digest(&self, value: &impl Hash) -> u128 {
+        u128::from(self.keys.0.hash_one(value)) << 64 | u128::from(self.keys.1.hash_one(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn publish(packet_id: u16, payload: &str, dup: bool) -> Publish {
+        Publish {
+            topic: "t".into(),
+            payload: Bytes::from(payload.to_owned()),
+            qos: 1,
+            retain: false,
+            dup,
+            packet_id,
+            client: None,
+            properties: None,
+        }
+    }
+
+    #[test]
+    fn same_packet_id_topic_and_payload_with_dup_is_a_redelivery() {
+        let mut memory = Redeliveries::new(4);
+        memory.remember(1, &publish(7, "x", false));
+        assert!(memory.recognises(&publish(7, "x", true)));
+        assert!(!memory.recognises(&publish(7, "x", false)));
+        assert!(!memory.recognises(&publish(7, "y", true)));
+        assert!(!memory.recognises(&publish(8, "x", true)));
+        assert!(!memory.recognises(&Publish { topic: "u".into(), ..publish(7, "x", true) }));
+        assert!(!memory.recognises(&Publish { client: Some("c".into()), ..publish(7, "x", true) }));
+        assert!(!memory.recognises(&Publish { qos: 0, ..publish(7, "x", true) }));
+    }
+
+    #[test]
+    fn only_the_newest_message_of_a_packet_id_counts() {
+        let mut memory = Redeliveries::new(4);
+        memory.remember(1, &publish(7, "x", false));
+        memory.remember(2, &publish(7, "y", false));
+        assert!(!memory.recognises(&publish(7, "x", true)));
+        assert!(memory.recognises(&publish(7, "y", true)));
+    }
+
+    #[test]
+    fn the_window_counts_messages_that_wait_for_an_acknowledgement() {
+        let mut memory = Redeliveries::new(2);
+        memory.remember(1, &publish(1, "x", false));
+        memory.remember(2, &Publish { qos: 0, ..publish(0, "x", false) });
+        memory.remember(3, &publish(2, "x", false));
+        assert!(memory.recognises(&publish(1, "x", true)));
+        memory.remember(4, &publish(3, "x", false));
+        assert!(!memory.recognises(&publish(1, "x", true)));
+        assert_eq!((memory.oldest(), memory.newest.len()), (Some(3), 2));
+    }
+
+    #[test]
+    fn a_stream_of_qos_0_does_not_hold_old_positions() {
+        let mut memory = Redeliveries::new(2);
+        memory.remember(1, &publish(1, "x", false));
+        memory.remember(40, &Publish { qos: 0, ..publish(0, "x", false) });
+        assert_eq!((memory.oldest(), memory.newest.len()), (None, 0));
+    }
+}

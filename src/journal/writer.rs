@@ -1,0 +1,390 @@
+//! The journal's thread: takes what has gathered, makes it durable as one group, then acknowledges it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::file::{JournalFile, Synchronous};
+use super::group::{Group, MAX_BYTES, MAX_MESSAGES};
+use super::progress::{Health, Progress, State};
+use super::redelivery::Redeliveries;
+use super::tail::Tail;
+use super::trim::{Holdings, Moment};
+use super::{Acknowledge, Bounds, Inbox, JournalError, Reader, Submission, corrupt};
+use crate::clock;
+use crate::config::Sync;
+use crate::message::{Message, Seq};
+use crate::metrics::{ByReason, Metrics};
+use crate::time::UtcMicros;
+
+/// Longest time without a look at what may be trimmed.
+const MAX_IDLE: Duration = Duration::from_secs(60);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Bytes written after which the write-ahead log is moved into the file.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Frames in the write-ahead log, 4 KiB each, at which a checkpoint waits for the readers.
+const LONG_LOG: u64 = 16 << 10;
+
+/// How to open a journal.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The state directory; it exists, and no other process runs a journal in it.
+    pub dir: PathBuf,
+    /// Bytes of messages at which it is full; passed by less than one group.
+    pub max_size: u64,
+    /// How long messages stay once they are committed to the database.
+    pub retain: Duration,
+    /// When a message counts as durable. With an interval it is acknowledged after a commit that does not wait for
+    /// the disk; a commit that does follows within the interval, and takes all before it along.
+    pub sync: Sync,
+    /// Messages above QoS 0 among which redeliveries are recognised: what may be unacknowledged at once.
+    pub redelivery_window: usize,
+    pub inbox: Bounds,
+    /// Memory for the newest messages, bytes, about.
+    pub tail_bytes: usize,
+}
+
+/// An open journal, until its thread [runs](Journal::run) it.
+pub struct Journal {
+    file: JournalFile,
+    options: Options,
+    metrics: Metrics,
+    id: String,
+    inbox: Inbox,
+    tail: Arc<Tail>,
+    progress: Progress,
+    health: Health,
+    redeliveries: Redeliveries,
+    holdings: Holdings,
+    last_seq: Seq,
+    unsynced: Option<Instant>,
+    since_checkpoint: u64,
+}
+
+impl Journal {
+    /// Opens the journal, makes it if there is none, and finds out where it ended. A file that SQLite can't read is
+    /// set aside and a new journal, with a new id, takes its place.
+    ///
+    /// # Errors
+    /// The file can't be opened or written, has a newer format, or is no journal.
+    pub fn open(options: Options, metrics: Metrics) -> Result<Journal, JournalError> {
+        if let Some(cause) = corrupt::condemned(&options.dir) {
+            corrupt::set_aside_file(&options.dir, &cause)?;
+        }
+        match Journal::recover(options.clone(), metrics.clone()) {
+            Err(error) if error.is_malformed() => {
+                corrupt::set_aside_file(&options.dir, &error.to_string())?;
+                Journal::recover(options, metrics)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn recover(options: Options, metrics: Metrics) -> Result<Journal, JournalError> {
+        let mut file = JournalFile::open(&options.dir)?;
+        let Some(id) = file.meta("id")? else { return Err(JournalError::Foreign { path: file.path().to_owned() }) };
+        // Besides its use, this commit reaches the disk and takes along what a killed process had written but not
+        // yet synced: its messages are recognised as stored from now on, so they must be durable.
+        file.set_meta("max_size", &options.max_size.to_string())?;
+        let holdings = Holdings::recover(&mut file, options.max_size, options.retain)?;
+        let (last_seq, last_stamp) =
+            holdings.newest.map_or((0, UtcMicros(0)), |newest| (newest.last, newest.received_to));
+        let redeliveries = Redeliveries::recall(&mut file, last_seq, options.redelivery_window)?;
+        if options.sync != Sync::Always {
+            file.set_synchronous(Synchronous::Normal)?;
+        }
+        let tail = Arc::new(Tail::new(last_seq, options.tail_bytes));
+        let inbox = Inbox::new(last_stamp, options.inbox, metrics.clone());
+        let progress = Progress::new(Arc::clone(&tail), inbox.clone(), metrics.clone());
+        metrics.journal_size.set(level(holdings.bytes()));
+        tracing::info!(id, last_seq, bytes = holdings.bytes(), file = %file.path().display(), "the journal is open");
+        Ok(Journal {
+            file,
+            options,
+            metrics,
+            id,
+            inbox,
+            tail,
+            progress,
+            health: Health::new(),
+            redeliveries,
+            holdings,
+            last_seq,
+            unsynced: None,
+            since_checkpoint: 0,
+        })
+    }
+
+    /// 32 hex digits, made with the journal: positions of another journal mean other messages.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The position given last; 0 if none was.
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// The way in.
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// A new place to read from.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.options.dir.clone(), Arc::clone(&self.tail), self.metrics.clone())
+    }
+
+    /// For the writer, to say what is committed to the database.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// For those who ask whether the journal takes messages.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Gives later positions than `seq` from now on: where the database's position is ahead of this journal (it lost
+    /// its end to a power cut, with an interval as `sync`), a position must not mean a second message.
+    pub fn continue_after(&mut self, seq: Seq) {
+        if seq > self.last_seq {
+            tracing::warn!(
+                journal = self.last_seq,
+                database = seq,
+                "the database is ahead of the journal, which has lost its end; positions go on after the database's"
+            );
+            self.last_seq = seq;
+        }
+    }
+
+    /// The journal's thread: ends when the inbox is closed and drained. Without a timer: a group is what came while
+    /// the one before was written. A write that fails is tried again, and nothing is acknowledged meanwhile.
+    ///
+    /// # Errors
+    /// The file is malformed (the next open sets it aside), or writes still fail when the inbox is closed. What was not acknowledged then, the
+    /// senders still have.
+    pub fn run(mut self, acknowledge: Arc<dyn Acknowledge>) -> Result<(), JournalError> {
+        let mut group = Group::default();
+        while let Some(submissions) = self.inbox.take(MAX_MESSAGES, MAX_BYTES, self.idle()) {
+            self.gather(&mut group, submissions)?;
+            match self.store(&mut group) {
+                Ok(true) if group.tokens.is_empty() => {}
+                Ok(true) => acknowledge.durable(&group.tokens),
+                Ok(false) => {
+                    self.abandon(&group, "journal_full");
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.abandon(&group, "journal_failed");
+                    return Err(error);
+                }
+            }
+            group.clear();
+            self.housekeep();
+        }
+        if self.unsynced.is_some() { self.sync() } else { Ok(()) }
+    }
+
+    fn gather(&mut self, group: &mut Group, submissions: Vec<Submission>) -> Result<(), JournalError> {
+        for Submission { received_at, publish, token } in submissions {
+            group.tokens.extend(token);
+            if self.redeliveries.recognises(&publish) {
+                self.metrics.redeliveries_recognised.inc();
+                continue;
+            }
+            let seq = self.last_seq.saturating_add(1);
+            self.redeliveries.remember(seq, &publish);
+            group.push(Message { seq, received_at, publish })?;
+            self.last_seq = seq;
+        }
+        Ok(())
+    }
+
+    /// Makes a group durable and visible, however often that takes. False: the inbox was closed while the journal
+    /// was full.
+    fn store(&mut self, group: &mut Group) -> Result<bool, JournalError> {
+        let mut failures = 0_u32;
+        while !group.messages.is_empty() {
+            let outcome = match self.make_room(group.frames.len() as u64) {
+                Ok(true) => self.append(group).map(|()| true),
+                outcome => outcome,
+            };
+            match outcome {
+                Ok(true) => {
+                    self.enter(State::Working);
+                    self.tail.publish(&mut group.messages);
+                    self.progress.measure_lag();
+                }
+                Ok(false) => {
+                    self.enter(State::Full);
+                    if self.inbox.await_nudge(MAX_IDLE) {
+                        return Ok(false);
+                    }
+                }
+                Err(error) => {
+                    self.metrics.journal_errors.inc();
+                    self.enter(State::Failing);
+                    failures = failures.saturating_add(1);
+                    // Said at once, and about once a minute.
+                    if failures % 12 == 1 {
+                        tracing::error!(%error, failures, "the journal can't be written; nothing is acknowledged until it can");
+                    }
+                    if error.is_malformed() {
+                        corrupt::condemn(&self.options.dir, &error);
+                        return Err(error);
+                    }
+                    if self.inbox.await_close(backoff(failures)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn append(&mut self, group: &Group) -> Result<(), JournalError> {
+        let Some(extent) = group.extent(self.holdings.newest.as_ref()) else { return Ok(()) };
+        let started = Instant::now();
+        self.file.append(&extent, &group.frames)?;
+        self.metrics.journal_commit_duration.observe(started.elapsed().as_secs_f64());
+        self.metrics.journal_groups.inc();
+        self.metrics.journal_messages.inc_by(group.messages.len() as u64);
+        self.holdings.appended(extent);
+        self.metrics.journal_size.set(level(self.holdings.bytes()));
+        self.since_checkpoint = self.since_checkpoint.saturating_add(extent.bytes).saturating_add(8192);
+        if self.options.sync != Sync::Always {
+            self.unsynced.get_or_insert(started);
+        }
+        Ok(())
+    }
+
+    /// Lets committed groups give way to `bytes` more. False: the journal is full.
+    fn make_room(&mut self, bytes: u64) -> Result<bool, JournalError> {
+        while self.trim_step(bytes)? {}
+        Ok(!self.holdings.is_full(self.progress.position()))
+    }
+
+    /// What can wait until the acknowledgements are out.
+    fn housekeep(&mut self) {
+        if self.sync_due().is_some_and(|wait| wait.is_zero()) {
+            let outcome = self.sync();
+            self.note(outcome.map(|()| true));
+        }
+        if self.since_checkpoint >= CHECKPOINT_BYTES {
+            self.since_checkpoint = 0;
+            let outcome = self.checkpoint();
+            self.note(outcome);
+        }
+        let headroom = self.holdings.headroom();
+        if self.holdings.due(self.moment(headroom)).is_some_and(|wait| wait.is_zero()) {
+            let outcome = self.trim_step(headroom);
+            self.note(outcome);
+        }
+    }
+
+    fn note(&self, outcome: Result<bool, JournalError>) {
+        if let Err(error) = outcome {
+            self.metrics.journal_errors.inc();
+            tracing::warn!(%error, "the journal's upkeep failed; it is tried again");
+        }
+    }
+
+    /// How long nothing is to do but to wait for messages.
+    fn idle(&self) -> Duration {
+        let trim = self.holdings.due(self.moment(self.holdings.headroom()));
+        [trim, self.sync_due()].into_iter().flatten().fold(MAX_IDLE, Duration::min)
+    }
+
+    fn moment(&self, wanted: u64) -> Moment {
+        let committed = self.progress.position();
+        Moment { committed, remembered: self.redeliveries.oldest(), now: clock::now(), wanted }
+    }
+
+    fn trim_step(&mut self, wanted: u64) -> Result<bool, JournalError> {
+        let then = if self.options.sync == Sync::Always { Synchronous::Full } else { Synchronous::Normal };
+        let moment = self.moment(wanted);
+        let trimmed = self.holdings.step(&mut self.file, moment, then)?;
+        if trimmed {
+            self.since_checkpoint = self.since_checkpoint.saturating_add(64 << 10);
+            self.metrics.journal_size.set(level(self.holdings.bytes()));
+        }
+        Ok(trimmed)
+    }
+
+    /// How long until commits that did not wait for the disk must be made to.
+    fn sync_due(&self) -> Option<Duration> {
+        let (Sync::Every(interval), Some(since)) = (self.options.sync, self.unsynced) else { return None };
+        Some(interval.saturating_sub(since.elapsed()))
+    }
+
+    /// A commit that waits for the disk, and so for all before it in the write-ahead log.
+    fn sync(&mut self) -> Result<(), JournalError> {
+        self.unsynced = Some(Instant::now());
+        self.file.set_synchronous(Synchronous::Full)?;
+        let outcome = self.file.set_meta("synced_to", &self.last_seq.to_string());
+        self.file.set_synchronous(Synchronous::Normal)?;
+        outcome?;
+        self.unsynced = None;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<bool, JournalError> {
+        let log = self.file.checkpoint(false)?;
+        if log > LONG_LOG {
+            self.file.checkpoint(true)?;
+        }
+        Ok(true)
+    }
+
+    fn enter(&self, state: State) {
+        let before = self.health.state();
+        if state == before {
+            return;
+        }
+        self.health.set(state);
+        self.metrics.journal_full.set(i64::from(state == State::Full));
+        match state {
+            State::Full => tracing::warn!(
+                max_size = self.options.max_size,
+                "the journal is full: nothing is acknowledged until the database has taken some of it; see that the \
+                 database answers, or raise journal.max_size"
+            ),
+            State::Working => tracing::info!(?before, "the journal takes messages again"),
+            State::Failing | State::Ended => {}
+        }
+    }
+
+    /// Counts what nobody will send again. The rest stays unacknowledged, so that its senders do.
+    fn abandon(&self, group: &Group, reason: &'static str) {
+        let mut unacknowledged = group.tokens.len();
+        let mut dropped = group.messages.iter().filter(|message| message.publish.qos == 0).count();
+        self.inbox.close();
+        while let Some(left) = self.inbox.take(MAX_MESSAGES, MAX_BYTES, Duration::ZERO) {
+            let waiting = left.iter().filter(|submission| submission.token.is_some()).count();
+            unacknowledged = unacknowledged.saturating_add(waiting);
+            dropped = dropped.saturating_add(left.len().saturating_sub(waiting));
+        }
+        self.metrics.messages_dropped.get_or_create(&ByReason { reason }).inc_by(dropped as u64);
+        tracing::warn!(unacknowledged, dropped, reason, "the journal ends with messages that it could not store");
+    }
+}
+
+impl Drop for Journal {
+    /// Also after a panic: whoever submits or reads learns that nobody answers any more.
+    fn drop(&mut self) {
+        self.inbox.close();
+        self.tail.end();
+        self.health.set(State::Ended);
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    MIN_BACKOFF.saturating_mul(1_u32 << doublings).min(MAX_BACKOFF)
+}
+
+fn level(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
