@@ -1,3 +1,5 @@
 //! The black-box tests: one binary, a module for each promise.
 
 mod support;
+
+mod session;

@@ -1,1 +1,5 @@
 //! Starts the private, throw-away servers that the tests run against.
+
+pub mod fake_broker;
+pub mod mosquitto;
+pub mod websocket_front;
