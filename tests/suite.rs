@@ -10,3 +10,5 @@ mod embedded;
 mod simulate;
 mod journal;
 mod state_dir;
+
+mod session;

@@ -1,2 +1,27 @@
-//! The MQTT connection: session, ack ledger, options, publisher. No rumqttc type leaves this room.
+//! The MQTT connection: session, ack ledger, options. No rumqttc type leaves this room.
+//!
+//! Every connection gets an event loop of its own: nothing that one connection queued (events, acknowledgements,
+//! publishes, packet ids, limits the broker set) can come out on the next.
+
+mod backoff;
+mod ledger;
+mod live;
 pub mod load;
+mod loss;
+mod options;
+mod probe;
+mod protocol;
+pub mod session;
+mod status;
+mod subscriptions;
+mod tls;
+mod v4;
+mod v5;
+mod watchdog;
+
+pub use ledger::Ledger;
+pub use loss::Loss;
+pub use options::OptionsError;
+pub use probe::probe;
+pub use session::{Link, RefusedFilter, SessionError, Settings, Timing};
+pub use tls::TlsError;

@@ -2,3 +2,6 @@
 
 #[cfg(feature = "embedded-broker")]
 pub mod embedded;
+pub mod fake_broker;
+pub mod mosquitto;
+pub mod websocket_front;

@@ -1,0 +1,417 @@
+//! One connection, from its CONNECT to its end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::loss::Loss;
+use super::options::Options;
+use super::protocol::{self, Client, Connection, Event, Sent};
+use super::session::{Link, Memory, RefusedFilter, Rooms, Settings};
+use super::subscriptions::{Ask, Asked, Subscriptions};
+use super::watchdog::Watchdog;
+use super::{ledger::Receipt, status};
+use crate::journal::Refused;
+use crate::message::Publish;
+use crate::metrics::ByReason;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Requests besides acknowledgements that fit the channel at once; further ones wait their turn.
+const CONTROL_SLOTS: usize = 64;
+/// How long the DISCONNECT may take to leave.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+pub(super) enum End {
+    Stopped,
+    Lost(Loss),
+}
+
+pub(super) struct Live<'a> {
+    settings: &'a Settings,
+    rooms: &'a Rooms,
+    memory: &'a mut Memory,
+    client: Client,
+    /// Waits for room in the request channel.
+    control: VecDeque<Control>,
+    subscriptions: Subscriptions,
+    /// Status publishes that await their PUBACK.
+    publishes: Asked<&'static str>,
+    watchdog: Watchdog,
+    phase: Phase,
+    ask_again_at: Instant,
+    connected_at: Option<Instant>,
+}
+
+enum Control {
+    Ask(Ask),
+    Status(&'static str),
+    Disconnect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Until the CONNACK.
+    Connecting,
+    /// Until every filter has its answer.
+    Subscribing,
+    Serving,
+    /// Takes no more messages; waits for the acknowledgements of those it took.
+    Draining {
+        until: Instant,
+    },
+    /// Waits for the PUBACK of `offline`.
+    Leaving {
+        until: Instant,
+    },
+    /// Waits for the DISCONNECT to be out.
+    Closing {
+        until: Instant,
+    },
+}
+
+impl<'a> Live<'a> {
+    /// Serves one connection to its end; also says how long it was connected.
+    pub(super) async fn serve(
+        options: Options,
+        settings: &'a Settings,
+        rooms: &'a Rooms,
+        memory: &'a mut Memory,
+        filters: &mut watch::Receiver<Vec<String>>,
+        stop: &CancellationToken,
+    ) -> (End, Duration) {
+        let slots = usize::from(settings.broker.receive_maximum).saturating_add(CONTROL_SLOTS);
+        let (client, mut connection) = protocol::open(options, slots);
+        let outlet = client.clone();
+        rooms.ledger.begin(Box::new(move |receipt| outlet.acknowledge(receipt).is_ok()));
+        let now = Instant::now();
+        // The connection attempt has its own bound; the keep-alive's limit comes with the CONNACK.
+        let attempt = settings.timing.connect.saturating_mul(2).max(Duration::from_secs(2));
+        let mut live = Live {
+            settings,
+            rooms,
+            memory,
+            client,
+            control: VecDeque::new(),
+            subscriptions: Subscriptions::new(),
+            publishes: Asked::new(),
+            watchdog: Watchdog::new(attempt, now),
+            phase: Phase::Connecting,
+            ask_again_at: now,
+            connected_at: None,
+        };
+        let end = live.drive(&mut connection, filters, stop).await;
+        let lasted = live.connected_at.map(|at| at.elapsed()).unwrap_or_default();
+        // Before anything else can happen: what the journal still releases belongs to this connection.
+        rooms.ledger.end();
+        (end, lasted)
+    }
+
+    async fn drive(
+        &mut self,
+        connection: &mut Connection,
+        filters: &mut watch::Receiver<Vec<String>>,
+        stop: &CancellationToken,
+    ) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        let (mut stopping, mut filters_live) = (false, true);
+        loop {
+            let polled = {
+                // One poll, kept until it ends, whatever else happens meanwhile: dropping it could lose a packet.
+                let mut poll = std::pin::pin!(connection.poll());
+                loop {
+                    let step = tokio::select! {
+                        biased;
+                        polled = &mut poll => break polled,
+                        () = &mut stopped, if !stopping => {
+                            stopping = true;
+                            self.begin_stop()
+                        }
+                        changed = filters.changed(), if filters_live => {
+                            filters_live = changed.is_ok();
+                            self.change_filters(filters)
+                        }
+                        _ = tick.tick() => self.check(Instant::now()),
+                    };
+                    if let Err(end) = step {
+                        return end;
+                    }
+                }
+            };
+            let step = match polled {
+                Ok(event) => self.handle(event, connection, filters),
+                Err(_) if matches!(self.phase, Phase::Closing { .. }) => Err(End::Stopped),
+                Err(loss) => Err(End::Lost(loss)),
+            };
+            if let Err(end) = step.and_then(|()| self.advance(Instant::now)) {
+                return end;
+            }
+        }
+    }
+
+    fn handle(
+        &mut self,
+        event: Event,
+        connection: &mut Connection,
+        filters: &mut watch::Receiver<Vec<String>>,
+    ) -> Result<(), End> {
+        if let Event::Sent(sent) = event {
+            self.went_out(sent);
+            return Ok(());
+        }
+        self.watchdog.saw();
+        match event {
+            Event::Publish(publish) => return self.receive(publish),
+            Event::Connected { session_present, keep_alive } => {
+                self.connected(session_present, keep_alive, connection, filters);
+            }
+            Event::Subscribed { packet_id, grants } => {
+                let refused = self.subscriptions.granted(packet_id, &grants);
+                self.report_refused(&refused);
+                self.settle();
+            }
+            Event::Unsubscribed { packet_id } => {
+                if let Some(filter) = self.subscriptions.dropped(packet_id) {
+                    tracing::info!(filter, "unsubscribed");
+                    self.memory.held.remove(&filter);
+                }
+                self.settle();
+            }
+            Event::Published { packet_id, refusal } => self.published(packet_id, refusal),
+            Event::Sent(_) | Event::Other => {}
+        }
+        Ok(())
+    }
+
+    fn connected(
+        &mut self,
+        session_present: bool,
+        keep_alive: Duration,
+        connection: &mut Connection,
+        filters: &mut watch::Receiver<Vec<String>>,
+    ) {
+        let limit = self.settings.timing.stall.unwrap_or_else(|| Watchdog::limit_for(keep_alive));
+        self.watchdog.set_limit(limit);
+        self.connected_at = Some(Instant::now());
+        self.rooms.metrics.broker_connects.inc();
+        tracing::info!(session_present, client_id = self.settings.broker.client_id, "connected to the broker");
+        let unreleased = std::mem::take(&mut self.memory.unreleased);
+        if session_present {
+            for packet_id in unreleased {
+                connection.expect_release(packet_id);
+            }
+        } else {
+            self.memory.held.clear();
+        }
+        self.phase = Phase::Subscribing;
+        // Whether or not the session was there: it may have come back without its subscriptions.
+        self.subscribe(filters);
+        self.settle();
+    }
+
+    fn change_filters(&mut self, filters: &mut watch::Receiver<Vec<String>>) -> Result<(), End> {
+        // Before the CONNACK nothing is asked; then the newest list is.
+        if matches!(self.phase, Phase::Subscribing | Phase::Serving) {
+            self.subscribe(filters);
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, filters: &mut watch::Receiver<Vec<String>>) {
+        let wanted = filters.borrow_and_update().clone();
+        let asks = self.subscriptions.want(&wanted, &self.memory.held, protocol::valid_filter);
+        self.memory.held.extend(wanted);
+        self.control.extend(asks.into_iter().map(Control::Ask));
+        self.request();
+    }
+
+    /// Hands over what waits, as far as there is room.
+    fn request(&mut self) {
+        while let Some(control) = self.control.front() {
+            let handed = match control {
+                Control::Ask(ask) => self.client.ask(ask),
+                Control::Status(payload) => {
+                    self.client.publish_retained(&status::topic(&self.settings.instance_id), payload)
+                }
+                Control::Disconnect => self.client.disconnect(),
+            };
+            if handed.is_err() {
+                return;
+            }
+            let now = Instant::now();
+            match self.control.pop_front() {
+                Some(Control::Ask(ask)) => self.subscriptions.hand(ask, now),
+                Some(Control::Status(payload)) => self.publishes.hand(payload, now),
+                Some(Control::Disconnect) | None => {}
+            }
+        }
+    }
+
+    fn went_out(&mut self, sent: Sent) {
+        match sent {
+            Sent::Acknowledgement => self.rooms.ledger.pump(),
+            Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
+            Sent::Publish(packet_id) => self.publishes.sent(packet_id),
+            Sent::Disconnect => {
+                if matches!(self.phase, Phase::Closing { .. }) {
+                    self.phase = Phase::Closing { until: Instant::now() };
+                }
+            }
+            Sent::Other => {}
+        }
+    }
+
+    /// Hands a message to the journal. One that is not taken stays unacknowledged, for the broker to deliver again.
+    fn receive(&mut self, mut publish: Publish) -> Result<(), End> {
+        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
+            return Ok(());
+        }
+        let metrics = &self.rooms.metrics;
+        metrics.messages_received.inc();
+        metrics.payload_received.inc_by(u64::try_from(publish.payload.len()).unwrap_or(u64::MAX));
+        if publish.payload.len() > self.settings.max_packet {
+            let (bytes, topic) = (publish.payload.len(), &publish.topic);
+            tracing::warn!(%topic, bytes, "payload cut: larger than any source takes, it can only be quarantined");
+            publish.payload = bytes::Bytes::copy_from_slice(
+                publish.payload.get(..self.settings.max_packet).unwrap_or(&publish.payload),
+            );
+        }
+        let receipt = Receipt { packet_id: publish.packet_id, qos: publish.qos };
+        let token = (publish.qos > 0).then(|| self.rooms.ledger.enter(receipt));
+        match self.rooms.inbox.submit(publish, token) {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                if let Some(token) = token {
+                    self.rooms.ledger.retract(token);
+                }
+                match (refused, token) {
+                    (Refused::Full, None) => {
+                        metrics.messages_dropped.get_or_create(&ByReason { reason: "journal_full" }).inc();
+                        Ok(())
+                    }
+                    // On this connection it would not come again.
+                    (Refused::Full, Some(_)) => Err(End::Lost(Loss::Overrun)),
+                    (Refused::Closed, _) => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn report_refused(&self, refused: &[(String, &'static str)]) {
+        for (filter, reason) in refused {
+            self.rooms.metrics.subscriptions_refused.inc();
+            tracing::error!(filter, reason, "the broker refused a subscription: nothing that matches it is received");
+        }
+    }
+
+    /// Once every filter has its answer: says how the connection stands, and the first time that it is online.
+    fn settle(&mut self) {
+        if !self.subscriptions.is_settled() || !self.control.is_empty() {
+            return;
+        }
+        if self.phase == Phase::Subscribing {
+            self.phase = Phase::Serving;
+            self.control.push_back(Control::Status(status::ONLINE));
+            self.request();
+        }
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let refused: Vec<RefusedFilter> =
+            self.subscriptions.refused().into_iter().map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
+        self.rooms.metrics.broker_connected.set(i64::from(refused.is_empty()));
+        self.ask_again_at = Instant::now() + self.settings.timing.ask_again;
+        let link = if refused.is_empty() { Link::Up } else { Link::Partial { refused } };
+        self.rooms.link.send_if_modified(|current| {
+            let changed = *current != link;
+            *current = link;
+            changed
+        });
+    }
+
+    fn published(&mut self, packet_id: u16, refusal: Option<String>) {
+        let Some(payload) = self.publishes.answered(packet_id) else { return };
+        match refusal {
+            None => {
+                self.rooms.metrics.messages_published.inc();
+            }
+            Some(reason) => {
+                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason: "refused" }).inc();
+                tracing::warn!(payload, reason, "the broker refused the status message");
+            }
+        }
+    }
+
+    fn begin_stop(&mut self) -> Result<(), End> {
+        if self.phase == Phase::Connecting {
+            return Err(End::Stopped);
+        }
+        self.phase = Phase::Draining { until: Instant::now() + self.settings.timing.drain };
+        self.control.clear();
+        self.advance(Instant::now)
+    }
+
+    /// After each event: hands over what waits, and takes the next step of a stop.
+    fn advance(&mut self, now: impl Fn() -> Instant) -> Result<(), End> {
+        if !self.control.is_empty() {
+            self.request();
+            self.settle();
+        }
+        if let Phase::Draining { until } = self.phase {
+            let settled = self.rooms.ledger.is_settled();
+            if settled || now() >= until {
+                if !settled {
+                    tracing::warn!("stopping with unacknowledged messages; the broker delivers them again");
+                }
+                self.phase = Phase::Leaving { until: now() + self.settings.timing.drain };
+                self.control.push_back(Control::Status(status::OFFLINE));
+                self.request();
+            }
+        }
+        if let Phase::Leaving { until } = self.phase
+            && ((self.publishes.is_empty() && self.control.is_empty()) || now() >= until)
+        {
+            self.phase = Phase::Closing { until: now() + CLOSING };
+            self.control.push_back(Control::Disconnect);
+            self.request();
+        }
+        match self.phase {
+            Phase::Closing { until } if now() >= until => Err(End::Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deadlines, at each tick.
+    fn check(&mut self, now: Instant) -> Result<(), End> {
+        if let Some(silent) = self.watchdog.check(now) {
+            return Err(End::Lost(Loss::Stalled(silent)));
+        }
+        self.advance(|| now)?;
+        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
+            return Ok(());
+        }
+        let overdue = |asked: Option<Instant>| {
+            asked.is_some_and(|at| now.saturating_duration_since(at) >= self.settings.timing.answer)
+        };
+        if overdue(self.subscriptions.oldest()) {
+            return Err(End::Lost(Loss::Unanswered("SUBSCRIBE")));
+        }
+        if overdue(self.publishes.oldest()) {
+            return Err(End::Lost(Loss::Unanswered("PUBLISH")));
+        }
+        if self.phase == Phase::Serving && now >= self.ask_again_at && self.subscriptions.is_settled() {
+            self.ask_again_at = now + self.settings.timing.ask_again;
+            let again = self.subscriptions.ask_again();
+            self.control.extend(again.into_iter().map(Control::Ask));
+            self.request();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! MQTT 3.1.1 through rumqttc.
+
+use std::time::Duration;
+
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
+    QoS, StateError, SubscribeFilter, SubscribeReasonCode,
+};
+
+use super::ledger::Receipt;
+use super::loss::{self, Loss};
+use super::protocol::{Event, Full, Sent};
+use super::subscriptions::{Ask, Grant};
+use crate::message;
+
+/// In this version nothing tells a takeover from any other close.
+const CLOSED_HINT: &str =
+    "; in MQTT 3.1.1 that can also mean that another client took over the client id (broker.client_id)";
+
+/// An event loop, for one connection.
+pub(super) struct Connection {
+    events: Box<EventLoop>,
+}
+
+impl Connection {
+    pub(super) fn new(options: MqttOptions, network: NetworkOptions, requests: usize) -> (AsyncClient, Connection) {
+        let (client, mut events) = AsyncClient::new(options, requests);
+        events.set_network_options(network);
+        (client, Connection { events: Box::new(events) })
+    }
+
+    pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
+        let polled = self.events.poll().await;
+        match polled {
+            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(sent(&outgoing))),
+            Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
+            Err(error) => Err(self.loss(error)),
+        }
+    }
+
+    fn incoming(&self, packet: Packet) -> Event {
+        match packet {
+            Packet::Publish(publish) => Event::Publish(from_wire(publish)),
+            Packet::ConnAck(connack) => Event::Connected {
+                session_present: connack.session_present,
+                keep_alive: self.events.mqtt_options.keep_alive(),
+            },
+            Packet::SubAck(suback) => {
+                let grants = suback.return_codes.iter().map(|code| grant(*code)).collect();
+                Event::Subscribed { packet_id: suback.pkid, grants }
+            }
+            Packet::UnsubAck(unsuback) => Event::Unsubscribed { packet_id: unsuback.pkid },
+            Packet::PubAck(puback) => Event::Published { packet_id: puback.pkid, refusal: None },
+            _ => Event::Other,
+        }
+    }
+
+    pub(super) fn expect_release(&mut self, packet_id: u16) {
+        let mut publish = Publish::new("", QoS::ExactlyOnce, Vec::new());
+        publish.pkid = packet_id;
+        if self.events.state.handle_incoming_packet(Packet::Publish(publish)).is_ok() {
+            self.events.state.events.pop_back();
+        }
+    }
+
+    fn loss(&self, error: ConnectionError) -> Loss {
+        match error {
+            ConnectionError::MqttState(error) => state_loss(error),
+            ConnectionError::NetworkTimeout => {
+                Loss::ConnectTimeout(Duration::from_secs(self.events.network_options.connection_timeout()))
+            }
+            ConnectionError::FlushTimeout => {
+                Loss::Stalled(Duration::from_secs(self.events.network_options.connection_timeout()))
+            }
+            ConnectionError::Tls(rumqttc::TlsError::Io(error)) | ConnectionError::Io(error) => Loss::from_io(&error),
+            ConnectionError::Tls(error) => Loss::Tls(error.to_string()),
+            ConnectionError::ConnectionRefused(code) => Loss::Refused(refusal(code)),
+            ConnectionError::NotConnAck(_) => Loss::Protocol("something else than a CONNACK came first".into()),
+            ConnectionError::RequestsDone => Loss::Protocol("the request channel has closed".into()),
+            other => Loss::WebSocket(other.to_string()),
+        }
+    }
+}
+
+fn state_loss(error: StateError) -> Loss {
+    match error {
+        StateError::ConnectionAborted => Loss::Closed(CLOSED_HINT),
+        StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => Loss::from_io(&error),
+        StateError::Unsolicited(packet_id) => Loss::UnknownPacketId(packet_id),
+        StateError::AwaitPingResp => Loss::Unanswered("PINGREQ"),
+        StateError::CollisionTimeout => Loss::Unanswered("PUBLISH"),
+        other => Loss::Protocol(other.to_string()),
+    }
+}
+
+pub(super) fn acknowledge(client: &AsyncClient, receipt: Receipt) -> Result<(), Full> {
+    let qos = if receipt.qos == 2 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+    // rumqttc reads no more of it than these two.
+    let mut publish = Publish::new("", qos, Vec::new());
+    publish.pkid = receipt.packet_id;
+    client.try_ack(&publish).map_err(|_| Full)
+}
+
+pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
+    match ask {
+        Ask::Subscribe(filters) => {
+            let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+            client.try_subscribe_many(filters).map_err(|_| Full)
+        }
+        Ask::Unsubscribe(filter) => client.try_unsubscribe(filter).map_err(|_| Full),
+    }
+}
+
+fn sent(outgoing: &Outgoing) -> Sent {
+    match outgoing {
+        Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
+        // A publish that collides with an unanswered one is sent when that is answered, under the same id.
+        Outgoing::Publish(id) | Outgoing::AwaitAck(id) => Sent::Publish(*id),
+        Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
+        Outgoing::Disconnect => Sent::Disconnect,
+        _ => Sent::Other,
+    }
+}
+
+fn from_wire(publish: Publish) -> message::Publish {
+    message::Publish {
+        topic: publish.topic,
+        payload: publish.payload,
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        dup: publish.dup,
+        packet_id: publish.pkid,
+        client: None,
+        properties: None,
+    }
+}
+
+fn grant(code: SubscribeReasonCode) -> Grant {
+    match code {
+        SubscribeReasonCode::Success(qos) => Grant::Granted(qos as u8),
+        SubscribeReasonCode::Failure => Grant::Refused("refused (MQTT 3.1.1 gives no reason; often not authorized)"),
+    }
+}
+
+fn refusal(code: ConnectReturnCode) -> String {
+    match code {
+        ConnectReturnCode::BadUserNamePassword => loss::BAD_CREDENTIALS,
+        ConnectReturnCode::NotAuthorized => loss::NOT_AUTHORIZED,
+        ConnectReturnCode::BadClientId => loss::BAD_CLIENT_ID,
+        ConnectReturnCode::RefusedProtocolVersion => loss::BAD_VERSION,
+        ConnectReturnCode::ServiceUnavailable => "it is not ready",
+        ConnectReturnCode::Success => "it gave no reason",
+    }
+    .to_owned()
+}

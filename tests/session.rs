@@ -1,0 +1,5 @@
+//! The MQTT session, against mosquitto and against a fake broker.
+
+mod traps;
+mod brokers;
+mod rig;
