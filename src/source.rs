@@ -279,9 +279,10 @@ impl Sources {
 
     /// The first source in the configured order whose filter matches.
     pub fn route<'a>(&'a self, topic: &'a str) -> Option<Route<'a>> {
-        self.list.iter().enumerate().find_map(|(index, source)| {
-            source.filter.captures(topic).map(|captures| Route { index, source, captures })
-        })
+        self.list
+            .iter()
+            .enumerate()
+            .find_map(|(index, source)| source.filter.captures(topic).map(|captures| Route { index, source, captures }))
     }
 
     /// Every source, in the configured order.

@@ -56,7 +56,9 @@ pub enum Stamp<'a> {
 
 /// A timestamp that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a timestamp: RFC 3339, local time as 2021-01-02T09:09:44, or a number of s, ms, µs or ns is wanted")]
+#[error(
+    "{0} is not a timestamp: RFC 3339, local time as 2021-01-02T09:09:44, or a number of s, ms, µs or ns is wanted"
+)]
 pub struct StampError(String);
 
 /// Below this many seconds, milliseconds and microseconds since 1970 a number is taken for them: all end in the year

@@ -1,5 +1,7 @@
 //! What is known of devices: templates and their key maps, devices, modules.
 
+pub mod registry;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

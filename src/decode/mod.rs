@@ -100,7 +100,22 @@ mod tests {
     /// JSON-like text: most of it almost right.
     fn scraps() -> impl Strategy<Value = String> {
         let scrap = prop::sample::select(vec![
-            "{", "}", "[", "]", ",", ":", "\"a\"", "\"ts\"", "\"values\"", "1", "-0.5e3", "true", "null", "\"", "\\u", " ",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"ts\"",
+            "\"values\"",
+            "1",
+            "-0.5e3",
+            "true",
+            "null",
+            "\"",
+            "\\u",
+            " ",
         ]);
         prop::collection::vec(scrap, 0..40).prop_map(|scraps| scraps.concat())
     }

@@ -93,7 +93,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_a_word() {
-        for word in ["ON", "21,5", "12%", "0x1F", "inf", "infinity", ".", "-", "e5", "1e", "1_000", "+nan", "True", "--1"] {
+        for word in
+            ["ON", "21,5", "12%", "0x1F", "inf", "infinity", ".", "-", "e5", "1e", "1_000", "+nan", "True", "--1"]
+        {
             assert_eq!(value(word), text(word), "{word}");
         }
         assert_eq!(value("\"a\\nb\""), text("a\nb"));
