@@ -14,3 +14,4 @@ pub mod catalog;
 pub mod normalize;
 pub mod store;
 pub mod metrics;
+pub mod cli;

@@ -116,9 +116,14 @@ impl Normalizer {
         &self.sources
     }
 
+    /// Whether the device is known: declared, in the database, or provisioned since.
+    pub fn knows(&self, tenant: &str, uid: &str) -> bool {
+        self.registry.device(tenant, uid).is_some()
+    }
+
     /// Slug of the template of a device, if it is known and has one.
-    pub fn template_of(&self, tenant: Option<&str>, uid: &str) -> Option<&str> {
-        let device = self.registry.device(tenant.unwrap_or(DEFAULT_TENANT), uid)?;
+    pub fn template_of(&self, tenant: &str, uid: &str) -> Option<&str> {
+        let device = self.registry.device(tenant, uid)?;
         self.registry.template(device).map(|template| template.slug.as_str())
     }
 

@@ -462,7 +462,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
 }
 
 /// Whether `value` is at least `step` above `last`, give or take what adding decimal fractions as floats costs.
-fn rises(last: f64, value: f64, step: f64) -> bool {
+pub(super) fn rises(last: f64, value: f64, step: f64) -> bool {
     let slack = if step > 0.0 { 1e-9 * last.abs().max(value.abs()).max(step) } else { 0.0 };
     value - last >= step - slack
 }
