@@ -1,23 +1,58 @@
 //! tidegate: from a device's PUBLISH to a reading in the database. Modules in flow order.
 #![forbid(unsafe_code)]
 
-pub mod cli;
+/// TOML as written → validated configuration.
 pub mod config;
+/// The composition root.
+pub mod bridge;
+/// Threads and tasks: started, watched, ended; systemd told.
+pub mod supervise;
+/// The state directory and its lock.
 pub mod state_dir;
+/// The wall clock, and stamps that are never given twice.
 pub mod clock;
+/// Instants, and timestamps as devices write them.
 pub mod time;
+/// One PUBLISH.
 pub mod message;
+/// The session with a remote broker.
 pub mod mqtt;
+/// tidegate as the broker.
 #[cfg(feature = "embedded-broker")]
 pub mod broker;
+/// The durable log.
 pub mod journal;
+/// Topic → source and captures.
 pub mod source;
+/// The sources in force.
+pub mod listening;
+/// The thread that turns messages into batches.
+pub mod pipeline;
+/// Payload → samples.
 pub mod decode;
-pub mod quarantine;
+/// Templates, key maps, devices, modules, sensors.
 pub mod catalog;
+/// Samples → readings or refusals.
 pub mod normalize;
+/// Reason codes.
+pub mod quarantine;
+/// The thread that commits batches.
+pub mod writer;
+/// Everything that knows SQL.
 pub mod store;
+/// The thread that opens the database and swaps catalogs.
+pub mod reload;
+/// Waits between attempts.
+pub mod backoff;
+/// Counters, gauges, histograms.
 pub mod metrics;
+/// Latency quantiles.
 pub mod latency;
+/// Whether a message would be taken now.
+pub mod health;
+/// `/healthz`, `/readyz`, `/metrics`.
+pub mod http;
+/// A simulated fleet.
 pub mod simulate;
+/// The command line.
 pub mod cli;

@@ -12,3 +12,4 @@ mod journal;
 mod state_dir;
 
 mod session;
+mod corpus;

@@ -5,6 +5,7 @@ pub mod files;
 mod references;
 mod template_file;
 pub mod unit;
+pub mod registry;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

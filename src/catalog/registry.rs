@@ -1,0 +1,376 @@
+//! What the pipeline knows of devices and sensors between messages: the snapshot in a compact form, and what was added
+//! since. A device takes about 200 bytes and a sensor in use about 80, beside their names, of which equal ones are kept once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Metric, Snapshot, Template};
+use crate::store::batch::{DeviceIndex, SensorIndex};
+use crate::time::UtcMicros;
+
+/// A name, kept once.
+pub type NameId = u32;
+/// Position of a device in the registry.
+pub type DeviceSlot = usize;
+/// Position of a sensor in the registry.
+pub type SensorSlot = u32;
+
+/// Names, each kept once.
+#[derive(Default)]
+struct Names {
+    ids: HashMap<Arc<str>, NameId>,
+    names: Vec<Arc<str>>,
+}
+
+impl Names {
+    fn find(&self, name: &str) -> Option<NameId> {
+        self.ids.get(name).copied()
+    }
+
+    fn intern(&mut self, name: &str) -> NameId {
+        if let Some(id) = self.find(name) {
+            return id;
+        }
+        let id = number(self.names.len());
+        let name: Arc<str> = name.into();
+        self.names.push(Arc::clone(&name));
+        self.ids.insert(name, id);
+        id
+    }
+
+    fn get(&self, id: NameId) -> &Arc<str> {
+        // Ids are only made by `intern`.
+        &self.names[id as usize]
+    }
+}
+
+/// Bounded by memory long before: four thousand million names or sensors take more than a hundred gigabytes.
+fn number(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// A metric of one of the registry's templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Model {
+    template: u32,
+    metric: u32,
+}
+
+/// What a raw key of a device is: decided once, then looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// None: the sensor does not exist yet.
+    pub sensor: Option<SensorSlot>,
+    /// None: unmodeled.
+    pub model: Option<Model>,
+    /// The module whose sensor it is, by uid.
+    pub owner: Option<NameId>,
+    /// Place of the key among the metric's keys; the first is preferred.
+    pub rank: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    /// The module that the topic names; [`NO_MODULE`] for none.
+    module: NameId,
+    key: NameId,
+    target: Target,
+}
+
+const NO_MODULE: NameId = NameId::MAX;
+
+/// A device, as the pipeline needs it.
+struct Device {
+    id: Option<i32>,
+    tenant: Arc<str>,
+    uid: Arc<str>,
+    /// Position in the registry's templates.
+    template: Option<u32>,
+    /// Set once it is introduced in this generation.
+    index: Option<DeviceIndex>,
+    modules: Vec<(NameId, Option<u32>)>,
+    /// Sensors by name; sorted.
+    sensors: Vec<(NameId, SensorSlot)>,
+    /// What raw keys are; sorted by module and key.
+    entries: Vec<Entry>,
+}
+
+/// A sensor, as the pipeline needs it.
+#[derive(Clone, Copy)]
+struct Sensor {
+    id: Option<i32>,
+    /// Set once it is introduced in this generation.
+    index: Option<SensorIndex>,
+    last: Option<(UtcMicros, f64)>,
+}
+
+/// Devices, sensors and templates by number, and the names they go by.
+#[derive(Default)]
+pub struct Registry {
+    names: Names,
+    templates: Vec<Arc<Template>>,
+    template_slots: HashMap<String, u32>,
+    tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
+    devices: Vec<Device>,
+    sensors: Vec<Sensor>,
+    devices_introduced: u32,
+    sensors_introduced: u32,
+}
+
+impl Registry {
+    /// The registry of a snapshot; nothing is introduced yet.
+    pub fn of(snapshot: &Snapshot) -> Registry {
+        let mut registry = Registry::default();
+        let mut slugs: Vec<&String> = snapshot.templates.keys().collect();
+        slugs.sort_unstable();
+        for slug in slugs {
+            if let Some(template) = snapshot.templates.get(slug) {
+                registry.template_slots.insert(slug.clone(), number(registry.templates.len()));
+                registry.templates.push(Arc::clone(template));
+            }
+        }
+        for known in &snapshot.devices {
+            let slot = registry.add_device(&known.tenant, &known.uid, known.template.as_deref());
+            let modules = known.modules.iter().map(|module| {
+                let template = module.template.as_ref().and_then(|slug| registry.template_slots.get(slug).copied());
+                (registry.names.intern(&module.uid), template)
+            });
+            let modules: Vec<_> = modules.collect();
+            for sensor in &known.sensors {
+                let added = registry.add_sensor(slot, &sensor.metric);
+                let added = &mut registry.sensors[added as usize];
+                added.id = Some(sensor.id);
+                added.last = sensor.last;
+            }
+            let device = &mut registry.devices[slot];
+            device.id = Some(known.id);
+            device.modules = modules;
+            device.sensors.shrink_to_fit();
+        }
+        registry
+    }
+
+    /// Takes over from the registry before: sensors' last values where they are newer, and those of devices and sensors
+    /// that were new to the database then and may not be in it yet.
+    pub fn inherit(&mut self, before: &Registry) {
+        for old in &before.devices {
+            let slot = match self.device(&old.tenant, &old.uid) {
+                Some(slot) => slot,
+                // In the database once, and no longer: deleted.
+                None if old.id.is_some() => continue,
+                None => {
+                    let template = old.template.map(|template| before.templates[template as usize].slug.as_str());
+                    self.add_device(&old.tenant, &old.uid, template)
+                }
+            };
+            for (name, sensor) in &old.sensors {
+                let (name, sensor) = (before.names.get(*name), &before.sensors[*sensor as usize]);
+                let found = match self.sensor(slot, name) {
+                    Some(found) => found,
+                    None if sensor.id.is_some() => continue,
+                    None => self.add_sensor(slot, name),
+                };
+                if let Some((time, value)) = sensor.last {
+                    self.observe(found, time, value);
+                }
+            }
+        }
+    }
+
+    /// How many devices are known.
+    pub fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The device with this uid.
+    pub fn device(&self, tenant: &str, uid: &str) -> Option<DeviceSlot> {
+        self.tenants.get(tenant)?.get(uid).copied()
+    }
+
+    /// Adds a device that is not known yet.
+    pub fn add_device(&mut self, tenant: &str, uid: &str, template: Option<&str>) -> DeviceSlot {
+        let tenant = match self.tenants.get_key_value(tenant) {
+            Some((tenant, _)) => Arc::clone(tenant),
+            None => tenant.into(),
+        };
+        let uid: Arc<str> = uid.into();
+        let slot = self.devices.len();
+        self.tenants.entry(Arc::clone(&tenant)).or_default().insert(Arc::clone(&uid), slot);
+        self.devices.push(Device {
+            id: None,
+            tenant,
+            uid,
+            template: template.and_then(|slug| self.template_slots.get(slug).copied()),
+            index: None,
+            modules: Vec::new(),
+            sensors: Vec::new(),
+            entries: Vec::new(),
+        });
+        slot
+    }
+
+    /// The device's row, where the snapshot had it.
+    pub fn device_id(&self, device: DeviceSlot) -> Option<i32> {
+        self.devices[device].id
+    }
+
+    pub fn tenant(&self, device: DeviceSlot) -> &Arc<str> {
+        &self.devices[device].tenant
+    }
+
+    pub fn uid(&self, device: DeviceSlot) -> &Arc<str> {
+        &self.devices[device].uid
+    }
+
+    /// The device's own template.
+    pub fn template(&self, device: DeviceSlot) -> Option<&Arc<Template>> {
+        self.devices[device].template.map(|template| &self.templates[template as usize])
+    }
+
+    pub fn metric(&self, model: Model) -> &Metric {
+        &self.templates[model.template as usize].metrics[model.metric as usize]
+    }
+
+    pub fn name(&self, id: NameId) -> &Arc<str> {
+        self.names.get(id)
+    }
+
+    /// The device's index in this generation, and whether it was given just now.
+    pub fn introduce_device(&mut self, device: DeviceSlot) -> (DeviceIndex, bool) {
+        let device = &mut self.devices[device];
+        if let Some(index) = device.index {
+            return (index, false);
+        }
+        let index = self.devices_introduced;
+        self.devices_introduced = self.devices_introduced.saturating_add(1);
+        device.index = Some(index);
+        (index, true)
+    }
+
+    /// The sensor's index in this generation, and whether it was given just now.
+    pub fn introduce_sensor(&mut self, sensor: SensorSlot) -> (SensorIndex, bool) {
+        let sensor = &mut self.sensors[sensor as usize];
+        if let Some(index) = sensor.index {
+            return (index, false);
+        }
+        let index = self.sensors_introduced;
+        self.sensors_introduced = self.sensors_introduced.saturating_add(1);
+        sensor.index = Some(index);
+        (index, true)
+    }
+
+    /// Whether the sensor has an index in this generation.
+    pub fn is_introduced(&self, sensor: SensorSlot) -> bool {
+        self.sensors[sensor as usize].index.is_some()
+    }
+
+    /// The sensor's row, where the snapshot had it.
+    pub fn sensor_id(&self, sensor: SensorSlot) -> Option<i32> {
+        self.sensors[sensor as usize].id
+    }
+
+    /// How many sensors the device has.
+    pub fn sensor_count(&self, device: DeviceSlot) -> usize {
+        self.devices[device].sensors.len()
+    }
+
+    /// The device's sensor of this name.
+    pub fn sensor(&self, device: DeviceSlot, name: &str) -> Option<SensorSlot> {
+        let name = self.names.find(name)?;
+        let sensors = &self.devices[device].sensors;
+        let at = sensors.binary_search_by_key(&name, |(name, _)| *name).ok()?;
+        sensors.get(at).map(|(_, sensor)| *sensor)
+    }
+
+    /// Adds the sensor unless the device has it.
+    pub fn add_sensor(&mut self, device: DeviceSlot, name: &str) -> SensorSlot {
+        let name = self.names.intern(name);
+        let sensors = &mut self.devices[device].sensors;
+        match sensors.binary_search_by_key(&name, |(name, _)| *name) {
+            Ok(at) => sensors[at].1,
+            Err(at) => {
+                let slot = number(self.sensors.len());
+                self.sensors.push(Sensor { id: None, index: None, last: None });
+                sensors.insert(at, (name, slot));
+                slot
+            }
+        }
+    }
+
+    /// Time and value of the sensor's newest numeric reading.
+    pub fn last(&self, sensor: SensorSlot) -> Option<(UtcMicros, f64)> {
+        self.sensors[sensor as usize].last
+    }
+
+    /// Keeps a reading as the sensor's last, if it is newer.
+    pub fn observe(&mut self, sensor: SensorSlot, time: UtcMicros, value: f64) {
+        let last = &mut self.sensors[sensor as usize].last;
+        if last.is_none_or(|(newest, _)| time > newest) {
+            *last = Some((time, value));
+        }
+    }
+
+    /// What is remembered of a raw key that came under this module of the device.
+    pub fn remembered(&self, device: DeviceSlot, module: Option<&str>, key: &str) -> Option<Target> {
+        let key = self.names.find(key)?;
+        let module = match module {
+            Some(module) => self.names.find(module)?,
+            None => NO_MODULE,
+        };
+        let entries = &self.devices[device].entries;
+        let at = entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)).ok()?;
+        entries.get(at).map(|entry| entry.target)
+    }
+
+    /// Remembers what a raw key is. At most `most` are remembered for a device; others are worked out each time.
+    pub fn remember(&mut self, device: DeviceSlot, module: Option<&str>, key: &str, target: Target, most: usize) {
+        if self.devices[device].entries.len() >= most {
+            return;
+        }
+        let module = module.map_or(NO_MODULE, |module| self.names.intern(module));
+        let key = self.names.intern(key);
+        let entries = &mut self.devices[device].entries;
+        if let Err(at) = entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)) {
+            entries.insert(at, Entry { module, key, target });
+        }
+    }
+
+    /// Looks a raw key up in the key maps: that of the module that the topic names, or else of each of the device's
+    /// modules in turn, then of the device's template.
+    pub fn modeled(&self, device: DeviceSlot, module: Option<&str>, key: &str) -> Option<(Model, Option<NameId>)> {
+        let device = &self.devices[device];
+        let named = module.map(|module| self.names.find(module));
+        let in_modules = device.modules.iter().filter(|(uid, _)| named.is_none_or(|named| named == Some(*uid)));
+        let found = in_modules.filter_map(|(uid, template)| Some((self.model((*template)?, key)?, Some(*uid))));
+        let own = || Some((self.model(device.template?, key)?, None));
+        found.into_iter().next().or_else(own)
+    }
+
+    fn model(&self, template: u32, key: &str) -> Option<Model> {
+        let known = &self.templates[template as usize];
+        let metric = *known.keys.get(key)?;
+        (metric < known.metrics.len()).then(|| Model { template, metric: number(metric) })
+    }
+
+    /// Whether the device's template, or one of its modules', has a metric whose sensor has this name.
+    pub fn is_metric(&self, device: DeviceSlot, name: &str) -> bool {
+        let device = &self.devices[device];
+        let has = |template: Option<u32>, name: &str| {
+            template.is_some_and(|slot| self.templates[slot as usize].metrics.iter().any(|metric| metric.name == name))
+        };
+        has(device.template, name)
+            || device.modules.iter().any(|(uid, template)| {
+                let own = name.strip_prefix(&**self.names.get(*uid)).and_then(|rest| rest.strip_prefix('.'));
+                own.is_some_and(|own| has(*template, own))
+            })
+    }
+
+    /// The metrics whose sensors a new device gets at once.
+    pub fn required(&self, device: DeviceSlot) -> Vec<Model> {
+        let Some(template) = self.devices[device].template else {
+            return Vec::new();
+        };
+        let metrics = self.templates[template as usize].metrics.iter().enumerate();
+        metrics.filter(|(_, metric)| metric.required).map(|(i, _)| Model { template, metric: number(i) }).collect()
+    }
+}

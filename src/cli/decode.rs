@@ -1,0 +1,281 @@
+//! `tidegate decode --topic T`: what a payload would become, or why not. Nothing is stored and no database is asked; the very
+//! code that runs in the pipeline decides, on the catalog's files.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use comfy_table::Table;
+use serde::Serialize;
+
+use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
+use crate::config::{Config, Decoder};
+use crate::message::{Message, Publish};
+use crate::metrics::Metrics;
+use crate::normalize::{Fate, Normalizer};
+use crate::quarantine::Refusal;
+use crate::store::batch::{Batch, Reading};
+use crate::time::UtcMicros;
+
+/// The contract's JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    source: Option<String>,
+    decoder: Option<&'static str>,
+    device: Option<String>,
+    template: Option<String>,
+    readings: Vec<ReportReading>,
+    quarantine: Vec<ReportRefusal>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportReading {
+    metric: String,
+    value: serde_json::Value,
+    unit: String,
+    /// RFC 3339, UTC.
+    time: String,
+    /// The raw key, for the table.
+    #[serde(skip)]
+    key: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportRefusal {
+    reason: &'static str,
+    key: Option<String>,
+    detail: String,
+}
+
+/// Shows what a payload on `topic`, received at `now`, would become: as the contract's JSON, or as a table for people.
+///
+/// # Errors
+/// When the configuration and the catalog don't fit each other, or `out` can't be written. A payload that would be
+/// quarantined is a result.
+pub fn dry_run(
+    config: &Config,
+    declared: &Declared,
+    topic: &str,
+    payload: &[u8],
+    now: UtcMicros,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Metrics::new())?;
+    let mut notes = Vec::new();
+    let report = report(&mut normalizer, message(topic, payload, now), &mut notes);
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &report)?;
+        writeln!(out)?;
+    } else {
+        print(&report, &notes, out)?;
+    }
+    Ok(())
+}
+
+fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
+    let publish = Publish {
+        topic: topic.to_owned(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: 1,
+        retain: false,
+        dup: false,
+        packet_id: 0,
+        client: None,
+        properties: None,
+    };
+    Message { seq: 1, received_at: now, publish }
+}
+
+/// The catalog as a database without history would have it.
+fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
+    let templates = declared.templates.iter().map(|one| (one.template.slug.clone(), Arc::new(one.template.clone())));
+    let mut devices = Vec::with_capacity(declared.devices.len());
+    for (device, id) in declared.devices.iter().zip(1..) {
+        let modules = device.modules.iter();
+        devices.push(Device {
+            id: i32::try_from(id).context("the catalog declares more devices than a database takes")?,
+            tenant: device.tenant.as_str().into(),
+            uid: device.uid.as_str().into(),
+            template: device.template.clone(),
+            modules: modules.map(|one| Module { uid: one.uid.clone(), template: one.template.clone() }).collect(),
+            sensors: Vec::new(),
+        });
+    }
+    Ok(Snapshot { templates: templates.collect(), devices })
+}
+
+fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String, &'static str)>) -> Report {
+    let mut batch = Batch::default();
+    // Sensor or text, as they came: the key, the sensor's index, the value and the time.
+    let mut found = Vec::new();
+    let message = Arc::new(message);
+    normalizer.process_observed(&message, &mut batch, |key, fate| match fate {
+        Fate::Number(reading, kind) => {
+            found.push((key.to_owned(), reading.sensor, number(reading, kind), reading.time))
+        }
+        Fate::Text(text) => found.push((key.to_owned(), text.sensor, text.value.as_str().into(), text.time)),
+        Fate::Refused(_) => {}
+        Fate::Dropped => notes.push((key.to_owned(), "dropped: unmodeled")),
+        Fate::Shadowed => notes.push((key.to_owned(), "left out: another key of the metric is preferred")),
+        Fate::Stale => notes.push((key.to_owned(), "left out: retained, and not newer")),
+    });
+    let route = normalizer.sources().route(&message.publish.topic);
+    let device = route.as_ref().and_then(|route| route.captures.device);
+    let tenant = route.as_ref().and_then(|route| route.captures.tenant).unwrap_or(DEFAULT_TENANT);
+    let known = device.is_some_and(|uid| normalizer.knows(tenant, uid));
+    let template = match device {
+        Some(uid) if known => normalizer.template_of(tenant, uid).map(str::to_owned),
+        _ => route.as_ref().and_then(|route| route.source.template.clone()),
+    };
+    let readings = found.into_iter().map(|(key, index, value, time)| {
+        let intro = batch.sensors.iter().find(|intro| intro.index == index);
+        let (metric, unit) = intro.map(|intro| (intro.metric.to_string(), intro.unit.clone())).unwrap_or_default();
+        ReportReading { metric, value, unit, time: time.to_string(), key }
+    });
+    let refusals = batch.quarantined.iter().flat_map(|one| one.refusals.iter());
+    Report {
+        source: route.as_ref().map(|route| route.source.name.to_string()),
+        decoder: route.as_ref().map(|route| decoder(route.source.decoder)),
+        device: device.map(str::to_owned),
+        template,
+        readings: readings.collect(),
+        quarantine: refusals.map(refused).collect(),
+    }
+}
+
+fn decoder(decoder: Decoder) -> &'static str {
+    match decoder {
+        Decoder::Json => "json",
+        Decoder::Scalar => "scalar",
+    }
+}
+
+fn refused(refusal: &Refusal) -> ReportRefusal {
+    ReportRefusal { reason: refusal.reason.code(), key: refusal.key.clone(), detail: refusal.detail.clone() }
+}
+
+/// A boolean as such, a whole number without a fraction.
+#[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
+fn number(reading: &Reading, kind: Kind) -> serde_json::Value {
+    let value = reading.value;
+    if kind == Kind::Bool {
+        (value != 0.0).into()
+    } else if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 {
+        (value as i64).into()
+    } else {
+        value.into()
+    }
+}
+
+fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyhow::Result<()> {
+    let shown = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
+    writeln!(out, "source    {} ({})", shown(&report.source), report.decoder.unwrap_or("-"))?;
+    writeln!(out, "device    {}", shown(&report.device))?;
+    writeln!(out, "template  {}", shown(&report.template))?;
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["key", "metric", "value", "unit", "time"]);
+    for reading in &report.readings {
+        let value = match &reading.value {
+            serde_json::Value::String(text) => self::shown(text),
+            other => other.to_string(),
+        };
+        let (key, metric) = (self::shown(&reading.key), self::shown(&reading.metric));
+        table.add_row([key, metric, value, reading.unit.clone(), reading.time.clone()]);
+    }
+    if report.readings.is_empty() {
+        writeln!(out, "no readings")?;
+    } else {
+        writeln!(out, "{table}")?;
+    }
+    for (key, note) in notes {
+        writeln!(out, "{}: {note}", self::shown(key))?;
+    }
+    for refusal in &report.quarantine {
+        let key = refusal.key.as_deref().unwrap_or("the message");
+        writeln!(out, "quarantined: {}: {}: {}", self::shown(key), refusal.reason, self::shown(&refusal.detail))?;
+    }
+    Ok(())
+}
+
+/// Text from a device, made harmless for a terminal.
+fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{DeclaredDevice, DeclaredTemplate, Metric};
+    use crate::config::UnknownDevice;
+    use crate::normalize::testing::{RECEIVED, metric, settings, source, template};
+    use serde_json::json;
+
+    fn declared() -> Declared {
+        let keys = ["temp", "t"].map(str::to_owned).to_vec();
+        let temperature = Metric { unit: "°C".into(), keys, ..metric("temperature", Kind::Number) };
+        let template = template("climate", vec![temperature, metric("ok", Kind::Bool)]);
+        let device = DeclaredDevice {
+            tenant: "default".into(),
+            uid: "d1".into(),
+            name: None,
+            template: Some("climate".into()),
+            parent: None,
+            site: None,
+            modules: Vec::new(),
+        };
+        Declared { templates: vec![DeclaredTemplate { template, shipped: false }], devices: vec![device] }
+    }
+
+    fn run(topic: &str, payload: &str, json: bool) -> String {
+        let mut config = settings(vec![source("native", "devices/{device}/telemetry", Decoder::Json)]);
+        config.devices.unknown = UnknownDevice::Quarantine;
+        let mut out = Vec::new();
+        dry_run(&config, &declared(), topic, payload.as_bytes(), RECEIVED, json, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn run_json(topic: &str, payload: &str) -> serde_json::Value {
+        serde_json::from_str(&run(topic, payload, true)).unwrap()
+    }
+
+    #[test]
+    fn the_json_is_the_contracts() {
+        let found = run_json("devices/d1/telemetry", r#"{"temp":21.0,"ok":true,"w":"a","x":"b\u0000"}"#);
+        let time = "2023-11-14T22:13:20Z";
+        let expected = json!({
+            "source": "native", "decoder": "json", "device": "d1", "template": "climate",
+            "readings": [
+                {"metric": "temperature", "value": 21, "unit": "°C", "time": time},
+                {"metric": "ok", "value": true, "unit": "", "time": time},
+                {"metric": "w", "value": "a", "unit": "", "time": time},
+            ],
+            "quarantine": [
+                {"reason": "bad_text", "key": "x", "detail": "the text has a NUL, which the database can't hold"},
+            ],
+        });
+        assert_eq!(found, expected);
+        assert!(!run("devices/d1/telemetry", r#"{"temp":21.0}"#, true).contains("21.0"));
+    }
+
+    #[test]
+    fn what_matches_nothing_says_so() {
+        let found = run_json("other/topic", "1");
+        assert_eq!(found["source"], json!(null));
+        assert_eq!(found["quarantine"][0]["reason"], "unknown_source");
+        let unknown = run_json("devices/d9/telemetry", "{}");
+        assert_eq!((&unknown["device"], &unknown["template"]), (&json!("d9"), &json!(null)));
+        assert_eq!(unknown["quarantine"][0]["reason"], "unknown_device");
+    }
+
+    #[test]
+    fn the_table_tells_of_every_key() {
+        let text = run("devices/d1/telemetry", r#"{"temp":21.5,"t":2,"ok":"\u001b[2J","hum":40}"#, false);
+        for part in ["temperature", "21.5", "°C", "t: left out", "ok: wrong_kind", "hum"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Settings, templates and messages for tests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::catalog::{Device, Kind, Metric, Module, Sensor, Snapshot, Template};
+use crate::config::*;
+use crate::message::{Message, Publish};
+use crate::time::UtcMicros;
+
+pub(crate) const RECEIVED: UtcMicros = UtcMicros(1_700_000_000_000_000);
+
+pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
+    Source {
+        name: name.to_owned(),
+        filter: filter.to_owned(),
+        decoder,
+        template: None,
+        timestamp: None,
+        timezone: None,
+        retained: Retained::Latest,
+        max_payload: 1 << 21,
+    }
+}
+
+pub(crate) fn settings(sources: Vec<Source>) -> Config {
+    Config {
+        instance: Instance { id: "test".into(), state_dir: PathBuf::new(), drain_timeout: Duration::from_secs(1) },
+        broker: Broker {
+            endpoint: Endpoint::Embedded { listen: ([127, 0, 0, 1], 0).into() },
+            version: MqttVersion::V5,
+            client_id: "test".into(),
+            username: None,
+            password: None,
+            session_expiry: Duration::from_secs(1),
+            receive_maximum: 1,
+            keep_alive: Duration::from_secs(5),
+            tls: Tls::default(),
+        },
+        database: Database {
+            url: DatabaseUrl::Sqlite(PathBuf::new()),
+            pool_min: 1,
+            pool_max: 1,
+            connect_timeout: Duration::from_secs(1),
+            pgbouncer: false,
+            batch_max: 1,
+        },
+        journal: Journal { max_size: 1, retain: Duration::ZERO, sync: Sync::Always },
+        sources,
+        devices: Devices { unknown: UnknownDevice::Provision, max_devices: 1000, max_sensors: 100 },
+        metrics: Metrics { unmodeled: Unmodeled::Store },
+        time: Time { max_future: Duration::from_secs(600), max_age: Duration::from_secs(30 * 86_400) },
+        limits: Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 },
+        quarantine: Quarantine { max_events: 1 },
+        http: Http { listen: None },
+        log: Log { level: "info".into(), format: LogFormat::Text },
+        catalog: Catalog { dir: None },
+    }
+}
+
+pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
+    Metric {
+        name: name.to_owned(),
+        unit: String::new(),
+        kind,
+        keys: vec![name.to_owned()],
+        scale: 1.0,
+        offset: 0.0,
+        range: None,
+        required: false,
+        values: BTreeMap::new(),
+        min_step: None,
+    }
+}
+
+pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
+    let keys = metrics.iter().enumerate().flat_map(|(i, metric)| metric.keys.iter().map(move |key| (key.clone(), i)));
+    let keys = keys.collect();
+    Template {
+        slug: slug.to_owned(),
+        name: slug.to_owned(),
+        category: "sensor".to_owned(),
+        version: 1,
+        metrics,
+        commands: Vec::new(),
+        slots: Vec::new(),
+        keys,
+    }
+}
+
+pub(crate) fn snapshot(templates: Vec<Template>, devices: Vec<Device>) -> Snapshot {
+    let templates = templates.into_iter().map(|template| (template.slug.clone(), Arc::new(template))).collect();
+    Snapshot { templates, devices }
+}
+
+pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
+    Device {
+        id,
+        tenant: "default".into(),
+        uid: uid.into(),
+        template: template.map(str::to_owned),
+        modules: Vec::new(),
+        sensors: Vec::new(),
+    }
+}
+
+pub(crate) fn module(uid: &str, template: &str) -> Module {
+    Module { uid: uid.to_owned(), template: Some(template.to_owned()) }
+}
+
+pub(crate) fn sensor(id: i32, metric: &str, last: Option<(i64, f64)>) -> Sensor {
+    Sensor { id, metric: metric.into(), last: last.map(|(at, value)| (UtcMicros(at), value)) }
+}
+
+/// Received `seq` seconds after [`RECEIVED`].
+pub(crate) fn message(seq: u64, topic: &str, payload: impl Into<Vec<u8>>) -> Arc<Message> {
+    let publish = Publish {
+        topic: topic.to_owned(),
+        payload: Bytes::from(payload.into()),
+        qos: 1,
+        retain: false,
+        dup: false,
+        packet_id: 1,
+        client: None,
+        properties: None,
+    };
+    let received_at = UtcMicros(RECEIVED.0 + i64::try_from(seq).unwrap() * 1_000_000);
+    Arc::new(Message { seq, received_at, publish })
+}
