@@ -1,6 +1,7 @@
 //! tidegate: from a device's PUBLISH to a reading in the database. Modules in flow order.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod clock;
 pub mod time;

@@ -1,3 +1,4 @@
 //! The black-box tests: one binary, a module for each promise.
 
+mod store;
 mod support;
