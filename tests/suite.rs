@@ -1,5 +1,6 @@
 //! The black-box tests: one binary, a module for each promise.
 
+mod store;
 mod support;
 mod catalog_files;
 mod config;

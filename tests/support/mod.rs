@@ -5,3 +5,4 @@ pub mod embedded;
 pub mod fake_broker;
 pub mod mosquitto;
 pub mod websocket_front;
+pub mod postgres;

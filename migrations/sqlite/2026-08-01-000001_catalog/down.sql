@@ -1,0 +1,10 @@
+DROP TABLE catalog_version;
+DROP TABLE device_sensors;
+DROP TABLE device_modules;
+DROP TABLE devices;
+DROP TABLE template_slots;
+DROP TABLE template_commands;
+DROP TABLE template_metrics;
+DROP TABLE device_templates;
+DROP TABLE sites;
+DROP TABLE tenants;

@@ -1,0 +1,3 @@
+DROP VIEW readings;
+DROP TABLE telemetry_text;
+DROP TABLE telemetry;

@@ -1,0 +1,133 @@
+//! `tidegate devices list | show`.
+
+use std::io::Write;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use super::output::{self, instant, instant_or_dash, or_dash};
+use crate::store::Store;
+use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
+
+/// Lists devices by uid.
+///
+/// # Errors
+/// The store's, and those of writing.
+pub fn list(
+    store: &Store,
+    filter: &DeviceFilter,
+    limit: i64,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let rows = store.devices(filter, limit)?;
+    if as_json {
+        output::json(out, &rows.iter().map(device_json).collect())?;
+    } else {
+        let lines = rows.iter().map(|row| {
+            vec![
+                row.uid.clone(),
+                row.tenant.clone(),
+                or_dash(row.template.as_deref()),
+                or_dash(row.site.as_deref()),
+                or_dash(row.source.as_deref()),
+                instant_or_dash(row.last_seen),
+            ]
+        });
+        output::table(out, &["DEVICE", "TENANT", "TEMPLATE", "SITE", "SOURCE", "LAST SEEN"], lines)?;
+    }
+    Ok(())
+}
+
+/// Shows every device of this uid, in one tenant or in all, with its sensors and their last values.
+///
+/// # Errors
+/// When there is none; the store's, and those of writing.
+pub fn show(store: &Store, tenant: Option<&str>, uid: &str, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let found = store.device(tenant, uid)?;
+    if found.is_empty() {
+        bail!("there is no device {uid:?}; `tidegate devices list` shows those there are");
+    }
+    if as_json {
+        output::json(out, &found.iter().map(detail_json).collect())?;
+        return Ok(());
+    }
+    for detail in &found {
+        show_one(detail, out)?;
+    }
+    Ok(())
+}
+
+fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
+    let device = &detail.device;
+    let facts = [
+        ("device", device.uid.clone()),
+        ("tenant", device.tenant.clone()),
+        ("name", or_dash(device.name.as_deref())),
+        ("template", or_dash(device.template.as_deref())),
+        ("gateway", or_dash(detail.parent.as_deref())),
+        ("site", or_dash(device.site.as_deref())),
+        ("source", or_dash(device.source.as_deref())),
+        ("declared", device.declared.to_string()),
+        ("first seen", instant_or_dash(device.first_seen)),
+        ("last seen", instant_or_dash(device.last_seen)),
+    ];
+    output::table(out, &[], facts.map(|(name, value)| vec![name.to_owned(), value]))?;
+    if !detail.modules.is_empty() {
+        writeln!(out)?;
+        let lines = detail.modules.iter().map(|module| {
+            vec![module.uid.clone(), or_dash(module.slot.as_deref()), or_dash(module.template.as_deref())]
+        });
+        output::table(out, &["MODULE", "SLOT", "TEMPLATE"], lines)?;
+    }
+    writeln!(out)?;
+    let lines = detail.sensors.iter().map(|sensor| {
+        let (time, value) = last(sensor);
+        vec![sensor.metric.clone(), value, sensor.unit.clone(), instant_or_dash(time), sensor.source.clone()]
+    });
+    output::table(out, &["METRIC", "LAST", "UNIT", "AT", "SOURCE"], lines)?;
+    Ok(())
+}
+
+/// The newer of a sensor's last number and last text.
+fn last(sensor: &SensorRow) -> (Option<crate::time::UtcMicros>, String) {
+    if sensor.last_text_time > sensor.last_time {
+        (sensor.last_text_time, or_dash(sensor.last_text.as_deref()))
+    } else {
+        (sensor.last_time, sensor.last_value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
+    }
+}
+
+fn device_json(row: &DeviceRow) -> Value {
+    json!({
+        "device": row.uid, "tenant": row.tenant, "name": row.name, "template": row.template, "site": row.site,
+        "source": row.source, "declared": row.declared,
+        "first_seen": row.first_seen.map(instant), "last_seen": row.last_seen.map(instant),
+    })
+}
+
+fn detail_json(detail: &DeviceDetail) -> Value {
+    let mut value = device_json(&detail.device);
+    let modules: Vec<Value> = detail
+        .modules
+        .iter()
+        .map(|module| json!({"module": module.uid, "slot": module.slot, "template": module.template}))
+        .collect();
+    let sensors: Vec<Value> = detail
+        .sensors
+        .iter()
+        .map(|sensor| {
+            json!({
+                "metric": sensor.metric, "unit": sensor.unit, "kind": sensor.kind, "source": sensor.source,
+                "last_time": sensor.last_time.map(instant), "last_value": sensor.last_value,
+                "last_text_time": sensor.last_text_time.map(instant), "last_text": sensor.last_text,
+            })
+        })
+        .collect();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("gateway".into(), json!(detail.parent));
+        fields.insert("modules".into(), json!(modules));
+        fields.insert("sensors".into(), json!(sensors));
+    }
+    value
+}

@@ -1,0 +1,78 @@
+//! `tidegate readings DEVICE [--metric] [--since] [--follow]`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::output::{self, instant, or_dash};
+use crate::store::Store;
+use crate::store::query::{Page, ReadingRow, ReadingsQuery};
+
+/// How often a follower looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Most readings shown of one look; of more, the newest.
+const FLOOD: usize = 100_000;
+
+/// Shows the newest readings that the query means, the oldest first; returns where a follower goes on.
+///
+/// # Errors
+/// The store's, and those of writing.
+pub fn show(store: &Store, query: &ReadingsQuery, as_json: bool, out: &mut dyn Write) -> anyhow::Result<Page> {
+    let page = store.readings(query)?;
+    if as_json {
+        output::json(out, &page.rows.iter().map(reading_json).collect())?;
+    } else {
+        output::table(out, &["TIME", "METRIC", "VALUE", "UNIT", "TENANT"], page.rows.iter().map(line))?;
+    }
+    Ok(page)
+}
+
+/// Shows readings as they come, one a line (JSON: one document a line), until `stop`. Outages of the database are
+/// waited out.
+///
+/// # Errors
+/// The store's that waiting can't mend, and those of writing.
+pub fn follow(
+    store: &Store,
+    query: &ReadingsQuery,
+    as_json: bool,
+    out: &mut dyn Write,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<()> {
+    let mut query = query.clone();
+    while !stop() {
+        match store.readings(&query) {
+            Ok(page) => {
+                for row in &page.rows {
+                    if as_json {
+                        output::json_line(out, &reading_json(row))?;
+                    } else {
+                        output::table(out, &[], [line(row)])?;
+                    }
+                }
+                out.flush()?;
+                query.after = Some(page.cursor);
+                // The operator's limit is for the beginning; what came since is shown whole, unless it is a flood.
+                query.limit = query.limit.max(FLOOD);
+            }
+            Err(error) if error.is_transient() => tracing::warn!(%error, "the readings can't be read; trying again"),
+            Err(error) => return Err(error.into()),
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn line(row: &ReadingRow) -> Vec<String> {
+    let value = row.value.map_or_else(|| or_dash(row.text.as_deref()), |value| value.to_string());
+    vec![instant(row.time), row.metric.clone(), value, row.unit.clone(), row.tenant.clone()]
+}
+
+fn reading_json(row: &ReadingRow) -> Value {
+    json!({
+        "time": instant(row.time), "tenant": row.tenant, "device": row.device, "metric": row.metric,
+        "value": row.value, "text_value": row.text, "unit": row.unit,
+    })
+}

@@ -1,0 +1,268 @@
+//! The pools of connections, and the one place where the two databases become one.
+
+use std::time::Duration;
+
+use diesel::connection::{CacheSize, Connection, SimpleConnection};
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, NopErrorHandler, Pool};
+use diesel::{PgConnection, SqliteConnection};
+
+use super::error::StoreError;
+use crate::config::{Database, DatabaseUrl};
+
+/// A pool of either database.
+#[derive(Clone)]
+pub(super) enum Db {
+    Postgres(Pool<ConnectionManager<PgConnection>>),
+    Sqlite(Pool<ConnectionManager<SqliteConnection>>),
+}
+
+/// One connection of either database.
+pub(super) enum Conn<'a> {
+    Postgres(&'a mut PgConnection),
+    Sqlite(&'a mut SqliteConnection),
+}
+
+/// Repeats an expression for each concrete connection: one text, two monomorphisations. The second form also names
+/// diesel's backend type, for boxed queries.
+macro_rules! with_db {
+    ($conn:expr, |$c:ident| $body:expr) => {
+        match $conn {
+            $crate::store::pool::Conn::Postgres(c) => {
+                let $c: &mut diesel::PgConnection = &mut **c;
+                $body
+            }
+            $crate::store::pool::Conn::Sqlite(c) => {
+                let $c: &mut diesel::SqliteConnection = &mut **c;
+                $body
+            }
+        }
+    };
+    ($conn:expr, |$c:ident, $backend:ident| $body:expr) => {
+        match $conn {
+            $crate::store::pool::Conn::Postgres(c) => {
+                type $backend = diesel::pg::Pg;
+                let $c: &mut diesel::PgConnection = &mut **c;
+                $body
+            }
+            $crate::store::pool::Conn::Sqlite(c) => {
+                type $backend = diesel::sqlite::Sqlite;
+                let $c: &mut diesel::SqliteConnection = &mut **c;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_db;
+
+impl Conn<'_> {
+    /// Rows of `columns` columns that one statement can bind.
+    pub(super) fn rows_per_statement(&self, columns: usize) -> usize {
+        let binds = match self {
+            Conn::Postgres(_) => 65_535,
+            Conn::Sqlite(_) => 32_766,
+        };
+        // Some room: a statement may bind a value of its own.
+        ((binds - 16) / columns.max(1)).min(5_000)
+    }
+
+    /// Runs `work` under a savepoint of the transaction that is open.
+    pub(super) fn savepoint<T>(
+        &mut self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self {
+            Conn::Postgres(c) => c.transaction(|c| work(&mut Conn::Postgres(c))),
+            Conn::Sqlite(c) => c.transaction(|c| work(&mut Conn::Sqlite(c))),
+        }
+    }
+
+    /// Runs `work` under a savepoint and undoes it even when it succeeds.
+    pub(super) fn rehearse(
+        &mut self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let outcome = self.savepoint(|c| {
+            work(c)?;
+            Err::<(), StoreError>(diesel::result::Error::RollbackTransaction.into())
+        });
+        match outcome {
+            Err(StoreError::Query { source: diesel::result::Error::RollbackTransaction, .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Db {
+    /// Builds the pool; does not wait for the database.
+    pub(super) fn open(settings: &Database) -> Result<Db, StoreError> {
+        match &settings.url {
+            DatabaseUrl::Postgres(_) => {
+                let manager = ConnectionManager::<PgConnection>::new(connection_url(settings)?);
+                let customizer = Box::new(PostgresSession { pgbouncer: settings.pgbouncer });
+                Ok(Db::Postgres(
+                    Pool::builder()
+                        .max_size(settings.pool_max.max(1))
+                        .min_idle(Some(settings.pool_min.min(settings.pool_max.max(1))))
+                        .connection_timeout(positive(settings.connect_timeout))
+                        .connection_customizer(customizer)
+                        .error_handler(Box::new(NopErrorHandler))
+                        .build_unchecked(manager),
+                ))
+            }
+            DatabaseUrl::Sqlite(_) => {
+                let manager = ConnectionManager::<SqliteConnection>::new(connection_url(settings)?);
+                Ok(Db::Sqlite(
+                    Pool::builder()
+                        .max_size(settings.pool_max.max(1))
+                        .min_idle(Some(0))
+                        .connection_timeout(positive(settings.connect_timeout))
+                        .connection_customizer(Box::new(SqliteSession))
+                        .error_handler(Box::new(NopErrorHandler))
+                        .build_unchecked(manager),
+                ))
+            }
+        }
+    }
+
+    /// Checks a connection out and hands it to `work`.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match self {
+            Db::Postgres(pool) => {
+                let mut connection = pool.get().map_err(|error| StoreError::connecting(error.to_string()))?;
+                work(&mut Conn::Postgres(&mut connection))
+            }
+            Db::Sqlite(pool) => {
+                let mut connection = pool.get().map_err(|error| StoreError::connecting(error.to_string()))?;
+                work(&mut Conn::Sqlite(&mut connection))
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction that will write. On SQLite it takes the lock at once, since a reader that turns
+    /// writer can be refused without a wait.
+    pub(super) fn write<T>(&self, work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|conn| match conn {
+            Conn::Postgres(c) => c.transaction(|c| work(&mut Conn::Postgres(c))),
+            Conn::Sqlite(c) => c.immediate_transaction(|c| work(&mut Conn::Sqlite(c))),
+        })
+    }
+
+    /// Runs `work` over one state of the database.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|conn| match conn {
+            Conn::Postgres(c) => {
+                c.build_transaction().read_only().repeatable_read().run(|c| work(&mut Conn::Postgres(c)))
+            }
+            Conn::Sqlite(c) => c.transaction(|c| work(&mut Conn::Sqlite(c))),
+        })
+    }
+}
+
+/// One connection outside of the pool, which would hide for how long and why it fails.
+pub(super) fn connect_once<T>(
+    settings: &Database,
+    work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let url = connection_url(settings)?;
+    match &settings.url {
+        DatabaseUrl::Postgres(_) => {
+            let mut connection =
+                PgConnection::establish(&url).map_err(|error| StoreError::connecting(error.to_string()))?;
+            work(&mut Conn::Postgres(&mut connection))
+        }
+        DatabaseUrl::Sqlite(_) => {
+            let mut connection = SqliteConnection::establish(&url)
+                .map_err(|error| StoreError::Refused { detail: format!("{url}: {error}") })?;
+            prepare_sqlite(&mut connection)
+                .map_err(|source| StoreError::Query { during: "opening the database", source })?;
+            work(&mut Conn::Sqlite(&mut connection))
+        }
+    }
+}
+
+/// The URL with what libpq is to do about a server that has gone, unless the operator has said it. In the URL, because a
+/// SET would be session state, which PgBouncer does not keep.
+fn connection_url(settings: &Database) -> Result<String, StoreError> {
+    match &settings.url {
+        DatabaseUrl::Sqlite(path) => match path.to_str() {
+            Some(path) if !path.contains('\0') => Ok(path.to_owned()),
+            _ => Err(StoreError::BadUrl { detail: format!("the path {} is not UTF-8", path.display()) }),
+        },
+        DatabaseUrl::Postgres(url) => {
+            let mut url = url.expose().to_owned();
+            let connect_timeout = settings.connect_timeout.as_secs().max(2).to_string();
+            for (key, value) in [
+                ("fallback_application_name", "tidegate"),
+                ("connect_timeout", connect_timeout.as_str()),
+                ("keepalives_idle", "20"),
+                ("keepalives_interval", "5"),
+                ("keepalives_count", "3"),
+                ("tcp_user_timeout", "30000"),
+            ] {
+                if !url.contains(&format!("{key}=")) {
+                    url.push(if url.contains('?') { '&' } else { '?' });
+                    url.push_str(key);
+                    url.push('=');
+                    url.push_str(value);
+                }
+            }
+            Ok(url)
+        }
+    }
+}
+
+/// r2d2 panics on a timeout of zero.
+fn positive(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_millis(100))
+}
+
+#[derive(Debug)]
+struct PostgresSession {
+    pgbouncer: bool,
+}
+
+impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for PostgresSession {
+    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+        if self.pgbouncer {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct SqliteSession;
+
+impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for SqliteSession {
+    fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
+        prepare_sqlite(connection).map_err(diesel::r2d2::Error::QueryError)
+    }
+}
+
+/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here.
+fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> {
+    connection.batch_execute(
+        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn what_the_operator_put_in_the_url_stays() {
+        let settings = Database {
+            url: DatabaseUrl::Postgres(Secret::new("postgres://u:p@h/d?connect_timeout=3".into())),
+            pool_min: 0,
+            pool_max: 1,
+            connect_timeout: Duration::from_secs(10),
+            pgbouncer: false,
+            batch_max: 1,
+        };
+        let url = connection_url(&settings).unwrap();
+        assert!(url.starts_with("postgres://u:p@h/d?connect_timeout=3&fallback_application_name=tidegate&"), "{url}");
+        assert_eq!(url.matches("connect_timeout=").count(), 1);
+    }
+}

@@ -1,0 +1,322 @@
+//! The tables, once for both databases, and the SQL type of instants.
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::pg::Pg;
+use diesel::query_builder::QueryId;
+use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::sql_types::{BigInt, SqlType};
+use diesel::sqlite::Sqlite;
+
+use crate::time::UtcMicros;
+
+/// An instant: `timestamptz` on PostgreSQL, INTEGER microseconds since 1970 on SQLite.
+#[derive(Clone, Copy, Debug, Default, QueryId, SqlType)]
+#[diesel(postgres_type(oid = 1184, array_oid = 1185))]
+#[diesel(sqlite_type(name = "Long"))]
+pub struct Instant;
+
+/// Only tells the derives about [`UtcMicros`], which lives where no SQL is known.
+#[derive(AsExpression, FromSqlRow)]
+#[diesel(foreign_derive)]
+#[diesel(sql_type = Instant)]
+#[allow(dead_code)]
+struct UtcMicrosProxy(UtcMicros);
+
+/// 2000-01-01T00:00:00Z, from where PostgreSQL counts.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+impl ToSql<Instant, Pg> for UtcMicros {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        let micros = self.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("the instant is out of PostgreSQL's range")?;
+        ToSql::<BigInt, Pg>::to_sql(&micros, &mut out.reborrow())
+    }
+}
+
+impl FromSql<Instant, Pg> for UtcMicros {
+    fn from_sql(bytes: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        let micros = <i64 as FromSql<BigInt, Pg>>::from_sql(bytes)?;
+        // `infinity` is the largest number, and stays it.
+        Ok(UtcMicros(micros.saturating_add(POSTGRES_EPOCH_MICROS)))
+    }
+}
+
+impl ToSql<Instant, Sqlite> for UtcMicros {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+        out.set_value(self.0);
+        Ok(IsNull::No)
+    }
+}
+
+impl FromSql<Instant, Sqlite> for UtcMicros {
+    fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        <i64 as FromSql<BigInt, Sqlite>>::from_sql(value).map(UtcMicros)
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    tenants (id) {
+        id -> Integer,
+        name -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    sites (id) {
+        id -> Integer,
+        tenant_id -> Integer,
+        name -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_templates (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        slug -> Text,
+        name -> Text,
+        category -> Text,
+        version -> Integer,
+        locked -> Bool,
+        retired -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    template_metrics (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        template_id -> Integer,
+        ordinal -> Integer,
+        name -> Text,
+        unit -> Text,
+        kind -> Text,
+        keys -> Text,
+        scale -> Double,
+        offset_by -> Double,
+        range_low -> Nullable<Double>,
+        range_high -> Nullable<Double>,
+        required -> Bool,
+        enumeration -> Text,
+        min_step -> Nullable<Double>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    template_commands (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        template_id -> Integer,
+        ordinal -> Integer,
+        name -> Text,
+        timeout_ms -> BigInt,
+        parameters -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    template_slots (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        template_id -> Integer,
+        ordinal -> Integer,
+        name -> Text,
+        interface -> Text,
+        compatible -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    devices (id) {
+        id -> Integer,
+        tenant_id -> Integer,
+        uid -> Text,
+        name -> Nullable<Text>,
+        template_id -> Nullable<Integer>,
+        parent_id -> Nullable<Integer>,
+        site_id -> Nullable<Integer>,
+        source -> Nullable<Text>,
+        declared -> Bool,
+        first_seen -> Nullable<Instant>,
+        last_seen -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_modules (id) {
+        id -> Integer,
+        tenant_id -> Integer,
+        device_id -> Integer,
+        uid -> Text,
+        slot -> Nullable<Text>,
+        template_id -> Nullable<Integer>,
+        declared -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_sensors (id) {
+        id -> Integer,
+        tenant_id -> Integer,
+        device_id -> Integer,
+        module_id -> Nullable<Integer>,
+        metric -> Text,
+        unit -> Text,
+        kind -> Text,
+        source -> Text,
+        last_time -> Nullable<Instant>,
+        last_value -> Nullable<Double>,
+        last_text_time -> Nullable<Instant>,
+        last_text -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    catalog_version (id) {
+        id -> Integer,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    telemetry (sensor_id, time) {
+        sensor_id -> Integer,
+        time -> Instant,
+        value -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    telemetry_text (sensor_id, time) {
+        sensor_id -> Integer,
+        time -> Instant,
+        value -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    bridge_instances (instance) {
+        instance -> Text,
+        tenant_id -> Integer,
+        journal_id -> Text,
+        position -> BigInt,
+        updated_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    quarantine_messages (id) {
+        id -> BigInt,
+        tenant_id -> Integer,
+        instance -> Text,
+        journal_id -> Text,
+        seq -> BigInt,
+        received_at -> Instant,
+        topic -> Text,
+        payload -> Binary,
+        qos -> Integer,
+        retain -> Bool,
+        client -> Nullable<Text>,
+        properties -> Nullable<Text>,
+        source -> Nullable<Text>,
+        device -> Nullable<Text>,
+        more -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    quarantine_events (id) {
+        id -> BigInt,
+        tenant_id -> Integer,
+        message_id -> BigInt,
+        at -> Instant,
+        reason -> Text,
+        key -> Nullable<Text>,
+        detail -> Text,
+        resolved_at -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    events (id) {
+        id -> BigInt,
+        tenant_id -> Integer,
+        at -> Instant,
+        kind -> Text,
+        instance -> Nullable<Text>,
+        device_id -> Nullable<Integer>,
+        detail -> Text,
+    }
+}
+
+diesel::joinable!(devices -> tenants (tenant_id));
+diesel::joinable!(device_sensors -> devices (device_id));
+diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
+
+diesel::allow_tables_to_appear_in_same_query!(
+    tenants,
+    sites,
+    device_templates,
+    template_metrics,
+    template_commands,
+    template_slots,
+    devices,
+    device_modules,
+    device_sensors,
+    catalog_version,
+    telemetry,
+    telemetry_text,
+    bridge_instances,
+    quarantine_messages,
+    quarantine_events,
+    events,
+);

@@ -1,0 +1,142 @@
+//! The catalog as the database has it, in a handful of queries.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use diesel::connection::DefaultLoadingMode;
+use diesel::pg::PgRowByRowLoadingMode;
+use diesel::prelude::*;
+
+use super::Store;
+use super::error::{During, StoreError};
+use super::pool::{Conn, with_db};
+use super::schema::{device_modules, device_sensors, devices, tenants};
+use super::templates;
+use crate::catalog::{Device, Module, Sensor, Snapshot};
+use crate::time::UtcMicros;
+
+type SensorRow = (i32, i32, String, Option<UtcMicros>, Option<f64>);
+
+impl Store {
+    /// Templates, devices, modules and sensors of one moment. A retired template is in it as long as a device or module
+    /// still has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.db.read(|conn| {
+            let stored = templates::load(conn)?;
+            let slugs: HashMap<i32, &str> = stored.values().map(|t| (t.id, t.template.slug.as_str())).collect();
+            let mut used = HashSet::new();
+            let mut devices = read_devices(conn, &slugs, &mut used)?;
+            let places: HashMap<i32, usize> =
+                devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
+            add_modules(conn, &slugs, &mut used, &places, &mut devices)?;
+            add_sensors(conn, &places, &mut devices)?;
+            let templates = stored
+                .into_iter()
+                .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
+                .map(|(slug, stored)| (slug, Arc::new(stored.template)))
+                .collect();
+            Ok(Snapshot { templates, devices })
+        })
+    }
+}
+
+fn read_devices(
+    conn: &mut Conn<'_>,
+    slugs: &HashMap<i32, &str>,
+    used: &mut HashSet<i32>,
+) -> Result<Vec<Device>, StoreError> {
+    let rows: Vec<(i32, String, String, Option<i32>)> = with_db!(conn, |c| devices::table
+        .inner_join(tenants::table)
+        .select((devices::id, tenants::name, devices::uid, devices::template_id))
+        .order(devices::id)
+        .load(c))
+    .during("reading devices")?;
+    let mut names = Names::default();
+    Ok(rows
+        .into_iter()
+        .map(|(id, tenant, uid, template)| {
+            used.extend(template);
+            Device {
+                id,
+                tenant: names.share(tenant),
+                uid: uid.into(),
+                template: slug_of(slugs, template),
+                modules: Vec::new(),
+                sensors: Vec::new(),
+            }
+        })
+        .collect())
+}
+
+fn add_modules(
+    conn: &mut Conn<'_>,
+    slugs: &HashMap<i32, &str>,
+    used: &mut HashSet<i32>,
+    places: &HashMap<i32, usize>,
+    devices: &mut [Device],
+) -> Result<(), StoreError> {
+    let rows: Vec<(i32, String, Option<i32>)> = with_db!(conn, |c| device_modules::table
+        .select((device_modules::device_id, device_modules::uid, device_modules::template_id))
+        .order(device_modules::id)
+        .load(c))
+    .during("reading modules")?;
+    for (device_id, uid, template) in rows {
+        used.extend(template);
+        if let Some(device) = places.get(&device_id).and_then(|place| devices.get_mut(*place)) {
+            device.modules.push(Module { uid, template: slug_of(slugs, template) });
+        }
+    }
+    Ok(())
+}
+
+/// There may be a million: they are streamed, and their names shared.
+fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut [Device]) -> Result<(), StoreError> {
+    use device_sensors::{device_id, id, last_time, last_value, metric, table};
+    let mut names = Names::default();
+    let mut add = |row: diesel::QueryResult<SensorRow>| -> diesel::QueryResult<()> {
+        let (sensor_id, device, name, time, value) = row?;
+        if let Some(device) = places.get(&device).and_then(|place| devices.get_mut(*place)) {
+            device.sensors.push(Sensor { id: sensor_id, metric: names.share(name), last: time.zip(value) });
+        }
+        Ok(())
+    };
+    let columns = (id, device_id, metric, last_time, last_value);
+    match conn {
+        Conn::Postgres(c) => table
+            .select(columns)
+            .load_iter::<SensorRow, PgRowByRowLoadingMode>(*c)
+            .and_then(|mut rows| rows.try_for_each(&mut add)),
+        Conn::Sqlite(c) => table
+            .select(columns)
+            .load_iter::<SensorRow, DefaultLoadingMode>(*c)
+            .and_then(|mut rows| rows.try_for_each(&mut add)),
+    }
+    .during("reading sensors")?;
+    for device in devices {
+        device.sensors.sort_unstable_by_key(|sensor| sensor.id);
+        device.sensors.shrink_to_fit();
+    }
+    Ok(())
+}
+
+fn slug_of(slugs: &HashMap<i32, &str>, template: Option<i32>) -> Option<String> {
+    template.and_then(|id| slugs.get(&id)).map(|slug| (*slug).to_owned())
+}
+
+/// One allocation for each different name.
+#[derive(Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, name: String) -> Arc<str> {
+        if let Some(known) = self.0.get(name.as_str()) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
+    }
+}

@@ -1,0 +1,109 @@
+//! What only SQLite does: rows of binds, in statements of a few fixed sizes so that they stay prepared.
+
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{HasSqlType, Integer};
+use diesel::sqlite::Sqlite;
+
+use super::schema::Instant;
+use crate::time::UtcMicros;
+
+/// Rows in the largest statement; the others are smaller powers of two.
+const LARGEST: usize = 512;
+
+/// A statement around `VALUES` of a sensor's or device's ids, times and perhaps values.
+struct Values<'a, V, ST> {
+    head: &'static str,
+    ids: &'a [i32],
+    times: &'a [UtcMicros],
+    values: Option<&'a [V]>,
+    tail: &'static str,
+    value_type: std::marker::PhantomData<ST>,
+}
+
+impl<V, ST> QueryFragment<Sqlite> for Values<'_, V, ST>
+where
+    Sqlite: HasSqlType<ST>,
+    V: ToSql<ST, Sqlite>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql(self.head);
+        for (row, (id, time)) in self.ids.iter().zip(self.times).enumerate() {
+            out.push_sql(if row == 0 { "(" } else { ", (" });
+            out.push_bind_param::<Integer, i32>(id)?;
+            out.push_sql(", ");
+            out.push_bind_param::<Instant, UtcMicros>(time)?;
+            if let Some(value) = self.values.and_then(|values| values.get(row)) {
+                out.push_sql(", ");
+                out.push_bind_param::<ST, V>(value)?;
+            }
+            out.push_sql(")");
+        }
+        out.push_sql(self.tail);
+        Ok(())
+    }
+}
+
+/// No static id: the statement is cached by its text.
+impl<V, ST> QueryId for Values<'_, V, ST> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<V, ST> RunQueryDsl<SqliteConnection> for Values<'_, V, ST> {}
+
+/// Runs `head VALUES tail` over all rows and returns how many were changed.
+pub(super) fn execute<V, ST>(
+    connection: &mut SqliteConnection,
+    (head, tail): (&'static str, &'static str),
+    ids: &[i32],
+    times: &[UtcMicros],
+    values: Option<&[V]>,
+) -> QueryResult<usize>
+where
+    Sqlite: HasSqlType<ST>,
+    V: ToSql<ST, Sqlite>,
+{
+    let mut changed = 0_usize;
+    let mut from = 0_usize;
+    while from < ids.len() {
+        let left = ids.len() - from;
+        // The largest power of two that is not beyond what is left.
+        let size = LARGEST.min(1 << left.ilog2());
+        let rows = from..from + size;
+        let (Some(some_ids), Some(some_times)) = (ids.get(rows.clone()), times.get(rows.clone())) else { break };
+        let statement = Values::<V, ST> {
+            head,
+            ids: some_ids,
+            times: some_times,
+            values: values.and_then(|values| values.get(rows)),
+            tail,
+            value_type: std::marker::PhantomData,
+        };
+        changed += statement.execute(connection)?;
+        from += size;
+    }
+    Ok(changed)
+}
+
+/// `ON CONFLICT` of the key, never `OR IGNORE`: that would also pass over a row that a CHECK refuses, in silence.
+pub(super) const INSERT_NUMBERS: (&str, &str) =
+    ("INSERT INTO telemetry (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
+pub(super) const INSERT_TEXTS: (&str, &str) =
+    ("INSERT INTO telemetry_text (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
+pub(super) const LAST_NUMBERS: (&str, &str) = (
+    "WITH b (id, time, value) AS (VALUES ",
+    ") UPDATE device_sensors AS s SET last_time = b.time, last_value = b.value FROM b \
+     WHERE s.id = b.id AND (s.last_time IS NULL OR s.last_time < b.time)",
+);
+pub(super) const LAST_TEXTS: (&str, &str) = (
+    "WITH b (id, time, value) AS (VALUES ",
+    ") UPDATE device_sensors AS s SET last_text_time = b.time, last_text = b.value FROM b \
+     WHERE s.id = b.id AND (s.last_text_time IS NULL OR s.last_text_time < b.time)",
+);
+pub(super) const LAST_SEEN: (&str, &str) = (
+    "WITH b (id, time) AS (VALUES ",
+    ") UPDATE devices AS d SET last_seen = b.time FROM b \
+     WHERE d.id = b.id AND (d.last_seen IS NULL OR d.last_seen < b.time)",
+);

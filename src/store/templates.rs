@@ -1,0 +1,314 @@
+//! Templates as rows: read whole, compared, replaced whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use diesel::prelude::*;
+
+use super::error::{During, StoreError};
+use super::pool::{Conn, with_db};
+use super::schema::{device_templates, template_commands, template_metrics, template_slots};
+use crate::catalog::{DeclaredTemplate, Kind, Metric, Slot, Template, TemplateCommand};
+
+/// A template with what the database says of it beside its content.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub id: i32,
+    pub locked: bool,
+    pub retired: bool,
+    pub template: Template,
+}
+
+#[derive(Queryable)]
+struct TemplateRow {
+    id: i32,
+    slug: String,
+    name: String,
+    category: String,
+    version: i32,
+    locked: bool,
+    retired: bool,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = template_metrics, treat_none_as_default_value = false)]
+struct MetricRow {
+    tenant_id: Option<i32>,
+    template_id: i32,
+    ordinal: i32,
+    name: String,
+    unit: String,
+    kind: String,
+    keys: String,
+    scale: f64,
+    offset_by: f64,
+    range_low: Option<f64>,
+    range_high: Option<f64>,
+    required: bool,
+    enumeration: String,
+    min_step: Option<f64>,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = template_commands, treat_none_as_default_value = false)]
+struct CommandRow {
+    tenant_id: Option<i32>,
+    template_id: i32,
+    ordinal: i32,
+    name: String,
+    timeout_ms: i64,
+    parameters: String,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = template_slots, treat_none_as_default_value = false)]
+struct SlotRow {
+    tenant_id: Option<i32>,
+    template_id: i32,
+    ordinal: i32,
+    name: String,
+    interface: String,
+    compatible: String,
+}
+
+/// Every template, by slug; four queries.
+pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
+    let rows: Vec<TemplateRow> = with_db!(conn, |c| {
+        use device_templates::{category, id, locked, name, retired, slug, table, version};
+        table.select((id, slug, name, category, version, locked, retired)).load(c)
+    })
+    .during("reading templates")?;
+    let mut metrics = group(read_metrics(conn)?, |row| row.template_id);
+    let mut commands = group(read_commands(conn)?, |row| row.template_id);
+    let mut slots = group(read_slots(conn)?, |row| row.template_id);
+    let mut stored = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let metrics: Vec<Metric> = decode(metrics.remove(&row.id), metric_of)?;
+        let template = Template {
+            slug: row.slug.clone(),
+            name: row.name,
+            category: row.category,
+            version: u32::try_from(row.version).unwrap_or(0),
+            keys: key_map(&metrics),
+            metrics,
+            commands: decode(commands.remove(&row.id), command_of)?,
+            slots: decode(slots.remove(&row.id), slot_of)?,
+        };
+        stored.insert(row.slug, Stored { id: row.id, locked: row.locked, retired: row.retired, template });
+    }
+    Ok(stored)
+}
+
+/// Raw key → metric: each key of each metric, the earlier metric first.
+pub(super) fn key_map(metrics: &[Metric]) -> HashMap<String, usize> {
+    let mut map = HashMap::new();
+    for (index, metric) in metrics.iter().enumerate() {
+        for key in &metric.keys {
+            map.entry(key.clone()).or_insert(index);
+        }
+    }
+    map
+}
+
+fn read_metrics(conn: &mut Conn<'_>) -> Result<Vec<MetricRow>, StoreError> {
+    use template_metrics::{
+        enumeration, keys, kind, min_step, name, offset_by, ordinal, range_high, range_low, required, scale, table,
+        template_id, tenant_id, unit,
+    };
+    let columns = (
+        tenant_id,
+        template_id,
+        ordinal,
+        name,
+        unit,
+        kind,
+        keys,
+        scale,
+        offset_by,
+        range_low,
+        range_high,
+        required,
+        enumeration,
+        min_step,
+    );
+    with_db!(conn, |c| table.select(columns).order((template_id, ordinal)).load(c)).during("reading metrics")
+}
+
+fn read_commands(conn: &mut Conn<'_>) -> Result<Vec<CommandRow>, StoreError> {
+    use template_commands::{name, ordinal, parameters, table, template_id, tenant_id, timeout_ms};
+    let columns = (tenant_id, template_id, ordinal, name, timeout_ms, parameters);
+    with_db!(conn, |c| table.select(columns).order((template_id, ordinal)).load(c)).during("reading commands")
+}
+
+fn read_slots(conn: &mut Conn<'_>) -> Result<Vec<SlotRow>, StoreError> {
+    use template_slots::{compatible, interface, name, ordinal, table, template_id, tenant_id};
+    let columns = (tenant_id, template_id, ordinal, name, interface, compatible);
+    with_db!(conn, |c| table.select(columns).order((template_id, ordinal)).load(c)).during("reading slots")
+}
+
+fn group<R>(rows: Vec<R>, template: impl Fn(&R) -> i32) -> HashMap<i32, Vec<R>> {
+    let mut groups: HashMap<i32, Vec<R>> = HashMap::new();
+    for row in rows {
+        groups.entry(template(&row)).or_default().push(row);
+    }
+    groups
+}
+
+fn decode<R, T>(rows: Option<Vec<R>>, one: impl Fn(R) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
+    rows.unwrap_or_default().into_iter().map(one).collect()
+}
+
+fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
+    Ok(Metric {
+        keys: json(&row.keys, &row.name)?,
+        values: json::<BTreeMap<String, f64>>(&row.enumeration, &row.name)?,
+        kind: kind_of(&row.kind)?,
+        name: row.name,
+        unit: row.unit,
+        scale: row.scale,
+        offset: row.offset_by,
+        range: row.range_low.zip(row.range_high),
+        required: row.required,
+        min_step: row.min_step,
+    })
+}
+
+fn command_of(row: CommandRow) -> Result<TemplateCommand, StoreError> {
+    Ok(TemplateCommand {
+        parameters: json(&row.parameters, &row.name)?,
+        name: row.name,
+        timeout: Duration::from_millis(u64::try_from(row.timeout_ms).unwrap_or(0)),
+    })
+}
+
+fn slot_of(row: SlotRow) -> Result<Slot, StoreError> {
+    Ok(Slot { compatible: json(&row.compatible, &row.name)?, name: row.name, interface: row.interface })
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: &str, whose: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Unfit { detail: format!("the template row of {whose} can't be read: {error}") })
+}
+
+fn as_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Unfit { detail: format!("a template can't be written: {error}") })
+}
+
+/// The word for a kind in the tables.
+pub(super) fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Number => "number",
+        Kind::Bool => "bool",
+        Kind::Text => "text",
+    }
+}
+
+fn kind_of(word: &str) -> Result<Kind, StoreError> {
+    match word {
+        "number" => Ok(Kind::Number),
+        "bool" => Ok(Kind::Bool),
+        "text" => Ok(Kind::Text),
+        other => Err(StoreError::Unfit { detail: format!("the database has a metric of the unknown kind {other}") }),
+    }
+}
+
+/// Inserts a template, or overwrites the one with row `id`; its children are made anew.
+pub(super) fn write(
+    conn: &mut Conn<'_>,
+    id: Option<i32>,
+    declared: &DeclaredTemplate,
+    tenant_id: Option<i32>,
+) -> Result<i32, StoreError> {
+    let template = &declared.template;
+    let row = (
+        device_templates::tenant_id.eq(tenant_id),
+        device_templates::slug.eq(&template.slug),
+        device_templates::name.eq(&template.name),
+        device_templates::category.eq(&template.category),
+        device_templates::version.eq(i32::try_from(template.version).unwrap_or(i32::MAX)),
+        device_templates::locked.eq(declared.shipped),
+        device_templates::retired.eq(false),
+    );
+    let id = match id {
+        Some(id) => {
+            with_db!(conn, |c| diesel::update(device_templates::table.find(id)).set(row).execute(c))
+                .during("updating a template")?;
+            id
+        }
+        None => with_db!(conn, |c| diesel::insert_into(device_templates::table)
+            .values(row)
+            .returning(device_templates::id)
+            .get_result::<i32>(c))
+        .during("making a template")?,
+    };
+    write_children(conn, id, template, tenant_id)?;
+    Ok(id)
+}
+
+fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Option<i32>) -> Result<(), StoreError> {
+    with_db!(conn, |c| {
+        diesel::delete(template_metrics::table.filter(template_metrics::template_id.eq(id)))
+            .execute(c)
+            .and_then(|_| {
+                diesel::delete(template_commands::table.filter(template_commands::template_id.eq(id))).execute(c)
+            })
+            .and_then(|_| diesel::delete(template_slots::table.filter(template_slots::template_id.eq(id))).execute(c))
+    })
+    .during("clearing a template")?;
+    let metrics = numbered(&template.metrics, |ordinal, metric| {
+        Ok(MetricRow {
+            tenant_id: tenant,
+            template_id: id,
+            ordinal,
+            name: metric.name.clone(),
+            unit: metric.unit.clone(),
+            kind: kind_word(metric.kind).to_owned(),
+            keys: as_json(&metric.keys)?,
+            scale: metric.scale,
+            offset_by: metric.offset,
+            range_low: metric.range.map(|range| range.0),
+            range_high: metric.range.map(|range| range.1),
+            required: metric.required,
+            enumeration: as_json(&metric.values)?,
+            min_step: metric.min_step,
+        })
+    })?;
+    for rows in metrics.chunks(conn.rows_per_statement(14)) {
+        with_db!(conn, |c| diesel::insert_into(template_metrics::table).values(rows).execute(c))
+            .during("making metrics")?;
+    }
+    let commands = numbered(&template.commands, |ordinal, command| {
+        Ok(CommandRow {
+            tenant_id: tenant,
+            template_id: id,
+            ordinal,
+            name: command.name.clone(),
+            timeout_ms: i64::try_from(command.timeout.as_millis()).unwrap_or(i64::MAX),
+            parameters: as_json(&command.parameters)?,
+        })
+    })?;
+    for rows in commands.chunks(conn.rows_per_statement(6)) {
+        with_db!(conn, |c| diesel::insert_into(template_commands::table).values(rows).execute(c))
+            .during("making commands")?;
+    }
+    let slots = numbered(&template.slots, |ordinal, slot| {
+        Ok(SlotRow {
+            tenant_id: tenant,
+            template_id: id,
+            ordinal,
+            name: slot.name.clone(),
+            interface: slot.interface.clone(),
+            compatible: as_json(&slot.compatible)?,
+        })
+    })?;
+    for rows in slots.chunks(conn.rows_per_statement(6)) {
+        with_db!(conn, |c| diesel::insert_into(template_slots::table).values(rows).execute(c))
+            .during("making slots")?;
+    }
+    Ok(())
+}
+
+fn numbered<T, R>(items: &[T], row: impl Fn(i32, &T) -> Result<R, StoreError>) -> Result<Vec<R>, StoreError> {
+    items.iter().zip(0_i32..).map(|(item, ordinal)| row(ordinal, item)).collect()
+}

@@ -1,0 +1,223 @@
+//! A private PostgreSQL: a copy of a cluster that is made once, on a free loopback port, gone when it is dropped.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
+
+const PASSWORD: &str = "tide";
+
+/// A running (or stopped) server of its own.
+pub struct Postgres {
+    home: tempfile::TempDir,
+    user: Option<User>,
+    port: u16,
+    durable: bool,
+    child: Mutex<Option<Child>>,
+}
+
+/// Whom the server runs as, since it refuses to be root.
+#[derive(Clone, Copy)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// The server that tests share; each makes its own database in it. It ends with the last test that has it.
+pub fn shared() -> Arc<Postgres> {
+    static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = shared.upgrade() {
+        return running;
+    }
+    let started = Arc::new(Postgres::start(false));
+    *shared = Arc::downgrade(&started);
+    started
+}
+
+impl Postgres {
+    /// Starts a server. `durable`: with fsync, for tests that kill it and look at what is left.
+    pub fn start(durable: bool) -> Postgres {
+        let user = unprivileged();
+        let template = template(user);
+        let mut home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let status = Command::new("cp").arg("-a").arg(&template).arg(home.path().join("data")).status().unwrap();
+        assert!(status.success());
+        if let Some(user) = user {
+            chown(home.path(), Some(user.uid), Some(user.gid)).unwrap();
+        }
+        for _ in 0..5 {
+            let port = free_port();
+            let mut server = Postgres { home, user, port, durable, child: Mutex::new(None) };
+            if server.try_run() {
+                return server;
+            }
+            // Somebody took the port in between.
+            let spare = tempfile::tempdir().unwrap();
+            home = std::mem::replace(&mut server.home, spare);
+        }
+        panic!("PostgreSQL does not start");
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes a database of its own for a test; returns its URL.
+    pub fn database(&self) -> String {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.connect("postgres").batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).unwrap();
+        self.url(&name)
+    }
+
+    pub fn connect(&self, database: &str) -> PgConnection {
+        PgConnection::establish(&self.url(database)).unwrap()
+    }
+
+    /// Ends it as a crash would, children and all.
+    pub fn kill(&self) {
+        self.end("-QUIT");
+    }
+
+    /// Ends it orderly, without waiting for clients.
+    pub fn stop(&self) {
+        self.end("-INT");
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&self) {
+        assert!(self.try_run(), "PostgreSQL does not start again: {}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    fn end(&self, signal: &str) {
+        let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let _ = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
+        let _ = child.wait();
+    }
+
+    fn try_run(&self) -> bool {
+        let log = File::options().create(true).append(true).open(self.home.path().join("log")).unwrap();
+        let mut command = Command::new(bin("postgres"));
+        command
+            .arg("-D")
+            .arg(self.home.path().join("data"))
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=32MB"])
+            .args(["-c", &format!("port={}", self.port)])
+            .args(["-c", &format!("unix_socket_directories={}", self.home.path().display())])
+            .args(["-c", if self.durable { "fsync=on" } else { "fsync=off" }])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        as_user(&mut command, self.user);
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if PgConnection::establish(&self.url("postgres")).is_ok() {
+                *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+                return true;
+            }
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn as_user(command: &mut Command, user: Option<User>) {
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
+}
+
+/// None unless we are root.
+fn unprivileged() -> Option<User> {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let line = users
+        .lines()
+        .find(|line| line.starts_with("postgres:"))
+        .or_else(|| users.lines().find(|line| line.starts_with("nobody:")))
+        .expect("a user postgres or nobody");
+    let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());
+    Some(User { uid: ids.next().unwrap(), gid: ids.next().unwrap() })
+}
+
+/// A program of the newest PostgreSQL there is.
+fn bin(name: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| versions.flatten().map(|version| version.path().join("bin").join(name)).collect())
+        .unwrap_or_default();
+    found.retain(|path| path.exists());
+    found.sort();
+    found.pop().unwrap_or_else(|| PathBuf::from(name))
+}
+
+/// A fresh cluster that the others are copies of, made by the first test that needs it.
+fn template(user: Option<User>) -> PathBuf {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+    fs::create_dir_all(&cache).unwrap();
+    let lock = File::create(cache.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let done = cache.join("template");
+    if done.exists() {
+        return done;
+    }
+    // Beside a temporary directory, because the build's may not be open to the server's user.
+    let work = tempfile::tempdir().unwrap();
+    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let password_file = work.path().join("password");
+    fs::write(&password_file, PASSWORD).unwrap();
+    if let Some(user) = user {
+        chown(work.path(), Some(user.uid), Some(user.gid)).unwrap();
+        chown(&password_file, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let mut command = Command::new(bin("initdb"));
+    command
+        .args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--wal-segsize=2"])
+        .arg(format!("--pwfile={}", password_file.display()))
+        .arg("-D")
+        .arg(work.path().join("data"))
+        .stdout(Stdio::null());
+    as_user(&mut command, user);
+    assert!(command.status().unwrap().success(), "initdb failed");
+    let half = cache.join("half");
+    let _ = fs::remove_dir_all(&half);
+    assert!(Command::new("cp").arg("-a").arg(work.path().join("data")).arg(&half).status().unwrap().success());
+    fs::rename(&half, &done).unwrap();
+    done
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
