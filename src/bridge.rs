@@ -24,7 +24,7 @@ use crate::normalize::Normalizer;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
-use crate::store::Store;
+use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
 use crate::writer::Writer;
 
@@ -109,7 +109,7 @@ impl Bridge {
 
         let journal = Journal::open(journal_options(&config), metrics.clone())?;
         let (inbox, progress, journal_id) = (journal.inbox(), journal.progress(), journal.id().to_owned());
-        let (pipeline_reader, writer_reader) = (journal.reader()?, journal.reader()?);
+        let (pipeline_reader, writer_reader) = (journal.reader(), journal.reader());
         let listening = Listening::new(&config)?;
         let store = Store::open(&config.database)?;
 
@@ -147,7 +147,8 @@ impl Bridge {
         })?;
         let writer = Writer {
             batches,
-            store: store.writer(&config.instance.id, &journal_id),
+            rows: BatchWriter::new(store.clone(), &config.instance.id, &journal_id, metrics.clone()),
+            store,
             reader: writer_reader,
             progress,
             batch_max: config.database.batch_max,
@@ -267,7 +268,7 @@ impl Intake<'_> {
                     timing: mqtt::Timing::default(),
                 };
                 let (filters, inbox, stop) = (self.listening.filters(), self.inbox.clone(), self.stop.clone());
-                let session = mqtt::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
+                let session = mqtt::session::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
                 crew.task("broker session", session);
                 Ok(None)
             }
@@ -299,7 +300,7 @@ impl Intake<'_> {
         let embedded = broker::start(listen, limits, wanted, inbox, Arc::clone(&waiters), metrics.clone()).await?;
         let address = embedded.local_addr();
         crew.thread("journal", move || journal.run(waiters))?;
-        let status = mqtt::status_topic(&self.config.instance.id);
+        let status = mqtt::status::topic(&self.config.instance.id);
         let (stop, link) = (self.stop.clone(), self.link);
         crew.task("embedded broker", async move {
             embedded.publish_retained(&status, "online".into()).await?;

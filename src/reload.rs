@@ -115,7 +115,15 @@ impl CatalogKeeper {
 
     fn open(&mut self) -> Result<Opening, StoreError> {
         let instance = &self.config.instance.id;
-        let mut position = self.store.position(instance, &self.journal_id)?;
+        let found = self.store.position(instance, &self.journal_id)?;
+        if let Some(other) = &found.replaced {
+            tracing::warn!(
+                journal = other.journal_id,
+                position = other.seq,
+                "the database knew another journal of this instance; the position begins anew with this one"
+            );
+        }
+        let mut position = found.seq;
         if position > self.journal_last {
             // A journal restored from a copy: what it has must not be skipped. Rows that exist already stay single.
             tracing::warn!(

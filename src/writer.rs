@@ -1,7 +1,8 @@
 //! The writer thread: commits what has gathered since its last commit, as one transaction, until it succeeds.
 
+use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,7 @@ use crate::latency::LatencyRecorder;
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 use crate::store::batch::Batch;
-use crate::store::{BatchWriter, Committed, StoreError};
+use crate::store::{BatchWriter, Committed, Store, StoreError};
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -22,7 +23,8 @@ const COMMITS_A_SWEEP: u64 = 256;
 /// The one writer of an instance's readings and position.
 pub struct Writer {
     pub batches: Receiver<Batch>,
-    pub store: BatchWriter,
+    pub store: Store,
+    pub rows: BatchWriter,
     /// For the message behind a row that the database refuses.
     pub reader: Reader,
     pub progress: Progress,
@@ -79,12 +81,11 @@ impl Writer {
     fn commit(&mut self, batch: &Batch) -> Result<bool, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
-            let started = Instant::now();
-            let reader = &mut self.reader;
-            let outcome = self.store.commit(batch, &mut |seq| find(reader, seq));
+            let reader = RefCell::new(&mut self.reader);
+            let outcome = self.rows.commit(batch, &|seq| find(&mut reader.borrow_mut(), seq));
             match outcome {
                 Ok(committed) => {
-                    self.account(batch, &committed, started.elapsed());
+                    self.account(batch, &committed);
                     return Ok(true);
                 }
                 Err(error @ StoreError::Fenced { .. }) => return Err(error),
@@ -103,32 +104,27 @@ impl Writer {
         }
     }
 
-    fn account(&mut self, batch: &Batch, committed: &Committed, took: Duration) {
+    fn account(&self, batch: &Batch, committed: &Committed) {
         self.progress.committed(batch.position);
         self.metrics.database_connected.set(1);
-        self.metrics.batches_committed.inc();
-        self.metrics.batch_commit_duration.observe(took.as_secs_f64());
-        self.metrics.readings_stored.inc_by(committed.stored);
-        self.metrics.readings_duplicate.inc_by(committed.duplicates);
-        self.metrics.devices_provisioned.inc_by(committed.devices_created);
         if let Some(oldest) = batch.oldest {
             let micros = u64::try_from(clock::now().0.saturating_sub(oldest.0)).unwrap_or(0);
-            self.metrics.store_latency.observe(Duration::from_micros(micros).as_secs_f64());
-            self.latency.record(Duration::from_micros(micros));
+            let latency = Duration::from_micros(micros);
+            self.metrics.store_latency.observe(latency.as_secs_f64());
+            self.latency.record(latency);
         }
         tracing::debug!(
             position = batch.position,
             messages = batch.messages,
             stored = committed.stored,
             duplicates = committed.duplicates,
-            ?took,
             "batch committed"
         );
     }
 
     /// Keeps the quarantine within its bound; a failure is tried again at the next sweep.
     fn sweep(&mut self) {
-        match self.store.enforce_quarantine_bound(self.quarantine_max) {
+        match self.store.enforce_bound(self.quarantine_max) {
             Ok(0) => {}
             Ok(discarded) => {
                 self.metrics.quarantine_discarded.inc_by(discarded);

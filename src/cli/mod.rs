@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::catalog::{self, Declared};
+use check::Checked;
 use crate::config::{Config, Faults};
 use crate::store::Store;
 
@@ -143,12 +143,9 @@ impl Place {
         Config::load(self.file(), &self.environment)
     }
 
-    /// The configuration, and what the catalog's files declare.
-    fn load(&self) -> Result<(Config, Declared), Faults> {
-        let config = self.config()?;
-        let declared = catalog::files::load(config.catalog.dir.as_deref())?;
-        catalog::files::check_sources(&config.sources, &declared, self.file())?;
-        Ok((config, declared))
+    /// Configuration and catalog, each checked against the other.
+    fn load(&self) -> Result<Checked, Faults> {
+        check::validate(self.file(), &self.environment)
     }
 
     /// The configured database, its schema up to date.

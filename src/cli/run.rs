@@ -3,13 +3,17 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::check::Checked;
 use super::{Outcome, Place, logging};
 use crate::bridge::{Bridge, BridgeError};
 use crate::supervise::Systemd;
 
 pub(super) fn run(place: &Place) -> anyhow::Result<Outcome> {
-    let (config, declared) = place.load()?;
+    let Checked { config, declared, warnings, .. } = place.load()?;
     logging::start(&config.log)?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let bridge = Bridge::start(config, declared).await?;
@@ -88,7 +92,7 @@ async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<Outcome> {
 fn begin_reload(bridge: &mut Bridge, place: &Place) -> Option<oneshot::Receiver<Result<(), String>>> {
     Systemd::reloading();
     let begun = match place.load() {
-        Ok((config, declared)) => bridge.reload(config, declared),
+        Ok(Checked { config, declared, .. }) => bridge.reload(config, declared),
         Err(faults) => {
             bridge.metrics.reload_errors.inc();
             tracing::error!("the changed configuration is refused, the old one stays in force:\n{faults}");

@@ -12,7 +12,7 @@ mod options;
 mod probe;
 mod protocol;
 pub mod session;
-mod status;
+pub mod status;
 mod subscriptions;
 mod tls;
 mod v4;

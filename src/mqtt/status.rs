@@ -4,6 +4,6 @@ pub(super) const ONLINE: &str = "online";
 pub(super) const OFFLINE: &str = "offline";
 
 /// The topic of an instance's status; its id is free of `/`, `+` and `#` by the configuration's check.
-pub(super) fn topic(instance_id: &str) -> String {
+pub fn topic(instance_id: &str) -> String {
     format!("tidegate/status/{instance_id}")
 }

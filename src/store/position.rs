@@ -39,6 +39,22 @@ pub(super) enum Claim {
 }
 
 impl Store {
+    /// Sets the position back to the journal's beginning, for a journal that is behind it. What is stored already is
+    /// found again by sensor and time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rewind(&self, instance: &str, journal_id: &str) -> Result<(), StoreError> {
+        self.db.write(|conn| {
+            let row = bridge_instances::table
+                .filter(bridge_instances::instance.eq(instance))
+                .filter(bridge_instances::journal_id.eq(journal_id));
+            with_db!(conn, |c| diesel::update(row).set(bridge_instances::position.eq(0_i64)).execute(c))
+                .during("setting the instance's position back")?;
+            Ok(())
+        })
+    }
+
     /// The position of `instance` in the journal `journal_id`; the row is made when it is missing.
     ///
     /// # Errors
