@@ -92,7 +92,7 @@ fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
 fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
     let templates = declared.templates.iter().map(|one| (one.template.slug.clone(), Arc::new(one.template.clone())));
     let mut devices = Vec::with_capacity(declared.devices.len());
-    for (device, id) in declared.devices.iter().zip(1..) {
+    for (device, id) in declared.devices.iter().zip(1_usize..) {
         let modules = device.modules.iter();
         devices.push(Device {
             id: i32::try_from(id).context("the catalog declares more devices than a database takes")?,

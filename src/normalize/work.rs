@@ -126,14 +126,15 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
     /// Checks whatever the topic names; returns the device's uid.
     fn check_names(&mut self) -> Result<&'a str, Refusal> {
         let Captures { tenant, device, module, gateway, .. } = self.captures;
+        let sound = |name: &&str| name_fault(name).is_none();
+        self.tenant = tenant.filter(sound).unwrap_or(self.tenant);
+        self.device = device.filter(sound);
         let named = [("device", device), ("tenant", tenant), ("module", module), ("gateway", gateway)];
         for (what, name) in named.into_iter().chain([("metric", self.captures.metric.as_deref())]) {
             if let Some(fault) = name.and_then(name_fault) {
                 return Err(Refusal::message(Reason::BadName, format!("the topic's {what} {fault}")));
             }
         }
-        self.tenant = tenant.unwrap_or(self.tenant);
-        self.device = device;
         // Sources without a device do not compile.
         device.ok_or_else(|| Refusal::message(Reason::BadName, "the topic names no device"))
     }
