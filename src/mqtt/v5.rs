@@ -15,6 +15,9 @@ use super::protocol::{Event, Full, Sent};
 use super::subscriptions::{Ask, Grant};
 use crate::message;
 
+/// Brokers that only speak 3.1.1 end it so.
+const NO_CONNACK_HINT: &str = "; it may not speak MQTT 5 (broker.version)";
+
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
@@ -94,12 +97,13 @@ impl Connection {
             StateError::ServerDisconnect { reason_code, reason_string } => {
                 Loss::Disconnected(Loss::with_reason_string(&disconnection(reason_code), reason_string.as_deref()))
             }
-            StateError::ConnectionAborted => Loss::Closed(""),
+            // rumqttc waits for the rest of a CONNACK of 3.1.1, which is shorter, until the broker closes.
+            StateError::ConnectionAborted if !self.connected => Loss::Closed(NO_CONNACK_HINT),
+            StateError::ConnectionAborted => Loss::Closed(loss::MAYBE_TAKEN_OVER),
             StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)) => Loss::from_io(&error),
             StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded { pkt_size, max }) => {
                 Loss::Oversize { size: pkt_size, max: usize::try_from(max).unwrap_or(usize::MAX) }
             }
-            // What a broker that only speaks 3.1.1 answers is no packet of version 5.
             StateError::Deserialization(_) if !self.connected => Loss::Refused(loss::BAD_VERSION.into()),
             // DISCONNECT without a reason code means 0, a normal one; rumqttc can't read that form.
             StateError::Deserialization(mqttbytes::Error::PayloadRequired) => {
