@@ -110,8 +110,8 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
 fn sent(outgoing: &Outgoing) -> Sent {
     match outgoing {
         Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // A publish that collides with an unanswered one is sent when that is answered, under the same id.
-        Outgoing::Publish(id) | Outgoing::AwaitAck(id) => Sent::Publish(*id),
+        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
+        Outgoing::Publish(id) => Sent::Publish(*id),
         Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
         Outgoing::Disconnect => Sent::Disconnect,
         _ => Sent::Other,

@@ -104,7 +104,7 @@ impl Connection {
             StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded { pkt_size, max }) => {
                 Loss::Oversize { size: pkt_size, max: usize::try_from(max).unwrap_or(usize::MAX) }
             }
-            StateError::Deserialization(_) if !self.connected => Loss::Refused(loss::BAD_VERSION.into()),
+            StateError::Deserialization(_) if !self.connected => Loss::Protocol(loss::NOT_MQTT.into()),
             // DISCONNECT without a reason code means 0, a normal one; rumqttc can't read that form.
             StateError::Deserialization(mqttbytes::Error::PayloadRequired) => {
                 Loss::Disconnected("normal disconnection".into())
@@ -138,8 +138,8 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
 fn sent(outgoing: &Outgoing) -> Sent {
     match outgoing {
         Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // A publish that collides with an unanswered one is sent when that is answered, under the same id.
-        Outgoing::Publish(id) | Outgoing::AwaitAck(id) => Sent::Publish(*id),
+        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
+        Outgoing::Publish(id) => Sent::Publish(*id),
         Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
         Outgoing::Disconnect => Sent::Disconnect,
         _ => Sent::Other,

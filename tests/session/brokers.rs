@@ -1,8 +1,12 @@
 //! What the session promises, against a real mosquitto.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rumqttc::tokio_rustls::TlsAcceptor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidegate::config::{Endpoint, MqttVersion, Secret, Transport};
 use tidegate::mqtt::{self, Loss, SessionError};
 
@@ -100,11 +104,16 @@ async fn a_missing_authority_file_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn websocket() {
+async fn websocket_plain_and_over_tls() {
     let mosquitto = Mosquitto::plain();
-    let front = WebSocketFront::start(mosquitto.port, "/mqtt").await;
-    for version in VERSIONS {
-        let web = over(broker(front.port, version, "ws"), Transport::WebSocket, "127.0.0.1");
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = Certificates::make(dir.path());
+    let plain = WebSocketFront::start(mosquitto.port, "/mqtt", None).await;
+    let secure = WebSocketFront::start(mosquitto.port, "/mqtt", Some(certificates.acceptor())).await;
+    let ways = [(&plain, Transport::WebSocket), (&secure, Transport::WebSocketTls)];
+    for (version, (front, transport)) in VERSIONS.into_iter().flat_map(|version| ways.map(|way| (version, way))) {
+        let mut web = over(broker(front.port, version, "ws"), transport, "localhost");
+        web.tls.ca = Some(certificates.ca.clone());
         let mut rig = Rig::start(web, &["a"]);
         rig.up().await;
         mosquitto.publish("a", &"x".repeat(20_000), &["-q", "1"]);
@@ -429,5 +438,16 @@ impl Certificates {
         };
         let (server, client) = (leaf("localhost"), leaf("gateway"));
         Certificates { ca: write("ca.crt", ca), server, client, stranger: write("stranger.crt", stranger) }
+    }
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = CertificateDer::pem_file_iter(&self.server.0).unwrap().map(Result::unwrap).collect();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&self.server.1).unwrap())
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 }

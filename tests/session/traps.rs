@@ -89,7 +89,9 @@ async fn trap_queued_events_of_a_cut_batch_do_not_come_out_later() {
 async fn trap_collision_neither_hangs_a_stop_nor_outlives_its_connection() {
     for (level, version) in LEVELS {
         let fake = FakeBroker::start(level).await;
-        let mut rig = Rig::start(broker(fake.port, version, "collision"), &["a"]);
+        let mut brief = settings(broker(fake.port, version, "collision"));
+        brief.timing.drain = Duration::from_millis(600);
+        let mut rig = Rig::with(brief, &["a"], Bounds { messages: 10, bytes: 1000 });
         let (mut peer, online) = serve_without_puback(&fake).await;
         rig.up().await;
         // Packet ids wrap at the in-flight limit of 16: subscribe until the next publish gets the id of the unanswered
@@ -106,7 +108,9 @@ async fn trap_collision_neither_hangs_a_stop_nor_outlives_its_connection() {
             Packet::Publish { payload, id, .. } => assert_eq!((payload.as_str(), id), ("offline", online)),
             other => panic!("not offline: {other:?}"),
         }
-        // Never answered, it is given up.
+        // Never answered, it is given up; the DISCONNECT goes out all the same.
+        assert_eq!(peer.during(QUIET / 4).await, []);
+        assert_eq!(peer.next().await, Packet::Disconnect);
         rig.stop().await;
 
         let mut rig = Rig::start(broker(fake.port, version, "collision"), &["a"]);
