@@ -31,6 +31,7 @@ pub(super) enum End {
     Lost(Loss),
 }
 
+/// One connection being served; see [`Phase`] for its life.
 pub(super) struct Live<'a> {
     settings: &'a Settings,
     rooms: &'a Rooms,

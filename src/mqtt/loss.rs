@@ -94,3 +94,9 @@ pub(super) const NOT_AUTHORIZED: &str =
 pub(super) const BAD_CLIENT_ID: &str = "client id not accepted (broker.client_id)";
 /// What to say where the broker does not speak the version.
 pub(super) const BAD_VERSION: &str = "it does not speak this version of MQTT (broker.version)";
+/// MQTT 3.1.1 has no word for a takeover, and mosquitto 2.0.11 says none in MQTT 5 either.
+pub(super) const MAYBE_TAKEN_OVER: &str =
+    "; if that repeats, another client may be using the same client id (broker.client_id)";
+/// What to say where the answer to CONNECT is none that MQTT 5 knows.
+pub(super) const NOT_MQTT: &str =
+    "its answer to CONNECT is not MQTT 5 (check broker.version, and scheme and port of broker.url)";

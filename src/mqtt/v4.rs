@@ -13,10 +13,6 @@ use super::protocol::{Event, Full, Sent};
 use super::subscriptions::{Ask, Grant};
 use crate::message;
 
-/// In this version nothing tells a takeover from any other close.
-const CLOSED_HINT: &str =
-    "; in MQTT 3.1.1 that can also mean that another client took over the client id (broker.client_id)";
-
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
@@ -84,7 +80,7 @@ impl Connection {
 
 fn state_loss(error: StateError) -> Loss {
     match error {
-        StateError::ConnectionAborted => Loss::Closed(CLOSED_HINT),
+        StateError::ConnectionAborted => Loss::Closed(loss::MAYBE_TAKEN_OVER),
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => Loss::from_io(&error),
         StateError::Unsolicited(packet_id) => Loss::UnknownPacketId(packet_id),
         StateError::AwaitPingResp => Loss::Unanswered("PINGREQ"),
@@ -114,8 +110,8 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
 fn sent(outgoing: &Outgoing) -> Sent {
     match outgoing {
         Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // A publish that collides with an unanswered one is sent when that is answered, under the same id.
-        Outgoing::Publish(id) | Outgoing::AwaitAck(id) => Sent::Publish(*id),
+        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
+        Outgoing::Publish(id) => Sent::Publish(*id),
         Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
         Outgoing::Disconnect => Sent::Disconnect,
         _ => Sent::Other,

@@ -15,6 +15,9 @@ use super::protocol::{Event, Full, Sent};
 use super::subscriptions::{Ask, Grant};
 use crate::message;
 
+/// Brokers that only speak 3.1.1 end it so.
+const NO_CONNACK_HINT: &str = "; it may not speak MQTT 5 (broker.version)";
+
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
@@ -94,13 +97,14 @@ impl Connection {
             StateError::ServerDisconnect { reason_code, reason_string } => {
                 Loss::Disconnected(Loss::with_reason_string(&disconnection(reason_code), reason_string.as_deref()))
             }
-            StateError::ConnectionAborted => Loss::Closed(""),
+            // rumqttc waits for the rest of a CONNACK of 3.1.1, which is shorter, until the broker closes.
+            StateError::ConnectionAborted if !self.connected => Loss::Closed(NO_CONNACK_HINT),
+            StateError::ConnectionAborted => Loss::Closed(loss::MAYBE_TAKEN_OVER),
             StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)) => Loss::from_io(&error),
             StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded { pkt_size, max }) => {
                 Loss::Oversize { size: pkt_size, max: usize::try_from(max).unwrap_or(usize::MAX) }
             }
-            // What a broker that only speaks 3.1.1 answers is no packet of version 5.
-            StateError::Deserialization(_) if !self.connected => Loss::Refused(loss::BAD_VERSION.into()),
+            StateError::Deserialization(_) if !self.connected => Loss::Protocol(loss::NOT_MQTT.into()),
             // DISCONNECT without a reason code means 0, a normal one; rumqttc can't read that form.
             StateError::Deserialization(mqttbytes::Error::PayloadRequired) => {
                 Loss::Disconnected("normal disconnection".into())
@@ -134,8 +138,8 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
 fn sent(outgoing: &Outgoing) -> Sent {
     match outgoing {
         Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // A publish that collides with an unanswered one is sent when that is answered, under the same id.
-        Outgoing::Publish(id) | Outgoing::AwaitAck(id) => Sent::Publish(*id),
+        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
+        Outgoing::Publish(id) => Sent::Publish(*id),
         Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
         Outgoing::Disconnect => Sent::Disconnect,
         _ => Sent::Other,

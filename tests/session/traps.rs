@@ -86,27 +86,36 @@ async fn trap_queued_events_of_a_cut_batch_do_not_come_out_later() {
 }
 
 #[tokio::test]
-async fn trap_collision_does_not_outlive_its_connection() {
+async fn trap_collision_neither_hangs_a_stop_nor_outlives_its_connection() {
     for (level, version) in LEVELS {
         let fake = FakeBroker::start(level).await;
-        let mut rig = Rig::start(broker(fake.port, version, "collision"), &["a"]);
-        let (mut peer, _) = serve_without_puback(&fake).await;
+        let mut brief = settings(broker(fake.port, version, "collision"));
+        brief.timing.drain = Duration::from_millis(600);
+        let mut rig = Rig::with(brief, &["a"], Bounds { messages: 10, bytes: 1000 });
+        let (mut peer, online) = serve_without_puback(&fake).await;
         rig.up().await;
-        // Packet ids wrap at the in-flight limit: subscribe until the next publish takes the id of the unanswered one.
-        for n in 0..15 {
+        // Packet ids wrap at the in-flight limit of 16: subscribe until the next publish gets the id of the unanswered
+        // one.
+        for n in 0..8 {
             rig.filters.send_replace(vec!["a".into(), format!("f{n}")]);
             answer(&mut peer, if n == 0 { 1 } else { 2 }).await;
         }
         rig.begin_stop();
-        // Not sent: it collides. The connection ends, and with it the collision.
-        drop(peer);
-        rig.link_until("stopped or down", |link| matches!(link, Link::Stopped | Link::Down { .. })).await;
+        assert_eq!(peer.during(QUIET).await, [], "offline has the id {online} too, and waits");
+        // Answered, it goes out.
+        peer.puback(online).await;
+        match peer.next().await {
+            Packet::Publish { payload, id, .. } => assert_eq!((payload.as_str(), id), ("offline", online)),
+            other => panic!("not offline: {other:?}"),
+        }
+        // Never answered, it is given up; the DISCONNECT goes out all the same.
+        assert_eq!(peer.during(QUIET / 4).await, []);
+        assert_eq!(peer.next().await, Packet::Disconnect);
         rig.stop().await;
 
         let mut rig = Rig::start(broker(fake.port, version, "collision"), &["a"]);
-        let (peer, _) = fake.serve(false).await;
+        let (_peer, _) = fake.serve(false).await;
         rig.up().await;
-        drop(peer);
         rig.crash().await;
     }
 }
@@ -374,13 +383,28 @@ async fn reasons_of_the_broker_are_given_in_words() {
 }
 
 #[tokio::test]
+async fn after_a_takeover_the_session_holds_back() {
+    let fake = FakeBroker::start(5).await;
+    let mut rig = Rig::start(broker(fake.port, MqttVersion::V5, "twin"), &["a"]);
+    let (mut peer, _) = fake.serve(false).await;
+    rig.up().await;
+    peer.disconnect(0x8e).await;
+    let reason = rig.down().await;
+    assert!(reason.contains("taken the session over") && reason.contains("broker.client_id"), "{reason}");
+    assert!(tokio::time::timeout(Duration::from_secs(1), fake.accept()).await.is_err(), "at once again");
+    // And yet a stop is not kept waiting.
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_broker_of_version_3_only_is_told_apart() {
     let fake = FakeBroker::start(5).await;
     let mut rig = Rig::start(broker(fake.port, MqttVersion::V5, "old"), &["a"]);
     let mut peer = fake.accept().await;
     peer.next().await;
-    // CONNACK of 3.1.1: unacceptable protocol version.
+    // CONNACK of 3.1.1: unacceptable protocol version; then it must close (MQTT 3.1.1, 3.1.2.2).
     peer.send(&[0x20, 2, 0, 1]).await;
+    drop(peer);
     let reason = rig.down().await;
     assert!(reason.contains("broker.version"), "{reason}");
     rig.crash().await;

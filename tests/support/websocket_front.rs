@@ -1,6 +1,8 @@
 //! MQTT over WebSocket in front of a plain broker, for builds of mosquitto that have none.
 
 use async_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use rumqttc::tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use ws_stream_tungstenite::WsStream;
@@ -13,13 +15,22 @@ pub struct WebSocketFront {
 
 impl WebSocketFront {
     /// Forwards to `broker`; takes only upgrades of `path` with the subprotocol `mqtt`.
-    pub async fn start(broker: u16, path: &'static str) -> WebSocketFront {
+    pub async fn start(broker: u16, path: &'static str, tls: Option<TlsAcceptor>) -> WebSocketFront {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
             let mut open = Vec::new();
             while let Ok((stream, _)) = listener.accept().await {
-                open.push(Abort(tokio::spawn(forward(stream, broker, path))));
+                let tls = tls.clone();
+                open.push(Abort(tokio::spawn(async move {
+                    match tls {
+                        None => forward(stream, broker, path).await,
+                        Some(tls) => {
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            forward(stream, broker, path).await;
+                        }
+                    }
+                })));
             }
         });
         WebSocketFront { port, task }
@@ -41,7 +52,7 @@ impl Drop for Abort {
 }
 
 #[allow(clippy::result_large_err)] // the handshake's own signature
-async fn forward(stream: TcpStream, broker: u16, path: &'static str) {
+async fn forward(stream: impl AsyncRead + AsyncWrite + Send + Unpin, broker: u16, path: &'static str) {
     let check = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
         let subprotocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
         if request.uri().path() != path || subprotocol.as_ref().is_none_or(|asked| asked != "mqtt") {
