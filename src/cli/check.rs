@@ -4,12 +4,63 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::Args;
+
+use super::Place;
 use crate::catalog::{Declared, files};
-use crate::config::{Config, Fault, Faults, Reading};
+use crate::config::{Config, Endpoint, Fault, Faults, Reading};
+use crate::mqtt;
+use crate::store::Store;
 
 /// Wrong usage or configuration.
 pub const EXIT_CONFIGURATION: u8 = 2;
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// Also whether broker and database answer
+    #[arg(long)]
+    connect: bool,
+}
+
+/// How long the broker may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn run(place: &Place, args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let (code, checked) = check(place.file(), &place.environment, &mut out, &mut err)?;
+    match checked {
+        Some(checked) if args.connect => connect(&checked.config, &mut out, &mut err),
+        _ => Ok(code),
+    }
+}
+
+/// Asks broker and database, each on its own, and says what they answer.
+fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    let broker = match config.broker.endpoint {
+        Endpoint::Embedded { listen } => {
+            std::net::TcpListener::bind(listen).map(|_| ()).map_err(|error| format!("{listen} can't be listened on: {error}"))
+        }
+        Endpoint::Remote { .. } => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(mqtt::probe(&config.broker, CONNECT_TIMEOUT))
+            .map_err(|error| error.to_string()),
+    };
+    let database = Store::open(&config.database).and_then(|store| store.ping()).map_err(|error| error.to_string());
+    for (name, answer) in [("broker", broker), ("database", database)] {
+        match answer {
+            Ok(()) => writeln!(out, "{name} answers")?,
+            Err(why) => {
+                writeln!(err, "{name}: {why}")?;
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
 
 /// A configuration and a catalog without a fault.
 #[derive(Debug)]
@@ -48,7 +99,7 @@ pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<
 ///
 /// # Errors
 /// If `out` or `err` can't be written.
-pub fn run(
+pub fn check(
     config_path: Option<&Path>,
     env: &[(String, String)],
     out: &mut impl Write,

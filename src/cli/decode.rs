@@ -1,15 +1,19 @@
 //! `tidegate decode --topic T`: what a payload would become, or why not. Nothing is stored and no database is asked; the very
 //! code that runs in the pipeline decides, on the catalog's files.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::Args;
 use comfy_table::Table;
 use serde::Serialize;
 
+use super::Place;
 use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
+use crate::clock;
 use crate::config::{Config, Decoder};
 use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
@@ -17,6 +21,27 @@ use crate::normalize::{Fate, Normalizer};
 use crate::quarantine::Refusal;
 use crate::store::batch::{Batch, Reading};
 use crate::time::UtcMicros;
+
+/// Most bytes read of standard input: MQTT allows no larger packet (MQTT 5, 2.1.4).
+const MAX_INPUT: u64 = 268_435_455;
+
+#[derive(Args, Debug)]
+pub(super) struct DecodeArgs {
+    /// The topic that the payload would arrive on
+    #[arg(long)]
+    topic: String,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(place: &Place, args: &DecodeArgs) -> anyhow::Result<ExitCode> {
+    let checked = place.load()?;
+    let mut payload = Vec::new();
+    std::io::stdin().lock().take(MAX_INPUT).read_to_end(&mut payload).context("reading the payload from standard input")?;
+    let mut out = std::io::stdout().lock();
+    dry_run(&checked.config, &checked.declared, &args.topic, &payload, clock::now(), args.json, &mut out)?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// The contract's JSON.
 #[derive(Debug, Serialize)]

@@ -1,14 +1,163 @@
 //! `tidegate demo`: what its terminal shows while the simulated fleet publishes, and what it says at the end.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::logging;
+use crate::bridge::Bridge;
+use crate::catalog;
+use crate::clock;
+use crate::config::{Config, DatabaseUrl, Decoder, Endpoint};
 use crate::latency::LatencyRecorder;
 use crate::metrics::{ByReason, Metrics};
+use crate::mqtt::load::{Settings, Tally};
 use crate::quarantine::Reason;
+use crate::simulate::{self, Fleet, Kind, Plan};
+use crate::store::Store;
+use crate::store::query::{DeviceFilter, ReadingRow};
 use crate::time::UtcMicros;
+
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// Devices of each kind
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    devices: u32,
+    /// Messages a second, all devices together
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    /// Stop after so long, e.g. 30s; else at Ctrl-C
+    #[arg(long = "for", id = "duration", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Where the database, the journal, a log and a configuration to query them with are put
+    #[arg(long, default_value = "tidegate-demo-data")]
+    dir: PathBuf,
+}
+
+/// How often the summary is drawn.
+const FRAME: Duration = Duration::from_secs(1);
+
+pub(super) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("can't make {}", args.dir.display()))?;
+    let dir = args.dir.canonicalize()?;
+    logging::start_in_file(&dir.join("demo.log"))?;
+    let file = dir.join("tidegate.toml");
+    std::fs::write(&file, configuration(&dir)).with_context(|| format!("can't write {}", file.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(play(&args, &dir, &file));
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What `tidegate run`, `readings`, … need to go on with the demo's data.
+fn configuration(dir: &Path) -> String {
+    let mut text = format!(
+        "# Written by `tidegate demo`.\n[instance]\nid = \"demo\"\nstate_dir = {:?}\n\n[broker]\nurl = \"embedded\"\n",
+        dir.display().to_string()
+    );
+    for source in simulate::demo_sources() {
+        let decoder = if source.decoder == Decoder::Scalar { "scalar" } else { "json" };
+        let _ = write!(text, "\n[[sources]]\nname = {:?}\nfilter = {:?}\ndecoder = {decoder:?}\n", source.name, source.filter);
+        for (key, value) in [("template", &source.template), ("timestamp", &source.timestamp)] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{key} = {value:?}");
+            }
+        }
+    }
+    text
+}
+
+async fn play(args: &DemoArgs, dir: &Path, file: &Path) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(Some(file), &[])?;
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.broker.endpoint = Endpoint::Embedded { listen: free };
+    config.http.listen = Some(free);
+    let DatabaseUrl::Sqlite(database) = config.database.url.clone() else {
+        bail!("the demo's configuration in {} names another database than SQLite", file.display());
+    };
+    let store = Store::open(&config.database)?;
+    let mut bridge = Bridge::start(config, catalog::files::load(None)?).await?;
+    let broker = bridge.broker_addr.context("the embedded broker did not start")?;
+    let metrics_at = bridge.http_addr.map(|http| format!("; metrics at http://{http}/metrics")).unwrap_or_default();
+    println!("embedded broker at mqtt://{broker}{metrics_at}; data and log in {}\n", dir.display());
+
+    let counts = Kind::REAL.map(|kind| (kind, usize::try_from(args.devices).unwrap_or(1)));
+    let fleet = Fleet::new(&counts, "demo-", clock::now().0.unsigned_abs(), false);
+    let connections = fleet.len();
+    let plan = Plan { connections, rate: args.rate, messages: None, duration: args.duration };
+    let stop = CancellationToken::new();
+    let settings = load_settings(broker)?;
+    let tally = Arc::new(Tally::default());
+    let simulation = simulate::run(fleet, plan, &settings, tally, stop.clone());
+    tokio::pin!(simulation);
+
+    let terminal = io::stdout().is_terminal();
+    let mut dashboard = Dashboard::new(io::stdout(), terminal);
+    let mut frames = tokio::time::interval(FRAME);
+    let failure = loop {
+        tokio::select! {
+            _ = frames.tick() => {
+                let recent = recent(&store).await;
+                let snapshot = Snapshot::take(&bridge.metrics, &bridge.latency, recent);
+                dashboard.draw(Instant::now(), &snapshot)?;
+            }
+            summary = &mut simulation => break summary.err().map(anyhow::Error::from),
+            error = bridge.failed() => break Some(error.into()),
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                println!("\ndraining …");
+                stop.cancel();
+                // What the fleet still waits for is answered before the broker goes.
+                break tokio::time::timeout(Duration::from_secs(5), &mut simulation).await.ok().and_then(|ended| ended.err()).map(Into::into);
+            }
+        }
+    };
+    let (metrics, latency) = (bridge.metrics.clone(), bridge.latency.clone());
+    bridge.stop().await?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let totals = Snapshot::take(&metrics, &latency, Vec::new());
+    let device = store.devices(&DeviceFilter::default(), 1)?.into_iter().next().map_or_else(String::new, |one| one.uid);
+    print!("\n{}", farewell(&database, Some(file), &device, &totals));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_settings(broker: SocketAddr) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        target: format!("mqtt://{broker}").parse()?,
+        client_id: "tidegate-demo".to_owned(),
+        credentials: None,
+        ca: None,
+        qos: 1,
+        window: 10,
+        grace: Duration::from_secs(5),
+        give_up: Duration::from_secs(30),
+    })
+}
+
+/// The newest readings; none while the database is not there yet.
+async fn recent(store: &Store) -> Vec<Recent> {
+    let store = store.clone();
+    let rows = tokio::task::spawn_blocking(move || store.latest(Dashboard::<io::Stdout>::RECENT)).await;
+    let rows = rows.ok().and_then(Result::ok).unwrap_or_default();
+    let shown = |row: ReadingRow| Recent {
+        time: row.time,
+        device: row.device,
+        metric: row.metric,
+        value: row.value.map_or_else(|| row.text.unwrap_or_default(), |value| value.to_string()),
+        unit: row.unit,
+    };
+    rows.into_iter().map(shown).collect()
+}
 
 /// A reading to show.
 #[derive(Clone, Debug, PartialEq)]

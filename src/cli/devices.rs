@@ -1,13 +1,60 @@
 //! `tidegate devices list | show`.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use anyhow::bail;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::output::{self, instant, instant_or_dash, or_dash};
+use super::Place;
 use crate::store::Store;
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
+
+#[derive(Args, Debug)]
+pub(super) struct DevicesArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List devices by name
+    List {
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those with this template
+        #[arg(long, value_name = "SLUG")]
+        template: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a device with its modules, its sensors and their last values
+    Show {
+        device: String,
+        #[arg(long)]
+        tenant: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode> {
+    let store = place.store()?;
+    let mut out = std::io::stdout().lock();
+    match &args.action {
+        Action::List { tenant, template, limit, json } => {
+            let filter = DeviceFilter { tenant: tenant.clone(), template: template.clone(), uid: None };
+            list(&store, &filter, *limit, *json, &mut out)?;
+        }
+        Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Lists devices by uid.
 ///

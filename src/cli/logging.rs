@@ -1,5 +1,9 @@
 //! The log: tracing to stderr as text or JSON, or to the systemd journal.
 
+use std::fs::File;
+use std::path::Path;
+use std::sync::Mutex;
+
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,5 +32,16 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
             registry.with(layer).try_init()?;
         }
     }
+    Ok(())
+}
+
+/// Starts the log in a file, for a command that needs the terminal itself.
+///
+/// # Errors
+/// When the file can't be written.
+pub fn start_in_file(path: &Path) -> anyhow::Result<()> {
+    let file = File::create(path).with_context(|| format!("can't write the log to {}", path.display()))?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(file)).with_ansi(false);
+    tracing_subscriber::registry().with(EnvFilter::new("info")).with(layer).try_init()?;
     Ok(())
 }

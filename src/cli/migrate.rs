@@ -1,18 +1,33 @@
 //! `tidegate migrate`: the schema, then what the files declare.
 
 use std::io::Write;
+use std::process::ExitCode;
 
+use clap::Args;
 use serde_json::json;
 
-use super::output;
+use super::{Place, output};
 use crate::catalog::Declared;
 use crate::store::Store;
+
+#[derive(Args, Debug)]
+pub(super) struct MigrateArgs {
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(place: &Place, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
+    let checked = place.load()?;
+    let store = Store::open(&checked.config.database)?;
+    migrate(&store, &checked.declared, args.json, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Migrates the database and reconciles the catalog into it; says what it did.
 ///
 /// # Errors
 /// The store's, and those of writing.
-pub fn run(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let migrations = store.migrate()?;
     let report = store.reconcile(declared)?;
     if as_json {

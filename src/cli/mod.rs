@@ -1,34 +1,35 @@
 //! The command line: one file for each subcommand group. stdout carries results, stderr the log.
 
-mod check;
-mod decode;
-mod demo;
-mod devices;
-mod journal;
+pub mod check;
+pub mod decode;
+pub mod demo;
+pub mod devices;
+pub mod journal;
 mod logging;
-mod migrate;
-mod print_config;
-mod quarantine;
-mod readings;
+pub mod migrate;
+mod output;
+pub mod print_config;
+pub mod quarantine;
+pub mod readings;
 mod run;
-mod simulate;
+pub mod simulate;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 use check::Checked;
-use crate::config::{Config, Faults};
+use crate::config::{Config, DatabaseUrl, Faults};
 use crate::store::Store;
 
 /// MQTT-native IoT bridge: device topics in, a telemetry hypertable out; nothing acknowledged is lost.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
 pub struct Arguments {
-    /// Configuration file; without it /etc/tidegate/tidegate.toml if it exists, then the built-in default
-    #[arg(long, global = true, env = "TIDEGATE_CONFIG", value_name = "FILE")]
+    /// Configuration file; without it $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml, the built-in default
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -39,68 +40,52 @@ enum Command {
     /// Run the bridge
     Run,
     /// Run everything in one process with a simulated fleet, and watch it
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Check the configuration and the catalog
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Print the documented default configuration
     PrintConfig,
     /// Bring the database's schema and catalog up to date
-    Migrate,
+    Migrate(migrate::MigrateArgs),
     /// Publish as a fleet of devices would, to any broker
-    Simulate(simulate::Args),
+    Simulate(simulate::SimulateArgs),
     /// Show what becomes of a payload (standard input), without storing it
-    Decode(decode::Args),
+    Decode(decode::DecodeArgs),
     /// What is known of devices
-    Devices(devices::Args),
+    Devices(devices::DevicesArgs),
     /// Stored readings of a device
-    Readings(readings::Args),
+    Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
-    Quarantine(quarantine::Args),
+    Quarantine(quarantine::QuarantineArgs),
     /// The durable log of messages
-    Journal(journal::Args),
+    Journal(journal::JournalArgs),
 }
 
-/// What the shell is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Done,
-    Failed,
-    /// Wrong usage or configuration.
-    Misused,
-}
-
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> ExitCode {
-        match outcome {
-            Outcome::Done => ExitCode::SUCCESS,
-            Outcome::Failed => ExitCode::from(1),
-            Outcome::Misused => ExitCode::from(2),
-        }
-    }
-}
-
-/// Runs a command and tells its errors on stderr.
+/// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration.
 pub fn run(arguments: Arguments) -> ExitCode {
     match dispatch(arguments) {
-        Ok(outcome) => outcome.into(),
-        Err(error) if is_broken_pipe(&error) => Outcome::Done.into(),
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Faults>() => {
+            eprintln!("{error}");
+            ExitCode::from(check::EXIT_CONFIGURATION)
+        }
         Err(error) => {
-            let outcome = if error.is::<Faults>() { Outcome::Misused } else { Outcome::Failed };
             eprintln!("tidegate: {error:#}");
-            outcome.into()
+            ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(arguments: Arguments) -> anyhow::Result<Outcome> {
+fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let place = Place::find(arguments.config);
     match arguments.command {
         Command::Run => run::run(&place),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&place, &args),
-        Command::PrintConfig => print_config::run(),
-        Command::Migrate => migrate::run(&place),
-        Command::Simulate(args) => simulate::run(args),
+        Command::PrintConfig => print_config::run(&mut std::io::stdout().lock()),
+        Command::Migrate(args) => migrate::run(&place, &args),
+        Command::Simulate(args) => simulate::command(args),
         Command::Decode(args) => decode::run(&place, &args),
         Command::Devices(args) => devices::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
@@ -117,26 +102,23 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Where the configuration is read from: a file, or none for the built-in default; and the environment.
+/// Where the configuration is read from.
 struct Place {
-    file: Option<PathBuf>,
+    given: Option<PathBuf>,
     environment: Vec<(String, String)>,
 }
 
 impl Place {
-    const SYSTEM: &str = "/etc/tidegate/tidegate.toml";
-
     fn find(given: Option<PathBuf>) -> Place {
-        let file = given.or_else(|| Some(PathBuf::from(Place::SYSTEM)).filter(|path| path.exists()));
         // What is not UTF-8 can't be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Place { file, environment }
+        Place { given, environment }
     }
 
     fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.given.as_deref()
     }
 
     fn config(&self) -> Result<Config, Faults> {
@@ -148,11 +130,17 @@ impl Place {
         check::validate(self.file(), &self.environment)
     }
 
-    /// The configured database, its schema up to date.
+    /// The configured database, with a schema in it.
     fn store(&self) -> anyhow::Result<Store> {
         let config = self.config()?;
+        if let DatabaseUrl::Sqlite(path) = &config.database.url
+            && !path.exists()
+        {
+            bail!("there is no database at {}; start the daemon once, or run `tidegate migrate`", path.display());
+        }
         let store = Store::open(&config.database)?;
-        store.require_schema().context("run `tidegate migrate`, or start the daemon once")?;
+        store.ping()?;
+        store.catalog_version().context("the database has no schema of tidegate; run `tidegate migrate`")?;
         Ok(store)
     }
 }

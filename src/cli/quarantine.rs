@@ -1,16 +1,134 @@
-//! `tidegate quarantine list | show | purge`; what `retry` needs of the store is in [`crate::store::Retrier`].
+//! `tidegate quarantine list | show | retry | purge`.
 
 use std::io::Write;
+use std::process::ExitCode;
+
+use std::sync::Arc;
 
 use anyhow::bail;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::output::{self, instant, instant_or_dash, or_dash};
-use crate::store::Store;
+use super::Place;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::normalize::Normalizer;
+use crate::quarantine::Reason;
+use crate::store::batch::Batch;
+use crate::store::{Retrier, Store};
 use crate::store::quarantine::{Event, Filter, Held};
 
 /// Longest part of a payload that `show` prints, bytes; `--json` has all of it.
 const SHOWN_PAYLOAD: usize = 4096;
+
+/// Messages retried in one transaction.
+const RETRIED_AT_ONCE: usize = 200;
+
+#[derive(Args, Debug)]
+pub(super) struct QuarantineArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List what was refused, the newest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Also what a retry has settled
+        #[arg(long)]
+        all: bool,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a message with its payload and every reason
+    Show {
+        /// Number in the first column of the list
+        message: i64,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run messages through today's sources and catalog, and store what they become at their original time
+    Retry {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what is not wanted any more
+    Purge {
+        #[command(flatten)]
+        which: Which,
+        /// Everything; needed when nothing else restricts it
+        #[arg(long)]
+        all: bool,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which events are meant; without any, all.
+#[derive(Args, Clone, Debug)]
+struct Which {
+    /// Only this message
+    #[arg(long, value_name = "NUMBER")]
+    message: Option<i64>,
+    /// Only this reason, e.g. wrong_kind
+    #[arg(long, value_parser = reason)]
+    reason: Option<Reason>,
+    #[arg(long)]
+    device: Option<String>,
+    /// Only what came by this source
+    #[arg(long)]
+    source: Option<String>,
+    #[arg(long)]
+    tenant: Option<String>,
+}
+
+fn reason(code: &str) -> Result<Reason, String> {
+    let codes = || Reason::ALL.map(Reason::code).join(", ");
+    Reason::from_code(code).ok_or_else(|| format!("one of {}", codes()))
+}
+
+impl Which {
+    fn filter(&self, resolved: Option<bool>) -> Filter {
+        Filter {
+            tenant: self.tenant.clone(),
+            reason: self.reason,
+            device: self.device.clone(),
+            source: self.source.clone(),
+            message: self.message,
+            resolved,
+        }
+    }
+}
+
+pub(super) fn run(place: &Place, args: &QuarantineArgs) -> anyhow::Result<ExitCode> {
+    let store = place.store()?;
+    let mut out = std::io::stdout().lock();
+    match &args.action {
+        Action::List { which, all, limit, json } => {
+            list(&store, &which.filter((!all).then_some(false)), *limit, *json, &mut out)?;
+        }
+        Action::Show { message, json } => show(&store, *message, *json, &mut out)?,
+        Action::Retry { which, json } => {
+            retry(&store, &place.load()?.config, &which.filter(Some(false)), *json, &mut out)?;
+        }
+        Action::Purge { which, all, json } => {
+            let filter = which.filter(None);
+            if filter == Filter::default() && !all {
+                bail!("this would remove everything: say which, or --all");
+            }
+            purge(&store, &filter, *json, &mut out)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Lists events, the newest first.
 ///
@@ -78,6 +196,49 @@ pub fn show(store: &Store, message: i64, as_json: bool, out: &mut dyn Write) -> 
     output::table(out, &["REASON", "KEY", "DETAIL", "RESOLVED"], lines)?;
     if held.more > 0 {
         writeln!(out, "and {} more", held.more)?;
+    }
+    Ok(())
+}
+
+/// Runs the messages that the filter means through the sources of `config` and the database's catalog, stores what
+/// they become, and says what came of it. What is refused again stays in quarantine with today's reasons.
+///
+/// # Errors
+/// The store's, those of a configuration that does not fit the catalog, and those of writing.
+pub fn retry(
+    store: &Store,
+    config: &Config,
+    filter: &Filter,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let mut normalizer = Normalizer::new(config, &store.snapshot()?, metrics.clone())?;
+    let mut retrier = Retrier::new(store.clone(), metrics);
+    let (mut messages, mut stored, mut duplicates, mut refused, mut after) = (0_u64, 0_u64, 0_u64, 0_u64, 0_i64);
+    loop {
+        let held = store.take_for_retry(filter, after, RETRIED_AT_ONCE)?;
+        let Some(last) = held.last() else { break };
+        after = last.id;
+        let ids: Vec<i64> = held.iter().map(|one| one.id).collect();
+        let mut batch = Batch::default();
+        for one in held {
+            normalizer.process(&Arc::new(one.message), &mut batch);
+            messages += 1;
+        }
+        let committed = retrier.resolve(&ids, &batch)?.committed;
+        stored += committed.stored;
+        duplicates += committed.duplicates;
+        refused += committed.quarantined;
+    }
+    if as_json {
+        let value = json!({"messages": messages, "stored": stored, "duplicates": duplicates, "refused": refused});
+        output::json(out, &value)?;
+    } else {
+        writeln!(
+            out,
+            "{messages} messages retried: {stored} readings stored, {duplicates} were there already, {refused} refusals remain"
+        )?;
     }
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! `tidegate readings DEVICE [--metric] [--since] [--follow]`.
 
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{self, instant, or_dash};
+use super::Place;
+use crate::clock;
 use crate::store::Store;
 use crate::store::query::{Page, ReadingRow, ReadingsQuery};
 
@@ -14,6 +18,47 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Most readings shown of one look; of more, the newest.
 const FLOOD: usize = 100_000;
+
+#[derive(Args, Debug)]
+pub(super) struct ReadingsArgs {
+    device: String,
+    /// Only this metric
+    #[arg(long)]
+    metric: Option<String>,
+    /// Only those younger than this, e.g. 2h
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+    /// The newest so many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Go on with new ones as they come
+    #[arg(long)]
+    follow: bool,
+    #[arg(long)]
+    tenant: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(place: &Place, args: &ReadingsArgs) -> anyhow::Result<ExitCode> {
+    let store = place.store()?;
+    let query = ReadingsQuery {
+        tenant: args.tenant.clone(),
+        device: args.device.clone(),
+        metric: args.metric.clone(),
+        since: args.since.and_then(|age| clock::now().checked_sub(age)),
+        limit: args.limit,
+        after: None,
+    };
+    let mut out = std::io::stdout().lock();
+    if args.follow {
+        // Ends with the process: Ctrl-C, or whoever reads has enough.
+        follow(&store, &query, args.json, &mut out, &|| false)?;
+    } else {
+        show(&store, &query, args.json, &mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Shows the newest readings that the query means, the oldest first; returns where a follower goes on.
 ///

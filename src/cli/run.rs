@@ -1,14 +1,16 @@
 //! `tidegate run`: the daemon, until SIGTERM or SIGINT; SIGHUP reloads.
 
+use std::process::ExitCode;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::check::Checked;
-use super::{Outcome, Place, logging};
+use super::{Place, logging};
 use crate::bridge::{Bridge, BridgeError};
 use crate::supervise::Systemd;
 
-pub(super) fn run(place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let Checked { config, declared, warnings, .. } = place.load()?;
     logging::start(&config.log)?;
     for warning in &warnings {
@@ -47,7 +49,7 @@ enum Event {
     Failed(BridgeError),
 }
 
-async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<Outcome> {
+async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     tracing::info!(broker = ?bridge.broker_addr, http = ?bridge.http_addr, "tidegate {} runs", env!("CARGO_PKG_VERSION"));
     Systemd::ready("running");
@@ -80,13 +82,16 @@ async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<Outcome> {
         }
     };
     Systemd::stopping();
-    let stopped = bridge.stop().await;
+    let stopped = tokio::select! {
+        stopped = bridge.stop() => stopped,
+        _ = signals.interrupt.recv() => anyhow::bail!("interrupted again: stopped at once; the journal keeps what is not yet committed"),
+    };
     if let Some(error) = failure {
         return Err(error.into());
     }
     stopped?;
     tracing::info!("stopped");
-    Ok(Outcome::Done)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn begin_reload(bridge: &mut Bridge, place: &Place) -> Option<oneshot::Receiver<Result<(), String>>> {

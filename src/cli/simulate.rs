@@ -126,6 +126,22 @@ fn topic_level(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Runs the simulation until it is done, or Ctrl-C: the acknowledgements still due are waited for then too.
+pub(super) fn command(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let simulation = run(args, stop.clone());
+        tokio::pin!(simulation);
+        tokio::select! {
+            outcome = &mut simulation => return outcome,
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+        stop.cancel();
+        simulation.await
+    })
+}
+
 /// Runs until done or `stop` is cancelled; prints the summary to stdout. 0: everything was acknowledged.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Keeps a session with the broker: connects, serves the connection, waits, connects again, until told to stop.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,21 @@ pub enum Link {
         reason: Loss,
     },
     Stopped,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Link::Connecting => f.write_str("connecting"),
+            Link::Up => f.write_str("up"),
+            Link::Partial { refused } => {
+                f.write_str("filters not granted:")?;
+                refused.iter().try_for_each(|one| write!(f, " {} ({})", one.filter, one.reason))
+            }
+            Link::Down { reason } => write!(f, "down: {reason}"),
+            Link::Stopped => f.write_str("stopped"),
+        }
+    }
 }
 
 impl Link {

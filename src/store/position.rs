@@ -39,6 +39,22 @@ pub(super) enum Claim {
 }
 
 impl Store {
+    /// The position of `instance` in the journal `journal_id`, without making its row; none when there is no such row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn committed(&self, instance: &str, journal_id: &str) -> Result<Option<Seq>, StoreError> {
+        self.db.with(|conn| {
+            let row = bridge_instances::table
+                .filter(bridge_instances::instance.eq(instance))
+                .filter(bridge_instances::journal_id.eq(journal_id));
+            let found: Option<i64> =
+                with_db!(conn, |c| row.select(bridge_instances::position).first(c).optional())
+                    .during("reading the instance's position")?;
+            Ok(found.map(|position| Seq::try_from(position).unwrap_or(0)))
+        })
+    }
+
     /// Sets the position back to the journal's beginning, for a journal that is behind it. What is stored already is
     /// found again by sensor and time.
     ///
