@@ -221,13 +221,16 @@ async fn trap_a_flush_that_hangs_is_given_up_too() {
     let (mut peer, _) = fake.serve(false).await;
     rig.up().await;
     // The broker reads nothing: 20 MB of requests fill both sockets, and a flush blocks in the midst of a poll.
-    let long = "f".repeat(60_000);
-    for turn in 0..330 {
-        rig.filters.send_replace(vec!["a".into(), format!("{long}/{turn}")]);
-        peer.publish("a", "alive", 0, 0, false).await;
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let reason = rig.down().await;
+    let filters = rig.filters.clone();
+    let flood = async {
+        let long = "f".repeat(60_000);
+        for turn in 0..330 {
+            filters.send_replace(vec!["a".into(), format!("{long}/{turn}")]);
+            peer.publish("a", "alive", 0, 0, false).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let (reason, ()) = tokio::join!(rig.down(), flood);
     assert!(reason.contains("nothing came in"), "{reason}");
     assert_eq!(rig.metrics.broker_watchdog_trips.get(), 1);
     rig.crash().await;
