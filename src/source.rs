@@ -285,6 +285,11 @@ impl Sources {
             .find_map(|(index, source)| source.filter.captures(topic).map(|captures| Route { index, source, captures }))
     }
 
+    /// What to subscribe to, a filter for each source, in the configured order.
+    pub fn subscriptions(&self) -> Vec<String> {
+        self.iter().map(|source| source.filter.subscription()).collect()
+    }
+
     /// Every source, in the configured order.
     pub fn iter(&self) -> std::slice::Iter<'_, Source> {
         self.list.iter()

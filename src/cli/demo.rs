@@ -147,7 +147,7 @@ fn load_settings(broker: SocketAddr) -> anyhow::Result<Settings> {
 /// The newest readings; none while the database is not there yet.
 async fn recent(store: &Store) -> Vec<Recent> {
     let store = store.clone();
-    let rows = tokio::task::spawn_blocking(move || store.latest(Dashboard::<io::Stdout>::RECENT)).await;
+    let rows = tokio::task::spawn_blocking(move || store.latest(i64::try_from(Dashboard::<io::Stdout>::RECENT).unwrap_or(8))).await;
     let rows = rows.ok().and_then(Result::ok).unwrap_or_default();
     let shown = |row: ReadingRow| Recent {
         time: row.time,

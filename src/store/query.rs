@@ -211,6 +211,36 @@ impl Store {
             Ok(Page { rows, cursor })
         })
     }
+
+    /// The newest reading of each of the `limit` sensors that reported last, the oldest first. It looks through every
+    /// sensor: for small fleets.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn latest(&self, limit: i64) -> Result<Vec<ReadingRow>, StoreError> {
+        type Last = (Option<UtcMicros>, String, String, String, Option<f64>, String);
+        let rows: Vec<Last> = self.db.with(|conn| {
+            with_db!(conn, |c| device_sensors::table
+                .inner_join(devices::table.inner_join(tenants::table))
+                .filter(device_sensors::last_time.is_not_null())
+                .select((
+                    device_sensors::last_time,
+                    tenants::name,
+                    devices::uid,
+                    device_sensors::metric,
+                    device_sensors::last_value,
+                    device_sensors::unit,
+                ))
+                .order(device_sensors::last_time.desc())
+                .limit(limit)
+                .load(c))
+            .during("reading the newest readings")
+        })?;
+        let row = |(time, tenant, device, metric, value, unit): Last| {
+            Some(ReadingRow { time: time?, tenant, device, metric, value, text: None, unit })
+        };
+        Ok(rows.into_iter().rev().filter_map(row).collect())
+    }
 }
 
 fn list_devices(conn: &mut Conn<'_>, filter: &DeviceFilter, limit: i64) -> Result<Vec<DeviceRow>, StoreError> {
