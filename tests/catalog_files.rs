@@ -69,7 +69,7 @@ parameters = { type = "object", properties = { hard = { type = "boolean" } } }
 [[slot]]
 name = "rs485-1"
 interface = "rs485"
-compatible = ["acme-climate"]
+compatible = ["native-climate"]
 
 [[slot]]
 name = "usb"
@@ -95,7 +95,7 @@ fn a_template_is_read_whole() {
     assert_eq!(meter.keys["ENERGY.Total"], 0);
     assert_eq!(meter.keys["serial"], 2);
     assert_eq!(meter.commands[0].parameters["properties"]["hard"]["type"], "boolean");
-    assert_eq!(meter.slots[0].compatible, ["acme-climate"]);
+    assert_eq!(meter.slots[0].compatible, ["native-climate"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ site = "hall"
 [[device.module]]
 uid = "m1"
 slot = "rs485-1"
-template = "acme-climate"
+template = "native-climate"
 [[device.module]]
 uid = "m2"
 "#;
@@ -133,7 +133,7 @@ uid = "m2"
 fn without_a_directory_there_are_the_shipped_templates() {
     let declared = files::load(None).unwrap();
     assert!(declared.templates.iter().all(|template| template.shipped));
-    assert!(declared.templates.iter().any(|template| template.template.slug == "acme-climate"));
+    assert!(declared.templates.iter().any(|template| template.template.slug == "native-climate"));
     assert_eq!(accepted(&[]), declared);
     assert!(files::load(Some(Path::new("/does/not/exist"))).unwrap_err().to_string().contains("no directory"));
 }
@@ -242,7 +242,7 @@ fn every_wrong_device_is_refused_with_its_place_and_what_would_be_right() {
         (module("slot = \"can\""), "has no slot \"can\" (it has: rs485-1, usb)"),
         (
             module("slot = \"rs485-1\"\ntemplate = \"tasmota-plug\""),
-            "d.toml:7: device[0].module[0].template: \"tasmota-plug\" does not fit the slot \"rs485-1\" of \"acme-meter\" (compatible: acme-climate)",
+            "d.toml:7: device[0].module[0].template: \"tasmota-plug\" does not fit the slot \"rs485-1\" of \"acme-meter\" (compatible: native-climate)",
         ),
         (module("[[device.module]]\nuid = \"m\""), "\"m\" is an earlier module of this device"),
         (module("slot = \"usb\"\n[[device.module]]\nuid = \"n\"\nslot = \"usb\""), "has a module already"),

@@ -521,10 +521,10 @@ fn check_reports_the_faults_of_configuration_and_catalog_together() {
 #[test]
 fn check_refuses_a_source_whose_template_does_not_exist() {
     let dir = TempDir::new().unwrap();
-    let text = "[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\ntemplate = \"acme-climat\"\n";
+    let text = "[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\ntemplate = \"native-climat\"\n";
     let (code, _, err) = check(&write(&dir, "t.toml", text));
     assert_eq!(code, ExitCode::from(2));
-    let expected = "t.toml:4: sources[0].template: there is no template \"acme-climat\" (did you mean `acme-climate`?)";
+    let expected = "t.toml:4: sources[0].template: there is no template \"native-climat\" (did you mean `native-climate`?)";
     assert!(err.contains(expected), "{err}");
 }
 

@@ -21,7 +21,7 @@ macro_rules! shipped {
 }
 
 shipped!(
-    "acme-climate.toml",
+    "native-climate.toml",
     "scalar-inverter.toml",
     "tasmota-plug.toml",
     "zigbee-climate.toml",

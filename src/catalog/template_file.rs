@@ -49,7 +49,8 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let version = root.integer("version", 1..=i32::MAX.unsigned_abs()).unwrap_or(1);
 
     let mut claims = Claims::default();
-    let metrics = root.tables("metric", |section| metric(section, &mut claims)).unwrap_or_default();
+    let mut metrics = root.tables("metric", |section| metric(section, &mut claims)).unwrap_or_default();
+    answer_to_own_names(&mut metrics, &mut claims);
     let commands = root.tables("command", command).unwrap_or_default();
     each_once(root, "command", commands.iter().map(|command| command.name.as_str()));
     let mut compatible = Vec::new();
@@ -68,6 +69,17 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         keys: claims.keys,
     };
     Some(TemplateFile { template, slug, compatible })
+}
+
+/// A metric's own name is its last raw key, unless another metric lists it: so that what a device already calls by
+/// the vocabulary's name lands in the same series, scaled and checked like the rest.
+fn answer_to_own_names(metrics: &mut [Metric], claims: &mut Claims) {
+    for (index, metric) in metrics.iter_mut().enumerate() {
+        if !metric.name.is_empty() && !claims.keys.contains_key(&metric.name) {
+            claims.keys.insert(metric.name.clone(), index);
+            metric.keys.push(metric.name.clone());
+        }
+    }
 }
 
 /// Which names and raw keys the metrics of one template have taken.

@@ -39,10 +39,10 @@ impl Kind {
     /// Slug of the shipped template for it; none: its metrics are unmodeled.
     pub fn template(self) -> Option<&'static str> {
         match self {
-            Kind::Climate => Some("acme-climate"),
-            Kind::TasmotaPlug => Some("tasmota-energy-plug"),
-            Kind::Zigbee2mqttClimate => Some("zigbee2mqtt-climate"),
-            Kind::EasunInverter => Some("easun-inverter"),
+            Kind::Climate => Some("native-climate"),
+            Kind::TasmotaPlug => Some("tasmota-plug"),
+            Kind::Zigbee2mqttClimate => Some("zigbee-climate"),
+            Kind::EasunInverter => Some("scalar-inverter"),
             Kind::Json { .. } | Kind::Scalar { .. } => None,
         }
     }
