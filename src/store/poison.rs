@@ -133,7 +133,7 @@ impl<V: Series> Rows<V> {
         let mut outcome = Stored::default();
         let mut left_out = Vec::new();
         // Left halves are on top, so that rows go in in their order.
-        let mut ranges = vec![0..self.ids.len()];
+        let mut ranges: Vec<Range<usize>> = std::iter::once(0..self.ids.len()).collect();
         while let Some(range) = ranges.pop() {
             if range.is_empty() {
                 continue;
