@@ -89,7 +89,7 @@ pub(super) fn keep_last_seen(conn: &mut Conn<'_>, ids: &[i32], times: &[UtcMicro
 
 fn run<V, ST>(
     conn: &mut Conn<'_>,
-    (head, tail): (&'static str, &'static str),
+    on_postgres: postgres::Text,
     on_sqlite: (&'static str, &'static str),
     ids: &[i32],
     times: &[UtcMicros],
@@ -103,7 +103,7 @@ where
     V: diesel::serialize::ToSql<ST, diesel::sqlite::Sqlite>,
 {
     match conn {
-        Conn::Postgres(c) => postgres::Unnest::<V, ST>::new(head, ids, times, values, tail).execute(*c),
+        Conn::Postgres(c) => postgres::Unnest::<V, ST>::new(on_postgres, ids, times, values).execute(*c),
         Conn::Sqlite(c) => sqlite::execute::<V, ST>(c, on_sqlite, ids, times, values),
     }
 }
