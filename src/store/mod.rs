@@ -22,7 +22,7 @@ use diesel::prelude::*;
 
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
-pub use position::Position;
+pub use position::{Position, Replaced};
 pub use reconcile::Report;
 
 use crate::config::Database;

@@ -89,7 +89,7 @@ pub(super) fn keep_last_seen(conn: &mut Conn<'_>, ids: &[i32], times: &[UtcMicro
 
 fn run<V, ST>(
     conn: &mut Conn<'_>,
-    (head, tail): (&'static str, &'static str),
+    on_postgres: postgres::Text,
     on_sqlite: (&'static str, &'static str),
     ids: &[i32],
     times: &[UtcMicros],
@@ -103,7 +103,7 @@ where
     V: diesel::serialize::ToSql<ST, diesel::sqlite::Sqlite>,
 {
     match conn {
-        Conn::Postgres(c) => postgres::Unnest::<V, ST>::new(head, ids, times, values, tail).execute(*c),
+        Conn::Postgres(c) => postgres::Unnest::<V, ST>::new(on_postgres, ids, times, values).execute(*c),
         Conn::Sqlite(c) => sqlite::execute::<V, ST>(c, on_sqlite, ids, times, values),
     }
 }
@@ -133,7 +133,7 @@ impl<V: Series> Rows<V> {
         let mut outcome = Stored::default();
         let mut left_out = Vec::new();
         // Left halves are on top, so that rows go in in their order.
-        let mut ranges = vec![0..self.ids.len()];
+        let mut ranges: Vec<Range<usize>> = std::iter::once(0..self.ids.len()).collect();
         while let Some(range) = ranges.pop() {
             if range.is_empty() {
                 continue;

@@ -323,6 +323,9 @@ fn find_series(conn: &mut Conn<'_>, query: &ReadingsQuery) -> Result<Vec<Series>
     .during("finding the device's sensors")
 }
 
+/// The first instant of a `timestamptz`, 4714-11-24 BC; PostgreSQL refuses even to compare with an earlier one.
+const EARLIEST: UtcMicros = UtcMicros(-210_866_803_200_000_000);
+
 /// Where the readings of one sensor begin.
 #[derive(Clone, Copy)]
 struct From {
@@ -333,7 +336,7 @@ struct From {
 impl From {
     /// The least time that counts.
     fn least(self) -> UtcMicros {
-        let since = self.since.unwrap_or(UtcMicros(i64::MIN / 2));
+        let since = self.since.map_or(EARLIEST, |since| since.max(EARLIEST));
         match self.after {
             Some(after) => since.max(UtcMicros(after.0.saturating_add(1))),
             None => since,

@@ -18,6 +18,7 @@ on_both!(
     a_commit_that_fails_leaves_nothing_and_can_be_repeated,
     a_commit_whose_answer_was_lost_is_recognised,
     one_poison_row_costs_itself_only,
+    what_only_one_database_refuses_is_found_as_well,
     a_row_is_not_blamed_when_the_table_takes_nothing,
     a_late_reading_does_not_lower_the_last_value,
     numbers_and_texts_of_one_sensor_keep_their_own_last_value,
@@ -156,6 +157,20 @@ fn one_poison_row_costs_itself_only(site: &Site) {
     assert!(events[1].detail.contains("of_the_test"), "{}", events[1].detail);
     let device = site.store.device(None, "d0").unwrap().remove(0);
     assert_eq!(device.sensors[0].last_time, Some(at(999)), "a refused reading is no last value");
+}
+
+fn what_only_one_database_refuses_is_found_as_well(site: &Site) {
+    let (mut writer, _) = site.writer();
+    let mut readings: Vec<_> = (0..8).map(|n| reading(0, n, 1.0, 1)).collect();
+    if site.is_postgres {
+        readings[3].time.0 = i64::MIN / 2;
+        readings[4].time.0 = i64::MIN;
+    } else {
+        readings[3].value = f64::NAN;
+        readings[4].value = f64::NAN;
+    }
+    let done = writer.commit(&batch(1, readings), &lookup).unwrap();
+    assert_eq!((done.stored, done.rejected), (6, 2));
 }
 
 fn a_row_is_not_blamed_when_the_table_takes_nothing(site: &Site) {
