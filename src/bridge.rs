@@ -32,6 +32,9 @@ use crate::writer::Writer;
 const BATCHES_WAITING: usize = 2;
 /// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum.
 const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 20 };
+/// Messages among which a redelivery is looked for: one for each packet id there is. The receive maximum would be too
+/// few, since mosquitto 2.0.11 has more than that outstanding once acknowledgements flow.
+const REDELIVERY_WINDOW: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
 const TAIL_BYTES: usize = 16 << 20;
 /// Room for the topic and properties of a PUBLISH beside its payload, bytes.
@@ -104,8 +107,11 @@ impl Bridge {
 
         let state_dir = StateDir::open(&config.instance.state_dir)?;
         let (link, link_watch) = watch::channel(Link::Connecting);
-        let health = Health::new(link_watch, metrics.clone());
-        let http_addr = start_http(&config, &mut crew, health, &metrics, &stop).await?;
+        let listener = match config.http.listen {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
         let journal = Journal::open(journal_options(&config), metrics.clone())?;
         let (inbox, progress, journal_id) = (journal.inbox(), journal.progress(), journal.id().to_owned());
@@ -113,6 +119,10 @@ impl Bridge {
         let listening = Listening::new(&config)?;
         let store = Store::open(&config.database)?;
 
+        if let Some(listener) = listener {
+            let health = Health::new(link_watch, journal.health(), metrics.clone());
+            crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
+        }
         let (opening_out, opening) = sync_channel(1);
         let (reloads_out, reloads) = sync_channel(1);
         let (requests, requests_in) = sync_channel(1);
@@ -131,9 +141,10 @@ impl Bridge {
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
         };
-        let broker_addr = Intake { config: &config, inbox: &inbox, listening, link, metrics: &metrics, stop: &stop.intake }
-            .start(journal, &mut crew)
-            .await?;
+        let broker_addr =
+            Intake { config: &config, inbox: &inbox, listening, link, metrics: &metrics, stop: &stop.intake }
+                .start(journal, &mut crew)
+                .await?;
         crew.thread("catalog", move || keeper.run(&declared))?;
         crew.thread("pipeline", {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
@@ -159,7 +170,18 @@ impl Bridge {
         };
         crew.thread("writer", move || writer.run())?;
 
-        Ok(Bridge { config, crew, inbox, requests, stop, metrics, latency, broker_addr, http_addr, _state_dir: state_dir })
+        Ok(Bridge {
+            config,
+            crew,
+            inbox,
+            requests,
+            stop,
+            metrics,
+            latency,
+            broker_addr,
+            http_addr,
+            _state_dir: state_dir,
+        })
     }
 
     /// Pending until a thread or task ends that should not have; says which and why.
@@ -229,20 +251,6 @@ impl Bridge {
     }
 }
 
-async fn start_http(
-    config: &Config,
-    crew: &mut Crew,
-    health: Health,
-    metrics: &Metrics,
-    stop: &Stop,
-) -> Result<Option<SocketAddr>, BridgeError> {
-    let Some(address) = config.http.listen else { return Ok(None) };
-    let listener = http::bind(address).await?;
-    let bound = listener.local_addr().ok();
-    crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
-    Ok(bound)
-}
-
 /// The way of messages into the journal: the session with a remote broker, or the broker's own hook.
 struct Intake<'a> {
     config: &'a Config,
@@ -268,7 +276,8 @@ impl Intake<'_> {
                     timing: mqtt::Timing::default(),
                 };
                 let (filters, inbox, stop) = (self.listening.filters(), self.inbox.clone(), self.stop.clone());
-                let session = mqtt::session::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
+                let session =
+                    mqtt::session::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
                 crew.task("broker session", session);
                 Ok(None)
             }
@@ -327,7 +336,7 @@ fn journal_options(config: &Config) -> journal::Options {
         max_size: config.journal.max_size,
         retain: config.journal.retain,
         sync: config.journal.sync,
-        redelivery_window: usize::from(config.broker.receive_maximum),
+        redelivery_window: REDELIVERY_WINDOW,
         inbox: INBOX,
         tail_bytes: TAIL_BYTES,
     }

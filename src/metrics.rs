@@ -123,8 +123,6 @@ metrics! {
     journal_errors: Count = "journal_errors";
     /// Bytes of messages in the journal
     journal_size: Level = "journal_size", Unit::Bytes;
-    /// 1 while the journal can't be written
-    journal_failing: Level = "journal_failing";
     /// 1 while the journal is full and nothing is acknowledged
     journal_full: Level = "journal_full";
     /// Messages in the journal that are not yet committed to the database

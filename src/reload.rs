@@ -157,9 +157,10 @@ impl CatalogKeeper {
 
     /// Swaps the snapshot when another program has changed the catalog in the database.
     fn look(&mut self, version: i64) -> i64 {
-        let found = self.store.catalog_version().and_then(|found| {
-            if found == version { Ok(version) } else { self.hand_over(self.config.clone()) }
-        });
+        let found = self
+            .store
+            .catalog_version()
+            .and_then(|found| if found == version { Ok(version) } else { self.hand_over(self.config.clone()) });
         found.unwrap_or_else(|error| {
             // The writer reports an outage; here the old snapshot simply stays.
             tracing::debug!(%error, "could not look for catalog changes");
@@ -171,7 +172,12 @@ impl CatalogKeeper {
         // The version first: a change that slips in between is seen at the next look.
         let version = self.store.catalog_version()?;
         let snapshot = self.store.snapshot()?;
-        tracing::info!(version, templates = snapshot.templates.len(), devices = snapshot.devices.len(), "catalog swapped");
+        tracing::info!(
+            version,
+            templates = snapshot.templates.len(),
+            devices = snapshot.devices.len(),
+            "catalog swapped"
+        );
         // A closed channel: the pipeline has ended and needs no catalog.
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot });
         self.listening.change(&config);

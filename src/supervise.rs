@@ -70,13 +70,11 @@ impl Crew {
     }
 
     /// Starts a task on the current runtime.
-    pub fn task<E: Display>(
+    pub fn task<E: Display + Send + 'static>(
         &mut self,
         name: &'static str,
         body: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) where
-        E: Send + 'static,
-    {
+    ) {
         let report = self.report.clone();
         let work = tokio::spawn(body);
         self.at_work.push(name);

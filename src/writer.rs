@@ -128,7 +128,10 @@ impl Writer {
             Ok(0) => {}
             Ok(discarded) => {
                 self.metrics.quarantine_discarded.inc_by(discarded);
-                tracing::warn!(discarded, "the quarantine is at [quarantine] max_events; its oldest events were discarded");
+                tracing::warn!(
+                    discarded,
+                    "the quarantine is at [quarantine] max_events; its oldest events were discarded"
+                );
             }
             Err(error) => tracing::warn!(%error, "could not look at the quarantine's size"),
         }

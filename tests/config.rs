@@ -475,7 +475,7 @@ fn listening_addresses_are_taken_as_written() {
 /// Exit code, stdout, stderr.
 fn check(config: &Path) -> (ExitCode, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let (code, checked) = cli::check::run(Some(config), &[], &mut out, &mut err).unwrap();
+    let (code, checked) = cli::check::check(Some(config), &[], &mut out, &mut err).unwrap();
     assert_eq!(checked.is_some(), code == ExitCode::SUCCESS);
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
@@ -524,7 +524,8 @@ fn check_refuses_a_source_whose_template_does_not_exist() {
     let text = "[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\ntemplate = \"native-climat\"\n";
     let (code, _, err) = check(&write(&dir, "t.toml", text));
     assert_eq!(code, ExitCode::from(2));
-    let expected = "t.toml:4: sources[0].template: there is no template \"native-climat\" (did you mean `native-climate`?)";
+    let expected =
+        "t.toml:4: sources[0].template: there is no template \"native-climat\" (did you mean `native-climate`?)";
     assert!(err.contains(expected), "{err}");
 }
 

@@ -1,16 +1,16 @@
 //! The black-box tests: one binary, a module for each promise.
 
-mod store;
 mod support;
+
 mod catalog_files;
 mod config;
-mod packaging;
+mod corpus;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
+mod journal;
+mod packaging;
+mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
-mod journal;
 mod state_dir;
-
-mod session;
-mod corpus;
+mod store;

@@ -40,9 +40,9 @@ pub(super) fn run(place: &Place, args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     let broker = match config.broker.endpoint {
-        Endpoint::Embedded { listen } => {
-            std::net::TcpListener::bind(listen).map(|_| ()).map_err(|error| format!("{listen} can't be listened on: {error}"))
-        }
+        Endpoint::Embedded { listen } => std::net::TcpListener::bind(listen)
+            .map(|_| ())
+            .map_err(|error| format!("{listen} can't be listened on: {error}")),
         Endpoint::Remote { .. } => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?

@@ -37,7 +37,11 @@ pub(super) struct DecodeArgs {
 pub(super) fn run(place: &Place, args: &DecodeArgs) -> anyhow::Result<ExitCode> {
     let checked = place.load()?;
     let mut payload = Vec::new();
-    std::io::stdin().lock().take(MAX_INPUT).read_to_end(&mut payload).context("reading the payload from standard input")?;
+    std::io::stdin()
+        .lock()
+        .take(MAX_INPUT)
+        .read_to_end(&mut payload)
+        .context("reading the payload from standard input")?;
     let mut out = std::io::stdout().lock();
     dry_run(&checked.config, &checked.declared, &args.topic, &payload, clock::now(), args.json, &mut out)?;
     Ok(ExitCode::SUCCESS)

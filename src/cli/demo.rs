@@ -65,7 +65,11 @@ fn configuration(dir: &Path) -> String {
     );
     for source in simulate::demo_sources() {
         let decoder = if source.decoder == Decoder::Scalar { "scalar" } else { "json" };
-        let _ = write!(text, "\n[[sources]]\nname = {:?}\nfilter = {:?}\ndecoder = {decoder:?}\n", source.name, source.filter);
+        let _ = write!(
+            text,
+            "\n[[sources]]\nname = {:?}\nfilter = {:?}\ndecoder = {decoder:?}\n",
+            source.name, source.filter
+        );
         for (key, value) in [("template", &source.template), ("timestamp", &source.timestamp)] {
             if let Some(value) = value {
                 let _ = writeln!(text, "{key} = {value:?}");
@@ -147,7 +151,9 @@ fn load_settings(broker: SocketAddr) -> anyhow::Result<Settings> {
 /// The newest readings; none while the database is not there yet.
 async fn recent(store: &Store) -> Vec<Recent> {
     let store = store.clone();
-    let rows = tokio::task::spawn_blocking(move || store.latest(i64::try_from(Dashboard::<io::Stdout>::RECENT).unwrap_or(8))).await;
+    let rows =
+        tokio::task::spawn_blocking(move || store.latest(i64::try_from(Dashboard::<io::Stdout>::RECENT).unwrap_or(8)))
+            .await;
     let rows = rows.ok().and_then(Result::ok).unwrap_or_default();
     let shown = |row: ReadingRow| Recent {
         time: row.time,

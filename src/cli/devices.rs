@@ -7,8 +7,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{self, instant, instant_or_dash, or_dash};
 use super::Place;
+use super::output::{self, instant, instant_or_dash, or_dash};
 use crate::store::Store;
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
 

@@ -1,8 +1,8 @@
 //! `tidegate journal status`: what the journal holds, whether or not a daemon runs.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::path::Path;
+use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
@@ -68,7 +68,11 @@ fn committed(config: &Config, status: &Status) -> Result<Seq, String> {
 /// There is no journal, it can't be read, or `out` can't be written.
 pub fn status(state_dir: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let status = journal::status(state_dir)?;
-    if json { writeln!(out, "{}", as_json(&status))? } else { write_lines(&status, out)? }
+    if json {
+        writeln!(out, "{}", as_json(&status))?
+    } else {
+        write_lines(&status, out)?
+    }
     Ok(())
 }
 

@@ -21,14 +21,17 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     match log.format {
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour)).try_init()?;
+            registry
+                .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour))
+                .try_init()?;
         }
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
             registry.with(layer).try_init()?;
         }
         LogFormat::Journald => {
-            let layer = tracing_journald::layer().context("[log] format = \"journald\", but there is no systemd journal")?;
+            let layer =
+                tracing_journald::layer().context("[log] format = \"journald\", but there is no systemd journal")?;
             registry.with(layer).try_init()?;
         }
     }

@@ -20,9 +20,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
-use check::Checked;
 use crate::config::{Config, DatabaseUrl, Faults};
 use crate::store::Store;
+use check::Checked;
 
 /// MQTT-native IoT bridge: device topics in, a telemetry hypertable out; nothing acknowledged is lost.
 #[derive(Debug, Parser)]

@@ -9,15 +9,15 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{self, instant, instant_or_dash, or_dash};
 use super::Place;
+use super::output::{self, instant, instant_or_dash, or_dash};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::normalize::Normalizer;
 use crate::quarantine::Reason;
 use crate::store::batch::Batch;
-use crate::store::{Retrier, Store};
 use crate::store::quarantine::{Event, Filter, Held};
+use crate::store::{Retrier, Store};
 
 /// Longest part of a payload that `show` prints, bytes; `--json` has all of it.
 const SHOWN_PAYLOAD: usize = 4096;

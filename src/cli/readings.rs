@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{self, instant, or_dash};
 use super::Place;
+use super::output::{self, instant, or_dash};
 use crate::clock;
 use crate::store::Store;
 use crate::store::query::{Page, ReadingRow, ReadingsQuery};

@@ -11,6 +11,7 @@ use super::redelivery::Redeliveries;
 use super::tail::Tail;
 use super::trim::{Holdings, Moment};
 use super::{Acknowledge, Bounds, Inbox, JournalError, Reader, Submission, corrupt};
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Sync;
 use crate::message::{Message, Seq};
@@ -206,6 +207,7 @@ impl Journal {
     /// was full.
     fn store(&mut self, group: &mut Group) -> Result<bool, JournalError> {
         let mut failures = 0_u32;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         while !group.messages.is_empty() {
             let outcome = match self.make_room(group.frames.len() as u64) {
                 Ok(true) => self.append(group).map(|()| true),
@@ -235,7 +237,7 @@ impl Journal {
                         corrupt::condemn(&self.options.dir, &error);
                         return Err(error);
                     }
-                    if self.inbox.await_close(backoff(failures)) {
+                    if self.inbox.await_close(backoff.next_delay()) {
                         return Err(error);
                     }
                 }
@@ -378,11 +380,6 @@ impl Drop for Journal {
         self.tail.end();
         self.health.set(State::Ended);
     }
-}
-
-fn backoff(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    MIN_BACKOFF.saturating_mul(1_u32 << doublings).min(MAX_BACKOFF)
 }
 
 fn level(bytes: u64) -> i64 {

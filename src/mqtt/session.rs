@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::ledger::Ledger;
 use super::live::{End, Live};
 use super::loss::Loss;
 use super::options::{self, Bounds, OptionsError, Purpose};
+use crate::backoff::Backoff;
 use crate::config;
 use crate::journal::Inbox;
 use crate::metrics::Metrics;
@@ -176,7 +176,7 @@ pub async fn run(
         if lasted >= settings.timing.steady {
             backoff.reset();
         }
-        let wait = backoff.wait(fastrand::f64()).max(loss.least_wait());
+        let wait = backoff.next_delay().max(loss.least_wait());
         note(&rooms, &mut memory, &endpoint, loss, wait);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

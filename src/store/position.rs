@@ -48,9 +48,8 @@ impl Store {
             let row = bridge_instances::table
                 .filter(bridge_instances::instance.eq(instance))
                 .filter(bridge_instances::journal_id.eq(journal_id));
-            let found: Option<i64> =
-                with_db!(conn, |c| row.select(bridge_instances::position).first(c).optional())
-                    .during("reading the instance's position")?;
+            let found: Option<i64> = with_db!(conn, |c| row.select(bridge_instances::position).first(c).optional())
+                .during("reading the instance's position")?;
             Ok(found.map(|position| Seq::try_from(position).unwrap_or(0)))
         })
     }

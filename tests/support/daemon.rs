@@ -197,7 +197,8 @@ pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
 
 /// A value asked of a SQLite file with the `sqlite3` shell, as a stranger would.
 pub fn sqlite(file: &Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").args(["-batch", "-cmd", ".timeout 20000"]).arg(file).arg(sql).output().unwrap();
+    let output =
+        Command::new("sqlite3").args(["-batch", "-cmd", ".timeout 20000"]).arg(file).arg(sql).output().unwrap();
     assert!(output.status.success(), "{sql}: {}", complaint(&output));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
