@@ -107,6 +107,8 @@ metrics! {
     acknowledgements_stale: Count = "acknowledgements_stale";
     /// QoS 0 messages dropped because the way to the journal was full
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
+    /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
+    messages_unmatched: Count = "messages_unmatched";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason

@@ -42,6 +42,7 @@ impl Handler for Publishing {
         } else if self.intake.wants(&publish.topic) {
             self.intake.take(received(&session.id.client_id, publish)).await
         } else {
+            self.intake.pass(&publish.topic, &session.id.client_id);
             Verdict::Accept
         };
         if verdict == Verdict::Accept {

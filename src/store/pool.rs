@@ -173,8 +173,10 @@ pub(super) fn connect_once<T>(
         DatabaseUrl::Sqlite(_) => {
             let mut connection = SqliteConnection::establish(&url)
                 .map_err(|error| StoreError::Refused { detail: format!("{url}: {error}") })?;
-            prepare_sqlite(&mut connection)
-                .map_err(|source| StoreError::Query { during: "opening the database", source })?;
+            prepare_sqlite(&mut connection).map_err(|source| match source.to_string().as_str() {
+                "file is not a database" => StoreError::NotSqlite { path: url.clone() },
+                _ => StoreError::Query { during: "opening the database", source },
+            })?;
             work(&mut Conn::Sqlite(&mut connection))
         }
     }
