@@ -189,7 +189,7 @@ impl Bridge {
 
     /// Pending until a thread or task ends that should not have; says which and why.
     pub async fn failed(&mut self) -> BridgeError {
-        let exit = self.crew.next_exit().await;
+        let exit = self.crew.failure().await;
         let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
         BridgeError::Worker { name: exit.name, why }
     }

@@ -169,6 +169,8 @@ metrics! {
     reload_errors: Count = "reload_errors";
     /// Publishes that the embedded broker refused because the journal was full or failing
     embedded_refusals: Count = "embedded_refusals";
+    /// Connections that the embedded broker closed for what came on them, or for want of a durable journal
+    embedded_disconnects: Count = "embedded_disconnects";
     /// HTTP requests answered
     http_requests: Count = "http_requests";
 }

@@ -9,7 +9,8 @@
 //! - a payload that can't be read is acknowledged like any other: it is durable, and goes to quarantine;
 //! - a topic that no source takes is acknowledged and forwarded, and **not journalled**: clients may talk to each
 //!   other. It is counted (`messages_unmatched`), and the log tells of some;
-//! - an empty topic, or one with a wildcard or a NUL, and a packet beyond [`Limits::max_packet_size`], end the connection;
+//! - an empty topic, or one with a wildcard or a NUL, and a packet beyond [`Limits::max_packet_size`], end the
+//!   connection; that is counted (`embedded_disconnects`) and logged with the reason;
 //! - a journal that is full answers *quota exceeded*; at 3.1.1, which can't say so, it ends the connection.
 //!
 //! The MQTT itself is the crate `rmqtt`, as a library. What comes with it:
@@ -47,6 +48,9 @@ use retained::Retained;
 use shared::Groups;
 
 pub use waiters::Waiters;
+
+/// Why connections are closed when the broker stops.
+const SHUTDOWN: &str = "the broker shuts down";
 
 /// Whether some source reads a topic.
 pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -196,7 +200,7 @@ impl Embedded {
         for entry in self.context.extends.shared().await.iter() {
             if let Some(session) = entry.tx() {
                 // An error says that it is closed already.
-                let _ = session.unbounded_send(Message::Closed("the broker shuts down".into()));
+                let _ = session.unbounded_send(Message::Closed(SHUTDOWN.into()));
             }
         }
         let closed = async {
