@@ -317,3 +317,16 @@ fn of_two_daemons_with_one_instance_id_the_first_is_fenced_and_says_why() {
     first.start();
     eventually("both readings", || (first.json(&["readings", "d1"]).as_array().unwrap().len() == 2).then_some(()));
 }
+
+/// The pool still makes connections while a short command ends.
+#[test]
+fn a_command_on_postgresql_ends_well_while_connections_are_being_made() {
+    let postgres = postgres::shared();
+    let database = format!("[database]\nurl = \"{}\"\npool_min = 12\npool_max = 12\n", postgres.database());
+    let tidegate = Tidegate::configured(&format!("{EMBEDDED}{database}"));
+    tidegate.output(&["migrate"]);
+    for _ in 0..15 {
+        let output = tidegate.command(&["devices", "list"]).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}: {}", output.status, complaint(&output));
+    }
+}

@@ -97,6 +97,9 @@ impl Db {
     pub(super) fn open(settings: &Database) -> Result<Db, StoreError> {
         match &settings.url {
             DatabaseUrl::Postgres(_) => {
+                // Before libpq does it: so made ready, OpenSSL registers no clean-up for the end of the process, which
+                // the pool's threads would run into while they connect.
+                openssl_sys::init();
                 let manager = ConnectionManager::<PgConnection>::new(connection_url(settings)?);
                 let customizer = Box::new(PostgresSession { pgbouncer: settings.pgbouncer });
                 Ok(Db::Postgres(
