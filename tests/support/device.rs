@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::runtime::{self, Runtime};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,19 +24,15 @@ impl Device {
         options.set_max_packet_size(Some(16 << 20));
         let (client, connection) = AsyncClient::new(options, 10);
         let mut device = Device { runtime, client, connection };
-        device.until(|packet| matches!(packet, Packet::ConnAck(_)).then_some(())).expect("a CONNACK");
+        device.until(|packet| matches!(packet, Packet::ConnAck(_)).then_some(()));
         device
-    }
-
-    /// Publishes at QoS 1; what the PUBACK says, or why there is none.
-    pub fn try_publish(&mut self, topic: &str, payload: &[u8]) -> Result<PubAckReason, ConnectionError> {
-        self.runtime.block_on(self.client.publish(topic, QoS::AtLeastOnce, false, payload.to_vec())).unwrap();
-        self.until(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None })
     }
 
     /// Publishes at QoS 1; panics unless it is acknowledged.
     pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
-        let reason = self.try_publish(topic, payload.as_ref()).expect("the connection stays up");
+        let payload = payload.as_ref().to_vec();
+        self.runtime.block_on(self.client.publish(topic, QoS::AtLeastOnce, false, payload)).unwrap();
+        let reason = self.until(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None });
         assert!(matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers), "{reason:?}");
     }
 
@@ -62,14 +58,15 @@ impl Device {
     }
 
     /// Polls until a packet answers.
-    fn until<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> Result<T, ConnectionError> {
+    fn until<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> T {
         let connection = &mut self.connection;
         let found = async {
             loop {
-                if let Event::Incoming(packet) = connection.poll().await?
+                let event = connection.poll().await.expect("the connection stays up");
+                if let Event::Incoming(packet) = event
                     && let Some(found) = wanted(&packet)
                 {
-                    return Ok(found);
+                    return found;
                 }
             }
         };
