@@ -2,11 +2,18 @@
 
 mod support;
 
+#[cfg(feature = "embedded-broker")]
+mod bad_input;
+#[cfg(feature = "embedded-broker")]
+mod bad_surroundings;
 mod catalog_files;
 mod config;
 mod corpus;
+mod dry_run;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
+#[cfg(feature = "embedded-broker")]
+mod hostile;
 mod journal;
 mod packaging;
 mod session;
