@@ -6,9 +6,16 @@ mod catalog_files;
 mod config;
 mod corpus;
 #[cfg(feature = "embedded-broker")]
+mod demo;
+#[cfg(feature = "embedded-broker")]
 mod embedded;
 mod journal;
+mod main_job;
 mod packaging;
+mod recovery;
+mod reload;
+mod seeing;
+mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
