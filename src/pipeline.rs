@@ -1,7 +1,7 @@
 //! The pipeline thread: messages from the journal, in order, through decode and normalize into batches.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -49,11 +49,14 @@ impl Pipeline {
     /// Runs until the journal has ended and everything in it was handed on, or the writer is gone.
     ///
     /// # Errors
-    /// When the journal can't be read, or a reload turns out unusable.
+    /// When the journal can't be read.
     pub fn run(mut self) -> Result<(), PipelineError> {
         while !self.stop.is_cancelled() {
-            self.reload()?;
-            match self.reader.next(self.position, LOOK)? {
+            let next = self.reader.next(self.position, LOOK)?;
+            // After the wait: what came by a new filter must find the source that asked for it, and whoever was told that a
+            // reload is in force may rely on it.
+            self.reload();
+            match next {
                 Next::Messages(messages) => {
                     let mut batch = Batch::default();
                     for message in &messages {
@@ -88,14 +91,16 @@ impl Pipeline {
         }
     }
 
-    fn reload(&mut self) -> Result<(), PipelineError> {
-        loop {
-            match self.reloads.try_recv() {
-                Ok(reload) => {
-                    self.normalizer.replace(&reload.config, &reload.snapshot)?;
+    fn reload(&mut self) {
+        while let Ok(reload) = self.reloads.try_recv() {
+            match self.normalizer.replace(&reload.config, &reload.snapshot) {
+                Ok(()) => {
                     self.metrics.catalog_reloads.inc();
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
+                Err(error) => {
+                    self.metrics.reload_errors.inc();
+                    tracing::error!(%error, "the changed catalog can't be used; the old one stays in force");
+                }
             }
         }
     }

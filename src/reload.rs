@@ -14,6 +14,7 @@ use crate::journal::Progress;
 use crate::listening::Listening;
 use crate::message::Seq;
 use crate::metrics::Metrics;
+use crate::normalize::{NormalizeError, Normalizer};
 use crate::pipeline::Reload;
 use crate::store::{Store, StoreError};
 
@@ -143,13 +144,13 @@ impl CatalogKeeper {
             keeper.hand_over(request.config.clone())
         });
         let (answer, version) = match outcome {
-            Ok(Some(version)) => (Ok(()), version),
+            Ok(Some((version, taken))) => (taken.map_err(|unfit| unfit.to_string()), version),
             Ok(None) => (Err("tidegate is stopping".to_owned()), version),
-            Err(error) => {
-                self.metrics.reload_errors.inc();
-                (Err(error.to_string()), version)
-            }
+            Err(error) => (Err(error.to_string()), version),
         };
+        if answer.is_err() {
+            self.metrics.reload_errors.inc();
+        }
         // Whoever asked may be gone.
         let _ = request.done.send(answer);
         version
@@ -157,21 +158,34 @@ impl CatalogKeeper {
 
     /// Swaps the snapshot when another program has changed the catalog in the database.
     fn look(&mut self, version: i64) -> i64 {
-        let found = self
-            .store
-            .catalog_version()
-            .and_then(|found| if found == version { Ok(version) } else { self.hand_over(self.config.clone()) });
-        found.unwrap_or_else(|error| {
-            // The writer reports an outage; here the old snapshot simply stays.
-            tracing::debug!(%error, "could not look for catalog changes");
-            version
-        })
+        let found = self.store.catalog_version().and_then(|found| {
+            if found == version { Ok((version, Ok(()))) } else { self.hand_over(self.config.clone()) }
+        });
+        match found {
+            Ok((found, taken)) => {
+                if let Err(unfit) = taken {
+                    self.metrics.reload_errors.inc();
+                    tracing::error!(%unfit, version = found, "another program's change of the catalog does not fit the configuration; the old one stays in force");
+                }
+                found
+            }
+            Err(error) => {
+                // The writer reports an outage; here the old snapshot simply stays.
+                tracing::debug!(%error, "could not look for catalog changes");
+                version
+            }
+        }
     }
 
-    fn hand_over(&mut self, config: Config) -> Result<i64, StoreError> {
+    /// Brings the database's catalog and this configuration to the pipeline, if they fit each other. Returns the version
+    /// that was read.
+    fn hand_over(&mut self, config: Config) -> Result<(i64, Result<(), NormalizeError>), StoreError> {
         // The version first: a change that slips in between is seen at the next look.
         let version = self.store.catalog_version()?;
         let snapshot = self.store.snapshot()?;
+        if let Err(unfit) = Normalizer::check(&config, &snapshot) {
+            return Ok((version, Err(unfit)));
+        }
         tracing::info!(
             version,
             templates = snapshot.templates.len(),
@@ -182,6 +196,6 @@ impl CatalogKeeper {
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot });
         self.listening.change(&config);
         self.config = config;
-        Ok(version)
+        Ok((version, Ok(())))
     }
 }

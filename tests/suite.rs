@@ -11,11 +11,18 @@ mod config;
 mod corpus;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]
+mod demo;
+#[cfg(feature = "embedded-broker")]
 mod embedded;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;
+mod main_job;
 mod packaging;
+mod recovery;
+mod reload;
+mod seeing;
+mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
