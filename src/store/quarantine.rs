@@ -66,6 +66,7 @@ pub struct Held {
     /// Its place in the journal it came by.
     pub instance: String,
     pub journal_id: String,
+    /// 0: the journal has lost it, and its place is another message's.
     pub seq: Seq,
     /// Refusals that have no event.
     pub more: u64,
