@@ -9,6 +9,7 @@ mod corpus;
 mod embedded;
 mod journal;
 mod packaging;
+mod reload;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;

@@ -89,6 +89,14 @@ impl Normalizer {
         Ok(Normalizer { sources, counts, policy, registry, metrics, generation: 0, scratch: Vec::new() })
     }
 
+    /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
+    ///
+    /// # Errors
+    /// [`NormalizeError`] when a source can't be used.
+    pub fn check(settings: &Config, snapshot: &Snapshot) -> Result<(), NormalizeError> {
+        sources(settings, snapshot).map(drop)
+    }
+
     /// Takes another configuration and catalog, and starts a new generation: a batch begun before must not be added to.
     /// Last values are kept where they are newer than the snapshot's.
     ///
