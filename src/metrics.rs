@@ -105,7 +105,7 @@ metrics! {
     messages_acknowledged: Count = "messages_acknowledged";
     /// Acknowledgements dropped because their connection had ended
     acknowledgements_stale: Count = "acknowledgements_stale";
-    /// QoS 0 messages dropped because the way to the journal was full
+    /// Messages dropped, by reason: at QoS 0 where the journal had no room or tidegate was stopping, or by the embedded broker
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
     /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
     messages_unmatched: Count = "messages_unmatched";
@@ -121,7 +121,7 @@ metrics! {
     journal_groups: Count = "journal_groups";
     /// Time of one group commit of the journal
     journal_commit_duration: Histogram = "journal_commit_duration", Unit::Seconds;
-    /// Failed writes to the journal; each is tried again
+    /// Failed writes to the journal and reads from it; each is tried again
     journal_errors: Count = "journal_errors";
     /// Bytes of messages in the journal
     journal_size: Level = "journal_size", Unit::Bytes;

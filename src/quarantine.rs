@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::store::limits::clip;
+
 /// The reason codes, as they stand in `quarantine_events.reason`, in the dry run and in metrics.
 ///
 /// Codes are a contract with operators' queries: add, never rename.
@@ -132,20 +134,12 @@ impl Refusal {
 
     /// Refusal of a whole message.
     pub fn message(reason: Reason, detail: impl Into<String>) -> Refusal {
-        Refusal { reason, key: None, detail: clip(detail.into()) }
+        Refusal { reason, key: None, detail: clip(&detail.into(), Refusal::MAX_DETAIL) }
     }
 
     /// Refusal of one sample.
     pub fn sample(reason: Reason, key: &str, detail: impl Into<String>) -> Refusal {
-        Refusal { reason, key: Some(clip(key.to_owned())), detail: clip(detail.into()) }
+        let key = Some(clip(key, Refusal::MAX_DETAIL));
+        Refusal { reason, key, detail: clip(&detail.into(), Refusal::MAX_DETAIL) }
     }
-}
-
-fn clip(mut text: String) -> String {
-    if text.len() > Refusal::MAX_DETAIL {
-        let end = text.floor_char_boundary(Refusal::MAX_DETAIL);
-        text.truncate(end);
-    }
-    // PostgreSQL takes no NUL in text.
-    if text.contains('\0') { text.replace('\0', "\u{2400}") } else { text }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::catalog::{Declared, Snapshot};
 use crate::config::Config;
 use crate::journal::Progress;
@@ -107,7 +107,7 @@ impl CatalogKeeper {
                     }
                     let wait = backoff.next_delay();
                     tracing::warn!(%error, retry_in = ?wait, "can't {what} yet; messages are journalled meanwhile");
-                    std::thread::sleep(wait);
+                    backoff::pause(wait, &self.stop);
                 }
                 Err(error) => return Err(error),
             }
@@ -132,7 +132,7 @@ impl CatalogKeeper {
                 journal_last = self.journal_last,
                 "the database is ahead of the journal, as after restoring an old state directory; the journal is read from its beginning"
             );
-            self.store.rewind(instance, &self.journal_id)?;
+            self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }
         Ok(Opening { snapshot: self.store.snapshot()?, position })
@@ -144,7 +144,7 @@ impl CatalogKeeper {
             keeper.hand_over(request.config.clone())
         });
         let (answer, version) = match outcome {
-            Ok(Some((version, taken))) => (taken.map_err(|unfit| unfit.to_string()), version),
+            Ok(Some((version, fit))) => (fit.map_err(|error| error.to_string()), version),
             Ok(None) => (Err("tidegate is stopping".to_owned()), version),
             Err(error) => (Err(error.to_string()), version),
         };
@@ -158,16 +158,18 @@ impl CatalogKeeper {
 
     /// Swaps the snapshot when another program has changed the catalog in the database.
     fn look(&mut self, version: i64) -> i64 {
-        let found = self.store.catalog_version().and_then(|found| {
-            if found == version { Ok((version, Ok(()))) } else { self.hand_over(self.config.clone()) }
-        });
+        let found = match self.store.catalog_version() {
+            Ok(found) if found == version => return version,
+            Ok(_) => self.hand_over(self.config.clone()),
+            Err(error) => Err(error),
+        };
         match found {
-            Ok((found, taken)) => {
-                if let Err(unfit) = taken {
+            Ok((version, fit)) => {
+                if let Err(error) = fit {
                     self.metrics.reload_errors.inc();
-                    tracing::error!(%unfit, version = found, "another program's change of the catalog does not fit the configuration; the old one stays in force");
+                    tracing::error!(%error, "the catalog was changed so that it can't be used; the old one stays in force");
                 }
-                found
+                version
             }
             Err(error) => {
                 // The writer reports an outage; here the old snapshot simply stays.
@@ -177,14 +179,14 @@ impl CatalogKeeper {
         }
     }
 
-    /// Brings the database's catalog and this configuration to the pipeline, if they fit each other. Returns the version
-    /// that was read.
+    /// Brings the database's catalog and `config` to the pipeline, unless the two don't fit. Returns the catalog's version
+    /// with that.
     fn hand_over(&mut self, config: Config) -> Result<(i64, Result<(), NormalizeError>), StoreError> {
         // The version first: a change that slips in between is seen at the next look.
         let version = self.store.catalog_version()?;
         let snapshot = self.store.snapshot()?;
-        if let Err(unfit) = Normalizer::check(&config, &snapshot) {
-            return Ok((version, Err(unfit)));
+        if let Err(error) = Normalizer::check(&config, &snapshot) {
+            return Ok((version, Err(error)));
         }
         tracing::info!(
             version,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::clock;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
@@ -77,7 +77,8 @@ impl Writer {
         Some(batch)
     }
 
-    /// Tries until the batch is in the database. None: given up because tidegate stops.
+    /// Tries until the batch is in the database, whatever the error: the journal keeps what comes meanwhile, and to end would
+    /// help nobody. None: given up because tidegate stops.
     fn commit(&mut self, batch: &Batch) -> Result<Option<Committed>, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
@@ -97,8 +98,12 @@ impl Writer {
                         return Ok(None);
                     }
                     let wait = backoff.next_delay();
-                    tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");
-                    std::thread::sleep(wait);
+                    if error.is_transient() {
+                        tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");
+                    } else {
+                        tracing::error!(%error, retry_in = ?wait, position = batch.position, "the database refuses a batch, and waiting alone won't mend that; the journal keeps it");
+                    }
+                    backoff::pause(wait, &self.stop);
                 }
             }
         }

@@ -7,6 +7,7 @@ mod bad_input;
 #[cfg(feature = "embedded-broker")]
 mod bad_surroundings;
 mod catalog_files;
+mod catalog_thread;
 mod config;
 mod corpus;
 mod dry_run;

@@ -1,6 +1,6 @@
 //! What a client publishes → the journal, and the verdict that decides its acknowledgement.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Waiters, Wanted};
@@ -27,7 +27,7 @@ pub enum Verdict {
 
 /// Hands what the sources want to the journal.
 pub struct Intake {
-    wanted: RwLock<Wanted>,
+    wanted: Wanted,
     inbox: Inbox,
     waiters: Arc<Waiters>,
     patience: Duration,
@@ -39,17 +39,12 @@ impl Intake {
     const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 
     pub fn new(wanted: Wanted, inbox: Inbox, waiters: Arc<Waiters>, patience: Duration, metrics: Metrics) -> Intake {
-        Intake { wanted: RwLock::new(wanted), inbox, waiters, patience, metrics }
-    }
-
-    pub fn replace_wanted(&self, wanted: Wanted) {
-        *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
+        Intake { wanted, inbox, waiters, patience, metrics }
     }
 
     /// Whether some source reads the topic.
     pub fn wants(&self, topic: &str) -> bool {
-        let wanted = Arc::clone(&self.wanted.read().unwrap_or_else(PoisonError::into_inner));
-        wanted(topic)
+        (self.wanted)(topic)
     }
 
     /// Notes a message that no source takes. Clients may well talk to each other, so only some of them are told: the
@@ -200,14 +195,6 @@ mod tests {
         metrics.journal_full.set(1);
         assert_eq!(intake.take(publish(1)).await, Verdict::Refuse);
         assert!(inbox.take(10, 10_000, Duration::ZERO).unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_predicate_can_be_replaced() {
-        let (intake, ..) = intake(10);
-        assert!(intake.wants("devices/d1/telemetry") && !intake.wants("tele/p1/SENSOR"));
-        intake.replace_wanted(Arc::new(|topic| topic.starts_with("tele/")));
-        assert!(!intake.wants("devices/d1/telemetry") && intake.wants("tele/p1/SENSOR"));
     }
 
     #[test]

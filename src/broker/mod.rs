@@ -52,7 +52,7 @@ pub use waiters::Waiters;
 /// Why connections are closed when the broker stops.
 const SHUTDOWN: &str = "the broker shuts down";
 
-/// Whether some source reads a topic.
+/// Whether some source reads a topic; asked at each PUBLISH.
 pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Why the embedded broker can't serve.
@@ -110,7 +110,6 @@ impl Default for Limits {
 /// The broker, bound to its address; serves while [`Embedded::run`] runs.
 pub struct Embedded {
     context: ServerContext,
-    intake: Arc<Intake>,
     local_addr: SocketAddr,
     /// Holds the listening socket; taken by `run`, and gone when that ends.
     server: Mutex<Option<MqttServer>>,
@@ -143,7 +142,7 @@ pub async fn start(
     *context.extends.shared_subscription_mut().await = Box::new(Groups);
     let server = MqttServer::new(context.clone()).listener_by_id(listener, local_addr.port()).build();
     tracing::info!(%local_addr, "embedded broker listens");
-    Ok(Embedded { context, intake, local_addr, server: Mutex::new(Some(server)) })
+    Ok(Embedded { context, local_addr, server: Mutex::new(Some(server)) })
 }
 
 fn bind(listen: SocketAddr, limits: &Limits) -> Result<Listener, BrokerError> {
@@ -177,11 +176,6 @@ impl Embedded {
     /// The address it listens on, with the port that was free if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
-    }
-
-    /// Replaces the predicate, as a reload does; the next PUBLISH meets the new one.
-    pub fn replace_wanted(&self, wanted: Wanted) {
-        self.intake.replace_wanted(wanted);
     }
 
     /// Serves until `stop` is cancelled, then listens no more and closes every connection; a device whose

@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::journal::{self, Edge, Status};
 use crate::message::Seq;
 use crate::store::{Store, StoreError};
-use crate::time::UtcMicros;
 
 #[derive(Args, Debug)]
 pub(super) struct JournalArgs {
@@ -88,7 +87,7 @@ fn write_lines(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "size      {}{limit}", ByteSize(status.bytes))?;
     for (name, edge) in [("oldest", status.oldest), ("newest", status.newest)] {
         if let Some(Edge { seq, received_at }) = edge {
-            writeln!(out, "{name}    {seq}, received {}", rfc3339(received_at))?;
+            writeln!(out, "{name}    {seq}, received {received_at}")?;
         }
     }
     writeln!(out, "last seq  {}", status.last_seq)?;
@@ -98,7 +97,7 @@ fn write_lines(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
 /// The status as one object; sizes in bytes, times in RFC 3339.
 pub fn as_json(status: &Status) -> serde_json::Value {
     let edge = |edge: Option<Edge>| {
-        edge.map(|Edge { seq, received_at }| json!({ "seq": seq, "received_at": rfc3339(received_at) }))
+        edge.map(|Edge { seq, received_at }| json!({ "seq": seq, "received_at": received_at.to_string() }))
     };
     json!({
         "id": status.id,
@@ -110,8 +109,4 @@ pub fn as_json(status: &Status) -> serde_json::Value {
         "newest": edge(status.newest),
         "last_seq": status.last_seq,
     })
-}
-
-fn rfc3339(time: UtcMicros) -> String {
-    jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| format!("{} µs", time.0), |time| time.to_string())
 }

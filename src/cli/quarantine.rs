@@ -234,6 +234,7 @@ pub fn retry(
         duplicates += committed.duplicates;
         refused += committed.quarantined;
     }
+    store.enforce_bound(config.quarantine.max_events)?;
     if as_json {
         let value = json!({"messages": messages, "stored": stored, "duplicates": duplicates, "refused": refused});
         output::json(out, &value)?;

@@ -67,7 +67,7 @@ impl Reader {
                     return Ok(Next::Messages(messages));
                 }
                 Found::OnDisk(last) => {
-                    let messages = self.read(after, last)?;
+                    let messages = self.read(after, last).inspect_err(|error| self.give_up(error))?;
                     if !messages.is_empty() {
                         return Ok(Next::Messages(messages));
                     }
@@ -106,6 +106,13 @@ impl Reader {
     /// The newest position that can be read; 0 in an empty journal.
     pub fn last_durable(&self) -> Seq {
         self.tail.last()
+    }
+
+    /// A journal whose structure is broken ahead of a reader would stop it at every start: the next one begins a new one.
+    fn give_up(&self, error: &JournalError) {
+        if error.is_malformed() {
+            corrupt::condemn(&self.dir, error);
+        }
     }
 
     /// About a chunk of what the disk has after `after` and up to `last`; if that can't be read, it becomes the hole.
@@ -153,7 +160,11 @@ impl Reader {
     /// be readable from now on.
     fn load(&mut self, next: Seq, last: Seq) -> Result<Seq, JournalError> {
         let file = opened(&mut self.file, &self.dir)?;
-        let extents = file.extents_from(next, LOOK_AHEAD)?;
+        let extents = match file.extents_from(next, LOOK_AHEAD) {
+            // Up to the broken place there may be groups that can be read.
+            Err(error) if error.is_malformed() => file.extents_from(next, 1)?,
+            outcome => outcome?,
+        };
         let Some(from) = extents.first().map(|extent| extent.first) else { return Ok(last.saturating_add(1)) };
         let mut from = from.max(next);
         let mut bytes = 0_usize;

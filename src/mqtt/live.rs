@@ -271,12 +271,16 @@ impl<'a> Live<'a> {
 
     /// Hands a message to the journal. One that is not taken stays unacknowledged, for the broker to deliver again.
     fn receive(&mut self, mut publish: Publish) -> Result<(), End> {
-        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
-            return Ok(());
-        }
         let metrics = &self.rooms.metrics;
         metrics.messages_received.inc();
         metrics.payload_received.inc_by(u64::try_from(publish.payload.len()).unwrap_or(u64::MAX));
+        let dropped = |reason| metrics.messages_dropped.get_or_create(&ByReason { reason }).inc();
+        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
+            if publish.qos == 0 {
+                dropped("shutting_down");
+            }
+            return Ok(());
+        }
         if publish.payload.len() > self.settings.max_packet {
             let (bytes, topic) = (publish.payload.len(), &publish.topic);
             tracing::warn!(%topic, bytes, "payload cut: larger than any source takes, it can only be quarantined");
@@ -294,12 +298,16 @@ impl<'a> Live<'a> {
                 }
                 match (refused, token) {
                     (Refused::Full, None) => {
-                        metrics.messages_dropped.get_or_create(&ByReason { reason: "journal_full" }).inc();
+                        dropped("journal_full");
+                        Ok(())
+                    }
+                    (Refused::Closed, None) => {
+                        dropped("shutting_down");
                         Ok(())
                     }
                     // On this connection it would not come again.
                     (Refused::Full, Some(_)) => Err(End::Lost(Loss::Overrun)),
-                    (Refused::Closed, _) => Ok(()),
+                    (Refused::Closed, Some(_)) => Ok(()),
                 }
             }
         }

@@ -209,7 +209,7 @@ mod tests {
             session_expiry: Duration::from_secs(u64::MAX),
             receive_maximum: 0,
             keep_alive: Duration::from_secs(1),
-            tls: config::Tls::default(),
+            ..config::Config::default().broker
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
-    QoS, StateError, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Packet, Publish, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode,
 };
 
 use super::ledger::Receipt;
@@ -28,7 +28,7 @@ impl Connection {
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
         let polled = self.events.poll().await;
         match polled {
-            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(sent(&outgoing))),
+            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
@@ -104,17 +104,6 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
             client.try_subscribe_many(filters).map_err(|_| Full)
         }
         Ask::Unsubscribe(filter) => client.try_unsubscribe(filter).map_err(|_| Full),
-    }
-}
-
-fn sent(outgoing: &Outgoing) -> Sent {
-    match outgoing {
-        Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
-        Outgoing::Publish(id) => Sent::Publish(*id),
-        Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
-        Outgoing::Disconnect => Sent::Disconnect,
-        _ => Sent::Other,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason, Publish, SubscribeReasonCode,
 };
@@ -35,7 +34,7 @@ impl Connection {
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
         let polled = self.events.poll().await;
         match polled {
-            Ok(v5::Event::Outgoing(outgoing)) => Ok(Event::Sent(sent(&outgoing))),
+            Ok(v5::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(v5::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
@@ -132,17 +131,6 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
             client.try_subscribe_many(filters).map_err(|_| Full)
         }
         Ask::Unsubscribe(filter) => client.try_unsubscribe(filter).map_err(|_| Full),
-    }
-}
-
-fn sent(outgoing: &Outgoing) -> Sent {
-    match outgoing {
-        Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
-        Outgoing::Publish(id) => Sent::Publish(*id),
-        Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
-        Outgoing::Disconnect => Sent::Disconnect,
-        _ => Sent::Other,
     }
 }
 

@@ -8,8 +8,9 @@
 //!   scaled readings.
 //! - `min_step` looks at readings later than the sensor's last one; an earlier one is stored as it is.
 
-mod coerce;
 mod work;
+mod keys;
+mod coerce;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -74,7 +75,7 @@ pub struct Normalizer {
     registry: Registry,
     metrics: Metrics,
     generation: u32,
-    scratch: Vec<Option<work::Resolved>>,
+    scratch: Vec<Option<keys::Resolved>>,
 }
 
 impl Normalizer {
@@ -89,7 +90,7 @@ impl Normalizer {
         Ok(Normalizer { sources, counts, policy, registry, metrics, generation: 0, scratch: Vec::new() })
     }
 
-    /// Whether [`Normalizer::replace`] would take this configuration with this catalog.
+    /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
     ///
     /// # Errors
     /// [`NormalizeError`] when a source can't be used.

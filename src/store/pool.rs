@@ -254,17 +254,13 @@ fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Config, Secret};
 
     #[test]
     fn what_the_operator_put_in_the_url_stays() {
         let settings = Database {
             url: DatabaseUrl::Postgres(Secret::new("postgres://u:p@h/d?connect_timeout=3".into())),
-            pool_min: 0,
-            pool_max: 1,
-            connect_timeout: Duration::from_secs(10),
-            pgbouncer: false,
-            batch_max: 1,
+            ..Config::default().database
         };
         let url = connection_url(&settings).unwrap();
         assert!(url.starts_with("postgres://u:p@h/d?connect_timeout=3&fallback_application_name=tidegate&"), "{url}");

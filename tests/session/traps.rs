@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate::config::MqttVersion;
 use tidegate::journal::Bounds;
+use tidegate::metrics::ByReason;
 use tidegate::mqtt::Link;
 
 use super::rig::{Rig, broker, payloads, settings};
@@ -49,6 +50,36 @@ async fn trap_epoch_acknowledgements_of_an_earlier_connection_never_leave() {
         assert_eq!(rig.metrics.acknowledgements_stale.get(), 1);
         rig.durable(&new);
         assert_eq!(peer.next().await, Packet::PubAck(1));
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_at_qos_0_while_it_stops_is_counted() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let mut rig = Rig::start(broker(fake.port, version, "late"), &["a"]);
+        let (mut peer, _) = fake.serve(false).await;
+        rig.up().await;
+        let dropped =
+            |rig: &Rig| rig.metrics.messages_dropped.get_or_create(&ByReason { reason: "shutting_down" }).get();
+        // Owed an acknowledgement, the session waits, and takes nothing more.
+        peer.publish("a", "owed", 1, 1, false).await;
+        let owed = rig.take(1).await;
+        rig.begin_stop();
+        while dropped(&rig) == 0 {
+            peer.publish("a", "late", 0, 0, false).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        rig.durable(&owed);
+        rig.stop().await;
+
+        let mut rig = Rig::start(broker(fake.port, version, "closed"), &["a"]);
+        let (mut peer, _) = fake.serve(false).await;
+        rig.up().await;
+        rig.inbox.close();
+        peer.publish("a", "late", 0, 0, false).await;
+        rig.until("it is counted", |_| dropped(&rig) == 1).await;
         rig.crash().await;
     }
 }
