@@ -201,6 +201,7 @@ fn a_template_that_another_program_retires_does_not_end_a_daemon_that_names_it()
     let mut tidegate = with_numbers(&broker);
     tidegate.start();
     tidegate.listening();
+    eventually("the database is open", || (tidegate.readyz().1["database"] == "up").then_some(()));
     let without = Tidegate::configured(&(configuration(&broker) + NATIVE));
     let database = format!("sqlite:{}", tidegate.state_dir().join("tidegate.db").display());
     let output = without.command(&["migrate"]).env("TIDEGATE_DATABASE__URL", &database).output().unwrap();
