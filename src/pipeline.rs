@@ -57,7 +57,6 @@ impl Pipeline {
     pub fn run(mut self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !self.stop.is_cancelled() {
-            self.reload();
             let next = match self.reader.next(self.position, LOOK) {
                 Ok(next) => next,
                 Err(error) if error.is_malformed() => return Err(error.into()),
@@ -70,6 +69,9 @@ impl Pipeline {
                 }
             };
             backoff.reset();
+            // After the wait: what came by a new filter must find the source that asked for it, and whoever was told that a
+            // reload is in force may rely on it.
+            self.reload();
             match next {
                 Next::Messages(messages) => {
                     let mut batch = Batch::default();

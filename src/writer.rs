@@ -17,8 +17,8 @@ use crate::store::{BatchWriter, Committed, Store, StoreError};
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// The quarantine may pass its bound by this part of it before it is cut back.
-const OVERSHOOT: u64 = 16;
+/// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
+const SWEEP_SHARE: u64 = 100;
 
 /// The one writer of an instance's readings and position.
 pub struct Writer {
@@ -45,12 +45,12 @@ impl Writer {
     /// [`StoreError::Fenced`] when another instance has moved the position.
     pub fn run(mut self) -> Result<(), StoreError> {
         let mut held = None;
-        // At the first commit too: the bound may be lower than before.
-        let mut unswept = u64::MAX;
+        // At the first commit in any case: the bound may have been lowered.
+        let mut unswept = self.quarantine_max;
         while let Some(batch) = self.gather(&mut held) {
             let Some(committed) = self.commit(&batch)? else { return Ok(()) };
             unswept = unswept.saturating_add(committed.quarantined);
-            if unswept > self.quarantine_max / OVERSHOOT {
+            if unswept > self.quarantine_max / SWEEP_SHARE {
                 self.sweep();
                 unswept = 0;
             }

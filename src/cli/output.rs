@@ -10,7 +10,10 @@ use crate::time::UtcMicros;
 /// Writes `rows` under `headers`.
 pub fn table(out: &mut dyn Write, headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headers.iter().copied());
+    table.load_preset(presets::NOTHING);
+    if !headers.is_empty() {
+        table.set_header(headers.iter().copied());
+    }
     for row in rows {
         table.add_row(row.iter().map(|text| printable(text)));
     }

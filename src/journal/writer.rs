@@ -168,7 +168,9 @@ impl Journal {
     /// senders still have.
     pub fn run(mut self, acknowledge: Arc<dyn Acknowledge>) -> Result<(), JournalError> {
         let mut group = Group::default();
-        while let Some(submissions) = self.inbox.take(MAX_MESSAGES, MAX_BYTES, self.idle()) {
+        // A group is let in whole while there is any room, so it must be small beside `max_size`.
+        let group_bytes = usize::try_from(self.options.max_size / 8).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+        while let Some(submissions) = self.inbox.take(MAX_MESSAGES, group_bytes, self.idle()) {
             self.gather(&mut group, submissions)?;
             match self.store(&mut group) {
                 Ok(true) if group.tokens.is_empty() => {}

@@ -207,7 +207,7 @@ pub async fn publish_all(
     stop: &CancellationToken,
 ) -> Result<(), LoadError> {
     let (client, connection) = AsyncClient::new(options(settings)?, usize::from(settings.window));
-    let progress = Progress::default();
+    let progress = Progress::new(settings.window);
     let mut driver = Driver::new(settings, tally, &progress, connection);
     tokio::select! {
         () = feed(&client, supply, settings, tally, &progress, stop) => Ok(()),
@@ -216,16 +216,33 @@ pub async fn publish_all(
 }
 
 /// What the two halves of a connection tell each other.
-#[derive(Default)]
 struct Progress {
     handed: AtomicU64,
     settled: AtomicU64,
+    /// Messages that may be handed and not settled. With more, those that a lost connection leaves would have no packet id
+    /// each: the client sends all of them at once, and loses the second that finds its id taken.
+    window: AtomicU64,
     /// Nothing more is handed.
     last: AtomicBool,
     changed: Notify,
 }
 
 impl Progress {
+    fn new(window: u16) -> Progress {
+        Progress {
+            handed: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            window: AtomicU64::new(u64::from(window)),
+            last: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let open = self.handed.load(Ordering::Acquire).saturating_sub(self.settled.load(Ordering::Acquire));
+        open < self.window.load(Ordering::Acquire)
+    }
+
     fn all_settled(&self) -> bool {
         self.last.load(Ordering::Acquire) && self.settled.load(Ordering::Acquire) >= self.handed.load(Ordering::Acquire)
     }
@@ -246,6 +263,13 @@ async fn feed(
         _ => QoS::ExactlyOnce,
     };
     while !stop.is_cancelled() {
+        if !progress.has_room() {
+            tokio::select! {
+                () = progress.changed.notified() => {}
+                () = stop.cancelled() => {}
+            }
+            continue;
+        }
         match supply.next() {
             Due::Done => break,
             Due::Wait(pause) => {

@@ -12,6 +12,7 @@ use super::poison::{RefusedRow, Rows, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
+use super::reconcile;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -133,6 +134,8 @@ impl Retrier {
         let nothing = Known::default();
         let known = if self.generation == Some(batch.generation) { &self.known } else { &nothing };
         let (resolved, fresh) = self.store.db.write(|conn| {
+            // A daemon must hear of devices made here, and of last values that its checks go by.
+            reconcile::raise_version(conn)?;
             let events = settle(conn, ids)?;
             let (committed, fresh) = write(conn, batch, known, &Origin::Retry, &|_| None)?;
             Ok((Resolved { committed, events }, fresh))

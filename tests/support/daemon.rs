@@ -62,7 +62,12 @@ impl Tidegate {
 
     /// Starts `tidegate run` and waits until it says that it runs.
     pub fn start(&mut self) {
-        self.spawn();
+        self.start_with(&[]);
+    }
+
+    /// The same with further environment variables.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
+        self.spawn_with(environment);
         eventually("tidegate runs", || {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("tidegate ended at its start with {status}:\n{}", self.log());
@@ -72,12 +77,13 @@ impl Tidegate {
     }
 
     /// Starts `tidegate run` without waiting.
-    pub fn spawn(&mut self) {
+    pub fn spawn_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "already running");
         self.started += 1;
         let log = File::create(self.log_file()).unwrap();
-        let child = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.child = Some(child);
+        let mut command = self.command(&["run"]);
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
     }
 
     fn log_file(&self) -> PathBuf {
@@ -107,6 +113,28 @@ impl Tidegate {
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// SIGHUP, and waits until the reload is over: true once it is in force, false when it was refused.
+    pub fn reload(&self) -> bool {
+        let over = |log: &str| {
+            log.lines().filter(|line| line.contains("\"reloaded\"") || line.contains("refused, the old")).count()
+        };
+        let before = over(&self.log());
+        self.signal("HUP");
+        eventually("the reload is over", || (over(&self.log()) > before).then_some(()));
+        self.log().lines().rfind(|line| over(line) > 0).is_some_and(|line| line.contains("\"reloaded\""))
+    }
+
+    /// CPU time used so far, seconds.
+    pub fn cpu(&self) -> f64 {
+        let pid = self.child.as_ref().expect("running").id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // After the name, which may have blanks: state is the first, utime and stime the 12th and 13th.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+        let second = Command::new("getconf").arg("CLK_TCK").output().unwrap();
+        ticks / String::from_utf8(second.stdout).unwrap().trim().parse::<f64>().unwrap()
     }
 
     /// SIGTERM, and how it ended.
@@ -150,6 +178,22 @@ impl Tidegate {
         serde_json::from_str(&self.output(&all)).unwrap()
     }
 
+    /// Status and report of `/readyz`.
+    pub fn readyz(&self) -> (u16, Value) {
+        let (status, body) = http_get(self.address("http"), "/readyz");
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// Waits until the broker's connection stands and its filters are granted.
+    pub fn listening(&self) {
+        eventually("the session is up", || (self.metric("tidegate_broker_connected") > 0.0).then_some(()));
+    }
+
+    /// Waits until a metric has reached `least`.
+    pub fn wait_for_metric(&self, name: &str, least: f64) {
+        eventually(&format!("{name} {least}"), || (self.metric(name) >= least).then_some(()));
+    }
+
     /// One sample of `/metrics`; 0 when it is not there.
     pub fn metric(&self, name: &str) -> f64 {
         let text = http_get(self.address("http"), "/metrics").1;
@@ -166,6 +210,26 @@ impl Drop for Tidegate {
             eprintln!("--- log of tidegate\n{}", self.log());
         }
     }
+}
+
+/// The beginning of a configuration: this broker and database, HTTP on a free port, the log as JSON.
+pub fn between(broker: &str, database: &str) -> String {
+    format!(
+        "[instance]\nid = \"test\"\nstate_dir = \"{{state}}\"\n[broker]\nurl = {broker:?}\n\
+         [database]\nurl = {database:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n"
+    )
+}
+
+/// The source of native JSON.
+pub const NATIVE: &str =
+    "[[sources]]\nname = \"native\"\nfilter = \"devices/{device}/telemetry\"\ndecoder = \"json\"\n";
+
+/// A free port that no connection takes by chance while a server on it is away: below those the system hands out.
+pub fn lasting_port() -> u16 {
+    let seed = std::process::id().wrapping_mul(2_654_435_761) >> 8;
+    let candidates = (0..1000_u32).map(|step| 15_000 + u16::try_from((seed + step * 7) % 15_000).unwrap());
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    candidates.into_iter().find(free).expect("a free port")
 }
 
 /// The binary, with no configuration but what is given.
