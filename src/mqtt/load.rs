@@ -6,6 +6,9 @@
 //! since nobody can say.
 
 mod driver;
+mod target;
+
+pub use target::{Target, TargetError};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Secret, Transport};
 use crate::latency::LatencyRecorder;
-use crate::simulate::{Outgoing, Target};
 use driver::Driver;
 
 /// How to connect and to publish.
@@ -55,6 +57,13 @@ pub enum LoadError {
     Refused(String),
     #[error("the broker could not be reached for {seconds} s: {detail}")]
     Unreachable { seconds: u64, detail: String },
+}
+
+/// One message to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub topic: String,
+    pub payload: Vec<u8>,
 }
 
 /// What a supply has now.

@@ -1,20 +1,13 @@
 //! What a raw key of a device is: which metric or unmodeled key, and which sensor; the sensor made where it is missing.
 
 use super::Fate;
-use super::work::{Work, name_fault};
+use super::work::{Resolved, Work, name_fault};
 use crate::catalog::registry::{DeviceSlot, Model, SensorSlot, Target};
 use crate::catalog::{Kind, Metric};
 use crate::config::Unmodeled;
 use crate::decode::Sample;
 use crate::quarantine::{Reason, Refusal};
 use crate::store::batch::{SensorIntro, SensorOrigin};
-
-/// A sample's target, and whether it is still to be remembered.
-#[derive(Clone, Copy)]
-pub(super) struct Resolved {
-    pub(super) target: Target,
-    pub(super) fresh: bool,
-}
 
 impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     /// What a raw key is; none if its sample goes no further, which has been told then.

@@ -75,7 +75,7 @@ pub struct Normalizer {
     registry: Registry,
     metrics: Metrics,
     generation: u32,
-    scratch: Vec<Option<keys::Resolved>>,
+    scratch: Vec<Option<work::Resolved>>,
 }
 
 impl Normalizer {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 
 use super::coerce::{self, Fit, Misfit};
-use super::keys::Resolved;
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
@@ -21,6 +20,13 @@ use crate::time::UtcMicros;
 /// How many raw keys of a device are remembered, for each sensor that it may have: keys have aliases, and modules share
 /// their device's.
 const KEYS_PER_SENSOR: usize = 4;
+
+/// A sample's target, and whether it is still to be remembered.
+#[derive(Clone, Copy)]
+pub(super) struct Resolved {
+    pub(super) target: Target,
+    pub(super) fresh: bool,
+}
 
 /// One message on its way; made anew for each.
 pub(super) struct Work<'a, F> {
