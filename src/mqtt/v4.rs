@@ -34,7 +34,9 @@ impl Connection {
         }
     }
 
-    fn incoming(&self, packet: Packet) -> Event {
+    fn incoming(&mut self, packet: Packet) -> Event {
+        // As in v5: an answer to a ping may stand behind a long backlog.
+        self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
             Packet::ConnAck(connack) => Event::Connected {

@@ -41,6 +41,8 @@ impl Connection {
     }
 
     fn incoming(&mut self, packet: Packet) -> Event {
+        // An answer to a ping may stand behind a long backlog. Whatever comes in shows life; silence is the watchdog's.
+        self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
             Packet::ConnAck(connack) => {

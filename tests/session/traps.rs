@@ -268,6 +268,34 @@ async fn trap_a_flush_that_hangs_is_given_up_too() {
 }
 
 #[tokio::test]
+async fn trap_an_answer_to_a_ping_behind_a_backlog_is_no_dead_connection() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let mut brief = settings(broker(fake.port, version, "backlog"));
+        if version == MqttVersion::V311 {
+            brief.broker.keep_alive = Duration::from_secs(1);
+        }
+        let mut rig = Rig::with(brief, &["a"], Bounds { messages: 1000, bytes: 1_000_000 });
+        let mut peer = fake.accept().await;
+        peer.next().await;
+        // The server asks MQTT 5 clients for a keep-alive of 1 s.
+        peer.connack(false, 0, if level == 5 { &[0x13, 0, 1] } else { &[] }).await;
+        peer.grant_all().await;
+        let Packet::Publish { id, .. } = peer.next().await else { panic!() };
+        peer.puback(id).await;
+        rig.up().await;
+        // It sends what it has queued, and would answer the pings only after that.
+        for _ in 0..40 {
+            peer.publish("a", "queued", 0, 0, false).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(rig.metrics.broker_connection_errors.get(), 0, "{version:?}");
+        assert_eq!(rig.take(40).await.len(), 40);
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
 async fn trap_a_server_keep_alive_of_0_makes_no_storm_of_pings() {
     let fake = FakeBroker::start(5).await;
     let mut rig = Rig::start(broker(fake.port, MqttVersion::V5, "pings"), &["a"]);

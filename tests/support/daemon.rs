@@ -189,9 +189,17 @@ impl Tidegate {
         eventually("the session is up", || (self.metric("tidegate_broker_connected") > 0.0).then_some(()));
     }
 
-    /// Waits until a metric has reached `least`.
+    /// Waits until a metric has reached `least`, for as long as it moves.
     pub fn wait_for_metric(&self, name: &str, least: f64) {
-        eventually(&format!("{name} {least}"), || (self.metric(name) >= least).then_some(()));
+        let (mut seen, mut moved) = (self.metric(name), Instant::now());
+        while seen < least {
+            assert!(moved.elapsed() < PATIENCE, "{name} stays at {seen} for {PATIENCE:?}; {least} is waited for");
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.metric(name);
+            if now != seen {
+                (seen, moved) = (now, Instant::now());
+            }
+        }
     }
 
     /// One sample of `/metrics`; 0 when it is not there.
