@@ -7,6 +7,7 @@ mod config;
 mod corpus;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
+mod faults;
 mod journal;
 mod packaging;
 mod session;
