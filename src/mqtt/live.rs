@@ -14,6 +14,7 @@ use super::session::{Link, Memory, RefusedFilter, Rooms, Settings};
 use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
+use crate::crash;
 use crate::journal::Refused;
 use crate::message::Publish;
 use crate::metrics::ByReason;
@@ -257,7 +258,10 @@ impl<'a> Live<'a> {
 
     fn went_out(&mut self, sent: Sent) {
         match sent {
-            Sent::Acknowledgement => self.rooms.ledger.pump(),
+            Sent::Acknowledgement => {
+                crash::point("session.after_puback");
+                self.rooms.ledger.pump();
+            }
             Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
             Sent::Publish(packet_id) => self.publishes.sent(packet_id),
             Sent::Disconnect => {

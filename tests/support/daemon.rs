@@ -27,6 +27,8 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// A directory with a configuration file, and the daemon that runs on it.
 pub struct Tidegate {
     pub dir: TempDir,
+    /// Variables that `run` gets.
+    pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
     started: usize,
 }
@@ -34,7 +36,7 @@ pub struct Tidegate {
 impl Tidegate {
     /// Writes `tidegate.toml`; `{state}` in it stands for the state directory.
     pub fn configured(toml: &str) -> Tidegate {
-        let tidegate = Tidegate { dir: TempDir::new().unwrap(), child: None, started: 0 };
+        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), child: None, started: 0 };
         tidegate.configure(toml);
         tidegate
     }
@@ -76,7 +78,9 @@ impl Tidegate {
         assert!(self.child.is_none(), "already running");
         self.started += 1;
         let log = File::create(self.log_file()).unwrap();
-        let child = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&["run"]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -121,6 +125,15 @@ impl Tidegate {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.child = None;
+        }
+        status
     }
 
     /// Waits for its end.
