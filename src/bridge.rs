@@ -37,6 +37,9 @@ const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 
 const REDELIVERY_WINDOW: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
 const TAIL_BYTES: usize = 16 << 20;
+/// Payloads up to here reach the journal, and quarantine, though every source's max_payload is less: a broker discards
+/// in silence what is larger than its client announced. Bytes.
+const REFUSED_WITH_REASON: usize = 2 << 20;
 /// Room for the topic and properties of a PUBLISH beside its payload, bytes.
 const PACKET_OVERHEAD: usize = 128 << 10;
 /// How long the broker may take to hear the last acknowledgements and the farewell.
@@ -186,7 +189,7 @@ impl Bridge {
 
     /// Pending until a thread or task ends that should not have; says which and why.
     pub async fn failed(&mut self) -> BridgeError {
-        let exit = self.crew.next_exit().await;
+        let exit = self.crew.failure().await;
         let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
         BridgeError::Worker { name: exit.name, why }
     }
@@ -323,10 +326,13 @@ impl Intake<'_> {
         Ok(address)
     }
 
-    /// Bytes: the largest payload that any source takes, and room beside it.
+    /// Bytes: the largest payload that any source takes, or what is still taken to be refused with its reason, and room
+    /// beside it.
     fn max_packet(&self) -> usize {
         let largest = self.config.sources.iter().map(|source| source.max_payload).max().unwrap_or(0);
-        largest.saturating_add(PACKET_OVERHEAD)
+        // The journal must be able to hold it.
+        let half = usize::try_from(self.config.journal.max_size / 2).unwrap_or(usize::MAX);
+        largest.max(REFUSED_WITH_REASON.min(half)).saturating_add(PACKET_OVERHEAD)
     }
 }
 

@@ -107,6 +107,8 @@ metrics! {
     acknowledgements_stale: Count = "acknowledgements_stale";
     /// QoS 0 messages dropped because the way to the journal was full
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
+    /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
+    messages_unmatched: Count = "messages_unmatched";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason
@@ -167,6 +169,8 @@ metrics! {
     reload_errors: Count = "reload_errors";
     /// Publishes that the embedded broker refused because the journal was full or failing
     embedded_refusals: Count = "embedded_refusals";
+    /// Connections that the embedded broker closed for what came on them, or for want of a durable journal
+    embedded_disconnects: Count = "embedded_disconnects";
     /// HTTP requests answered
     http_requests: Count = "http_requests";
 }

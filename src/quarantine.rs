@@ -31,7 +31,9 @@ pub enum Reason {
     BadName,
     /// The device is not known and `devices.unknown = "quarantine"`.
     UnknownDevice,
-    /// The device has as many sensors, or the instance as many devices, as is allowed.
+    /// The device is new, and there are `devices.max_devices` already.
+    TooManyDevices,
+    /// The sensor would be new, and the device has `devices.max_sensors` already.
     TooManySensors,
     /// Neither module nor template knows the key and `metrics.unmodeled = "quarantine"`.
     UnmodeledMetric,
@@ -51,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the flow.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::NotUtf8,
         Reason::Empty,
         Reason::Malformed,
@@ -64,6 +66,7 @@ impl Reason {
         Reason::UnknownSource,
         Reason::BadName,
         Reason::UnknownDevice,
+        Reason::TooManyDevices,
         Reason::TooManySensors,
         Reason::UnmodeledMetric,
         Reason::WrongKind,
@@ -89,6 +92,7 @@ impl Reason {
             Reason::UnknownSource => "unknown_source",
             Reason::BadName => "bad_name",
             Reason::UnknownDevice => "unknown_device",
+            Reason::TooManyDevices => "too_many_devices",
             Reason::TooManySensors => "too_many_sensors",
             Reason::UnmodeledMetric => "unmodeled_metric",
             Reason::WrongKind => "wrong_kind",

@@ -17,8 +17,8 @@ use crate::store::{BatchWriter, Committed, Store, StoreError};
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// How often the quarantine's bound is enforced, in commits.
-const COMMITS_A_SWEEP: u64 = 256;
+/// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
+const SWEEP_SHARE: u64 = 100;
 
 /// The one writer of an instance's readings and position.
 pub struct Writer {
@@ -45,14 +45,14 @@ impl Writer {
     /// [`StoreError::Fenced`] when another instance has moved the position.
     pub fn run(mut self) -> Result<(), StoreError> {
         let mut held = None;
-        let mut commits = 0_u64;
+        // At the first commit in any case: the bound may have been lowered.
+        let mut unswept = self.quarantine_max;
         while let Some(batch) = self.gather(&mut held) {
-            if !self.commit(&batch)? {
-                return Ok(());
-            }
-            commits = commits.wrapping_add(1);
-            if commits % COMMITS_A_SWEEP == 1 {
+            let Some(committed) = self.commit(&batch)? else { return Ok(()) };
+            unswept = unswept.saturating_add(committed.quarantined);
+            if unswept > self.quarantine_max / SWEEP_SHARE {
                 self.sweep();
+                unswept = 0;
             }
         }
         Ok(())
@@ -77,8 +77,8 @@ impl Writer {
         Some(batch)
     }
 
-    /// Tries until the batch is in the database. False: given up because tidegate stops.
-    fn commit(&mut self, batch: &Batch) -> Result<bool, StoreError> {
+    /// Tries until the batch is in the database. None: given up because tidegate stops.
+    fn commit(&mut self, batch: &Batch) -> Result<Option<Committed>, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let reader = RefCell::new(&mut self.reader);
@@ -86,7 +86,7 @@ impl Writer {
             match outcome {
                 Ok(committed) => {
                     self.account(batch, &committed);
-                    return Ok(true);
+                    return Ok(Some(committed));
                 }
                 Err(error @ StoreError::Fenced { .. }) => return Err(error),
                 Err(error) => {
@@ -94,7 +94,7 @@ impl Writer {
                     self.metrics.database_connected.set(0);
                     if self.stop.is_cancelled() {
                         tracing::warn!(%error, "stopping while the database does not take what is written; the journal keeps it for the next start");
-                        return Ok(false);
+                        return Ok(None);
                     }
                     let wait = backoff.next_delay();
                     tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");

@@ -2,12 +2,19 @@
 
 mod support;
 
+#[cfg(feature = "embedded-broker")]
+mod bad_input;
+#[cfg(feature = "embedded-broker")]
+mod bad_surroundings;
 mod catalog_files;
 mod config;
 mod corpus;
+mod dry_run;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
 mod faults;
+#[cfg(feature = "embedded-broker")]
+mod hostile;
 mod journal;
 mod packaging;
 mod session;

@@ -8,6 +8,9 @@ use crate::journal::{Inbox, Refused};
 use crate::message::Publish;
 use crate::metrics::{ByReason, Metrics};
 
+/// Longest part of a topic in the log, bytes.
+const SHOWN_TOPIC: usize = 200;
+
 /// What becomes of a PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,6 +50,16 @@ impl Intake {
     pub fn wants(&self, topic: &str) -> bool {
         let wanted = Arc::clone(&self.wanted.read().unwrap_or_else(PoisonError::into_inner));
         wanted(topic)
+    }
+
+    /// Notes a message that no source takes. Clients may well talk to each other, so only some of them are told: the
+    /// first, the second, the fourth and so on.
+    pub fn pass(&self, topic: &str, client: &str) {
+        let count = self.metrics.messages_unmatched.inc().saturating_add(1);
+        if count.is_power_of_two() {
+            let topic = topic.get(..topic.floor_char_boundary(SHOWN_TOPIC)).unwrap_or_default();
+            tracing::info!(topic, client, count, "no source's filter matches the topic: forwarded, not stored");
+        }
     }
 
     /// Takes a wanted message; returns, at QoS 1 and 2, once it is durable or refused.

@@ -12,7 +12,7 @@ use super::{Place, output};
 use crate::config::Config;
 use crate::journal::{self, Edge, Status};
 use crate::message::Seq;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::UtcMicros;
 
 #[derive(Args, Debug)]
@@ -55,11 +55,16 @@ pub(super) fn run(place: &Place, args: &JournalArgs) -> anyhow::Result<ExitCode>
 
 /// The position that the database has of this journal, or why it can't be told.
 fn committed(config: &Config, status: &Status) -> Result<Seq, String> {
-    let store = Store::open(&config.database).map_err(|error| error.to_string())?;
+    let store = database(config).map_err(|error| error.to_string())?;
     match store.committed(&config.instance.id, &status.id) {
         Ok(position) => Ok(position.unwrap_or(0)),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn database(config: &Config) -> Result<Store, StoreError> {
+    let store = Store::open(&config.database)?;
+    store.ping().map(|()| store)
 }
 
 /// Writes the status of the journal in `state_dir` to `out`, as lines or as one JSON object.

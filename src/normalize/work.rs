@@ -143,7 +143,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         let most = self.policy.max_devices;
         if self.registry.device_count() >= most {
             let detail = format!("the device is new, and devices.max_devices is {most}");
-            return Err(Refusal::message(Reason::TooManySensors, detail));
+            return Err(Refusal::message(Reason::TooManyDevices, detail));
         }
         let device = self.registry.add_device(self.tenant, uid, source.template.as_deref());
         self.see(device);

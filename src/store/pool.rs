@@ -97,6 +97,9 @@ impl Db {
     pub(super) fn open(settings: &Database) -> Result<Db, StoreError> {
         match &settings.url {
             DatabaseUrl::Postgres(_) => {
+                // Before libpq does it: so made ready, OpenSSL registers no clean-up for the end of the process, which
+                // the pool's threads would run into while they connect.
+                openssl_sys::init();
                 let manager = ConnectionManager::<PgConnection>::new(connection_url(settings)?);
                 let customizer = Box::new(PostgresSession { pgbouncer: settings.pgbouncer });
                 Ok(Db::Postgres(
@@ -173,8 +176,10 @@ pub(super) fn connect_once<T>(
         DatabaseUrl::Sqlite(_) => {
             let mut connection = SqliteConnection::establish(&url)
                 .map_err(|error| StoreError::Refused { detail: format!("{url}: {error}") })?;
-            prepare_sqlite(&mut connection)
-                .map_err(|source| StoreError::Query { during: "opening the database", source })?;
+            prepare_sqlite(&mut connection).map_err(|source| match source.to_string().as_str() {
+                "file is not a database" => StoreError::NotSqlite { path: url.clone() },
+                _ => StoreError::Query { during: "opening the database", source },
+            })?;
             work(&mut Conn::Sqlite(&mut connection))
         }
     }

@@ -1,6 +1,7 @@
 //! Starts the private, throw-away servers that the tests run against.
 
 pub mod daemon;
+pub mod device;
 #[cfg(feature = "embedded-broker")]
 pub mod embedded;
 pub mod fake_broker;
