@@ -21,6 +21,8 @@ use crate::metrics::ByReason;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How often room on the way to the journal is looked for.
+const ROOM: Duration = Duration::from_millis(2);
 /// Requests besides acknowledgements that fit the channel at once; further ones wait their turn.
 const CONTROL_SLOTS: usize = 64;
 /// How long the DISCONNECT may take to leave.
@@ -154,7 +156,27 @@ impl<'a> Live<'a> {
             if let Err(end) = step.and_then(|()| self.advance(Instant::now)) {
                 return end;
             }
+            if let Err(end) = self.await_room(stop).await {
+                return end;
+            }
         }
+    }
+
+    /// Does not read on while the way to the journal is crowded. mosquitto 2.0 sends thousands of messages beyond the
+    /// receive maximum once acknowledgements flow, and all of them again after a reconnect: only this slows it down.
+    async fn await_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        if !self.rooms.inbox.is_crowded() {
+            return Ok(());
+        }
+        self.rooms.metrics.broker_pauses.inc();
+        let deadline = Instant::now() + self.settings.timing.answer;
+        while self.rooms.inbox.is_crowded() && !stop.is_cancelled() {
+            if Instant::now() >= deadline {
+                return Err(End::Lost(Loss::Overrun));
+            }
+            tokio::time::sleep(ROOM).await;
+        }
+        Ok(())
     }
 
     fn handle(

@@ -114,6 +114,7 @@ impl Rig {
         };
         rig.tidegate.start();
         rig.listening();
+        rig.database_open();
         rig
     }
 
@@ -121,6 +122,11 @@ impl Rig {
     pub fn listening(&self) {
         let http = self.tidegate.address("http");
         eventually("tidegate is ready", || (http_get(http, "/readyz").0 == 200).then_some(()));
+    }
+
+    /// Waits until the database has its schema.
+    pub fn database_open(&self) {
+        eventually("the database is open", || self.tidegate.said("database open"));
     }
 
     /// Starts publishers; they go on until [`finish`](Rig::finish).

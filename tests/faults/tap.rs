@@ -50,9 +50,6 @@ impl Tap {
                             *heard.lock().unwrap().fresh.entry(key.clone()).or_default() += 1;
                         }
                         talk.delivered.insert(id, key);
-                        if talk.delivered.len() % 500 == 0 {
-                            eprintln!("TAP conn {connection}: {} outstanding", talk.delivered.len());
-                        }
                     }
                     (Way::ToServer, Packet::PubAck { id, .. }) => {
                         if let Some(key) = talk.delivered.remove(&id) {
