@@ -95,6 +95,8 @@ metrics! {
     broker_connection_errors: Count = "broker_connection_errors";
     /// Connections given up by the watchdog: up, and nothing moved
     broker_watchdog_trips: Count = "broker_watchdog_trips";
+    /// Pauses in reading from the broker, because it sent more than its receive maximum and the journal was behind
+    broker_pauses: Count = "broker_pauses";
     /// Subscriptions that the broker refused, or granted below QoS 1
     subscriptions_refused: Count = "subscriptions_refused";
     /// PUBLISH packets received

@@ -15,6 +15,7 @@ mod dry_run;
 mod demo;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
+mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;

@@ -14,6 +14,7 @@ use super::{Acknowledge, Bounds, Inbox, JournalError, Reader, Submission, corrup
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Sync;
+use crate::crash;
 use crate::message::{Message, Seq};
 use crate::metrics::{ByReason, Metrics};
 use crate::time::UtcMicros;
@@ -172,6 +173,9 @@ impl Journal {
         let group_bytes = usize::try_from(self.options.max_size / 8).unwrap_or(MAX_BYTES).min(MAX_BYTES);
         while let Some(submissions) = self.inbox.take(MAX_MESSAGES, group_bytes, self.idle()) {
             self.gather(&mut group, submissions)?;
+            if crash::has(crash::Mutation::AckBeforeFsync) {
+                acknowledge.durable(&std::mem::take(&mut group.tokens));
+            }
             match self.store(&mut group) {
                 Ok(true) if group.tokens.is_empty() => {}
                 Ok(true) => acknowledge.durable(&group.tokens),
@@ -251,7 +255,9 @@ impl Journal {
     fn append(&mut self, group: &Group) -> Result<(), JournalError> {
         let Some(extent) = group.extent(self.holdings.newest.as_ref()) else { return Ok(()) };
         let started = Instant::now();
+        crash::point("journal.before_commit");
         self.file.append(&extent, &group.frames)?;
+        crash::point("journal.after_commit");
         self.metrics.journal_commit_duration.observe(started.elapsed().as_secs_f64());
         self.metrics.journal_groups.inc();
         self.metrics.journal_messages.inc_by(group.messages.len() as u64);

@@ -14,12 +14,15 @@ use super::session::{Link, Memory, RefusedFilter, Rooms, Settings};
 use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
+use crate::crash;
 use crate::journal::Refused;
 use crate::message::Publish;
 use crate::metrics::ByReason;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How often room on the way to the journal is looked for.
+const ROOM: Duration = Duration::from_millis(2);
 /// Requests besides acknowledgements that fit the channel at once; further ones wait their turn.
 const CONTROL_SLOTS: usize = 64;
 /// How long the DISCONNECT may take to leave.
@@ -153,7 +156,27 @@ impl<'a> Live<'a> {
             if let Err(end) = step.and_then(|()| self.advance(Instant::now)) {
                 return end;
             }
+            if let Err(end) = self.await_room(stop).await {
+                return end;
+            }
         }
+    }
+
+    /// Does not read on while the way to the journal is crowded. mosquitto 2.0 sends thousands of messages beyond the
+    /// receive maximum once acknowledgements flow, and all of them again after a reconnect: only this slows it down.
+    async fn await_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        if !self.rooms.inbox.is_crowded() {
+            return Ok(());
+        }
+        self.rooms.metrics.broker_pauses.inc();
+        let deadline = Instant::now() + self.settings.timing.answer;
+        while self.rooms.inbox.is_crowded() && !stop.is_cancelled() {
+            if Instant::now() >= deadline {
+                return Err(End::Lost(Loss::Overrun));
+            }
+            tokio::time::sleep(ROOM).await;
+        }
+        Ok(())
     }
 
     fn handle(
@@ -257,7 +280,10 @@ impl<'a> Live<'a> {
 
     fn went_out(&mut self, sent: Sent) {
         match sent {
-            Sent::Acknowledgement => self.rooms.ledger.pump(),
+            Sent::Acknowledgement => {
+                crash::point("session.after_puback");
+                self.rooms.ledger.pump();
+            }
             Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
             Sent::Publish(packet_id) => self.publishes.sent(packet_id),
             Sent::Disconnect => {

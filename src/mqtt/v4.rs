@@ -35,7 +35,8 @@ impl Connection {
     }
 
     fn incoming(&mut self, packet: Packet) -> Event {
-        // As in v5: an answer to a ping may stand behind a long backlog.
+        // A PINGRESP waits behind whatever the broker has begun to send, longer than the next PINGREQ where that is a
+        // backlog on a slow link. What comes shows that the connection lives; silence is the watchdog's to judge.
         self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
@@ -139,4 +140,18 @@ fn refusal(code: ConnectReturnCode) -> String {
         ConnectReturnCode::Success => "it gave no reason",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_comes_counts_as_an_answer_to_pingreq() {
+        let options = rumqttc::MqttOptions::new("id", "localhost", 1);
+        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1);
+        connection.events.state.await_pingresp = true;
+        connection.incoming(Packet::Publish(Publish::new("t", QoS::AtLeastOnce, Vec::new())));
+        assert!(!connection.events.state.await_pingresp);
+    }
 }

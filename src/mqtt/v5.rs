@@ -41,7 +41,8 @@ impl Connection {
     }
 
     fn incoming(&mut self, packet: Packet) -> Event {
-        // An answer to a ping may stand behind a long backlog. Whatever comes in shows life; silence is the watchdog's.
+        // A PINGRESP waits behind whatever the broker has begun to send, longer than the next PINGREQ where that is a
+        // backlog on a slow link. What comes shows that the connection lives; silence is the watchdog's to judge.
         self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
@@ -222,6 +223,14 @@ fn in_words(code: &impl std::fmt::Debug) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    #[test]
+    fn whatever_comes_counts_as_an_answer_to_pingreq() {
+        let (_client, mut connection) = Connection::new(MqttOptions::new("id", "localhost", 1), 1);
+        connection.events.state.await_pingresp = true;
+        connection.incoming(Packet::Publish(Publish::default()));
+        assert!(!connection.events.state.await_pingresp);
+    }
 
     #[test]
     fn codes_read_like_words() {

@@ -62,6 +62,15 @@ const TROUBLE: [&str; 17] = [
     "too many",
 ];
 
+/// Words of outages that, besides those, an error can bear that has lost its kind.
+const OUTAGE: [&str; 5] = [
+    "could not receive data",
+    "could not send data",
+    "connection has been closed",
+    "the database system is",
+    "read-only transaction",
+];
+
 /// Words of errors that stay until a person acts.
 const LASTING: [&str; 7] = [
     "not a database",
@@ -141,6 +150,11 @@ impl StoreError {
             other => other.to_string(),
         }
     }
+}
+
+/// Whether the words of an error that has lost its kind tell of something that passes.
+pub(super) fn tells_of_outage(words: &str) -> bool {
+    has_any(words, &TROUBLE) || has_any(words, &OUTAGE)
 }
 
 pub(super) fn is_transient(error: &DieselError) -> bool {

@@ -6,7 +6,7 @@ use diesel::sql_types::BigInt;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::Store;
-use super::error::{During, StoreError, is_transient};
+use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::pool::{Conn, connect_once};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -70,6 +70,11 @@ where
 }
 
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
-    let transient = error.downcast_ref::<diesel::result::Error>().is_some_and(is_transient);
-    StoreError::Migration { detail: error.to_string(), transient }
+    let detail = error.to_string();
+    // What fails inside of a migration comes wrapped in a type that diesel_migrations keeps to itself.
+    let transient = match error.downcast_ref::<diesel::result::Error>() {
+        Some(error) => is_transient(error),
+        None => tells_of_outage(&detail),
+    };
+    StoreError::Migration { detail, transient }
 }

@@ -333,17 +333,20 @@ async fn trap_limits_that_a_broker_set_do_not_outlive_the_connection() {
 }
 
 #[tokio::test]
-async fn more_unacknowledged_messages_than_there_is_room_for_end_the_connection() {
+async fn more_unacknowledged_messages_than_there_is_room_for_wait_then_end_the_connection() {
     for (level, version) in LEVELS {
         let fake = FakeBroker::start(level).await;
         let bounds = Bounds { messages: 2, bytes: 1 << 20 };
-        let mut rig = Rig::with(settings(broker(fake.port, version, "overrun")), &["a"], bounds);
+        let mut settings = settings(broker(fake.port, version, "overrun"));
+        settings.timing.answer = Duration::from_millis(200);
+        let mut rig = Rig::with(settings, &["a"], bounds);
         let (mut peer, _) = fake.serve(false).await;
         for id in 1..=9 {
             peer.publish("a", &id.to_string(), 1, id, false).await;
         }
         assert!(rig.down().await.contains("way to the journal"));
-        let taken = rig.take(8).await;
+        // Twice the bound and one were read before the pause.
+        let taken = rig.take(5).await;
         rig.durable(&taken);
         let (mut peer, _) = fake.serve(true).await;
         for id in 1..=3 {
@@ -355,6 +358,26 @@ async fn more_unacknowledged_messages_than_there_is_room_for_end_the_connection(
         for id in 1..=3 {
             assert_eq!(peer.next().await, Packet::PubAck(id));
         }
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_sends_more_than_the_receive_maximum_is_read_more_slowly_and_keeps_its_connection() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let bounds = Bounds { messages: 2, bytes: 1 << 20 };
+        let rig = Rig::with(settings(broker(fake.port, version, "crowd")), &["a"], bounds);
+        let (mut peer, _) = fake.serve(false).await;
+        for id in 1..=30 {
+            peer.publish("a", &id.to_string(), 1, id, false).await;
+        }
+        let taken = rig.take(30).await;
+        rig.durable(&taken);
+        for id in 1..=30 {
+            assert_eq!(peer.next().await, Packet::PubAck(id));
+        }
+        assert!(rig.metrics.broker_pauses.get() > 0);
         rig.crash().await;
     }
 }

@@ -27,6 +27,8 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// A directory with a configuration file, and the daemon that runs on it.
 pub struct Tidegate {
     pub dir: TempDir,
+    /// Variables that `run` gets.
+    pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
     started: usize,
 }
@@ -34,7 +36,7 @@ pub struct Tidegate {
 impl Tidegate {
     /// Writes `tidegate.toml`; `{state}` in it stands for the state directory.
     pub fn configured(toml: &str) -> Tidegate {
-        let tidegate = Tidegate { dir: TempDir::new().unwrap(), child: None, started: 0 };
+        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), child: None, started: 0 };
         tidegate.configure(toml);
         tidegate
     }
@@ -77,13 +79,18 @@ impl Tidegate {
     }
 
     /// Starts `tidegate run` without waiting.
-    pub fn spawn_with(&mut self, environment: &[(&str, &str)]) {
+    pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "already running");
         self.started += 1;
         let log = File::create(self.log_file()).unwrap();
         let mut command = self.command(&["run"]);
-        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        command.envs(environment.iter().copied()).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.child = Some(child);
     }
 
     fn log_file(&self) -> PathBuf {
@@ -149,6 +156,15 @@ impl Tidegate {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.child = None;
+        }
+        status
     }
 
     /// Waits for its end.

@@ -9,4 +9,15 @@ pub mod load;
 pub mod mosquitto;
 pub mod postgres;
 pub mod stranger;
+pub mod proxy;
 pub mod websocket_front;
+
+/// A port that nobody has, below those that outgoing connections take: a server that is killed finds it free again.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
