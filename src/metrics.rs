@@ -119,7 +119,7 @@ metrics! {
     journal_groups: Count = "journal_groups";
     /// Time of one group commit of the journal
     journal_commit_duration: Histogram = "journal_commit_duration", Unit::Seconds;
-    /// Failed writes to the journal; each is tried again
+    /// Failed writes and reads of the journal; each is tried again
     journal_errors: Count = "journal_errors";
     /// Bytes of messages in the journal
     journal_size: Level = "journal_size", Unit::Bytes;
@@ -131,6 +131,12 @@ metrics! {
     journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
     journal_corrupt_records: Count = "journal_corrupt_records";
+    /// Journals that could not be read and were set aside for a new one
+    journal_files_set_aside: Count = "journal_files_set_aside";
+    /// Times that the journal's file was found removed or replaced while in use, and was written anew
+    journal_displaced: Count = "journal_displaced";
+    /// Times that the database was found ahead of the journal, which was then read from its beginning
+    journal_rewinds: Count = "journal_rewinds";
     /// Times that the system's clock was found to be set back by more than a second
     clock_steps_back: Count = "clock_steps_back";
     /// Messages by the source that took them

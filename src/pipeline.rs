@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::catalog::Snapshot;
 use crate::config::Config;
 use crate::journal::{JournalError, Next, Reader};
@@ -16,6 +17,9 @@ use crate::store::batch::Batch;
 
 /// How long a look into an idle journal waits before a reload or the end is looked for.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Between attempts at a journal that can't be read, at least and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// A changed configuration or catalog, to be used from the next message on.
 pub struct Reload {
@@ -51,9 +55,21 @@ impl Pipeline {
     /// # Errors
     /// When the journal can't be read, or a reload turns out unusable.
     pub fn run(mut self) -> Result<(), PipelineError> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !self.stop.is_cancelled() {
             self.reload()?;
-            match self.reader.next(self.position, LOOK)? {
+            let next = match self.reader.next(self.position, LOOK) {
+                Err(error) if !error.is_malformed() => {
+                    let wait = backoff.next_delay();
+                    self.metrics.journal_errors.inc();
+                    tracing::error!(%error, retry_in = ?wait, "the journal can't be read; what is in it waits");
+                    std::thread::sleep(wait);
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            backoff.reset();
+            match next {
                 Next::Messages(messages) => {
                     let mut batch = Batch::default();
                     for message in &messages {

@@ -131,6 +131,7 @@ impl CatalogKeeper {
                 journal_last = self.journal_last,
                 "the database is ahead of the journal, as after restoring an old state directory; the journal is read from its beginning"
             );
+            self.metrics.journal_rewinds.inc();
             self.store.rewind(instance, &self.journal_id)?;
             position = 0;
         }
