@@ -2,3 +2,8 @@
 
 mod ledger;
 mod wire;
+
+mod clocks;
+mod instances;
+mod journal_faults;
+mod rare_brokers;

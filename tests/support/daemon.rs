@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// A directory with a configuration file, and the daemon that runs on it.
 pub struct Tidegate {
     pub dir: TempDir,
+    /// Variables that `run` gets.
+    pub env: Vec<(&'static str, String)>,
+    /// Whom `run` runs as; none: whoever runs the tests.
+    pub user: Option<u32>,
     child: Option<Child>,
     started: usize,
 }
@@ -34,7 +39,7 @@ pub struct Tidegate {
 impl Tidegate {
     /// Writes `tidegate.toml`; `{state}` in it stands for the state directory.
     pub fn configured(toml: &str) -> Tidegate {
-        let tidegate = Tidegate { dir: TempDir::new().unwrap(), child: None, started: 0 };
+        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), user: None, child: None, started: 0 };
         tidegate.configure(toml);
         tidegate
     }
@@ -76,7 +81,12 @@ impl Tidegate {
         assert!(self.child.is_none(), "already running");
         self.started += 1;
         let log = File::create(self.log_file()).unwrap();
-        let child = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&["run"]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -95,6 +105,16 @@ impl Tidegate {
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
+    }
+
+    /// The field of every log event whose message contains `words`, in order.
+    pub fn told(&self, words: &str, field: &str) -> Vec<String> {
+        let log = self.log();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events
+            .filter(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
+            .map(|event| event[field].as_str().map_or_else(|| event[field].to_string(), str::to_owned))
+            .collect()
     }
 
     /// An address that the daemon told at its start: `broker` or `http`.
@@ -121,6 +141,15 @@ impl Tidegate {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.child = None;
+        }
+        status
     }
 
     /// Waits for its end.

@@ -6,4 +6,5 @@ pub mod embedded;
 pub mod fake_broker;
 pub mod mosquitto;
 pub mod postgres;
+pub mod scene;
 pub mod websocket_front;
