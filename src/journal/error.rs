@@ -54,6 +54,8 @@ fn advice(error: &diesel::result::Error) -> &'static str {
         "another program holds the file: end it"
     } else if text.contains("readonly") {
         "make the file and its directory writable for this user"
+    } else if text.contains("unable to open") {
+        "check that the directory exists and that this user can write it"
     } else {
         "check the disk, and the kernel's log"
     }

@@ -22,7 +22,9 @@ async fn redeliveries_are_stored_once(level: u8) {
     peer.acknowledged(1..=5).await;
     // The connection breaks before the acknowledgements; 9 never arrived.
     peer.send_numbers(6..=8, false).await;
-    eventually("they are journalled", || (scene.tidegate.metric("tidegate_journal_messages_total") >= 8.0).then_some(()));
+    eventually("they are journalled", || {
+        (scene.tidegate.metric("tidegate_journal_messages_total") >= 8.0).then_some(())
+    });
     let (mut peer, _) = scene.reconnect(peer, true).await;
     peer.send_numbers(6..=9, true).await;
     peer.acknowledged(6..=9).await;

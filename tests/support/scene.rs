@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
@@ -65,9 +65,7 @@ impl Scene {
 
     /// Nothing can be written to the database until this is dropped.
     pub fn lock_database(&self) -> SqliteConnection {
-        let mut connection = SqliteConnection::establish(self.database().to_str().unwrap()).unwrap();
-        connection.batch_execute("PRAGMA busy_timeout = 20000; BEGIN IMMEDIATE").unwrap();
-        connection
+        lock(&self.database())
     }
 
     /// How often each number is stored.
@@ -112,6 +110,13 @@ impl Scene {
             (status == 503 && body[part].as_str().unwrap().contains(words)).then_some(())
         });
     }
+}
+
+/// Nothing can be written to this SQLite file until what is returned is dropped.
+pub fn lock(database: &Path) -> SqliteConnection {
+    let mut connection = SqliteConnection::establish(database.to_str().unwrap()).unwrap();
+    connection.batch_execute("PRAGMA busy_timeout = 20000; BEGIN IMMEDIATE").unwrap();
+    connection
 }
 
 /// The payload of a number.
