@@ -135,6 +135,12 @@ metrics! {
     journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
     journal_corrupt_records: Count = "journal_corrupt_records";
+    /// Journals that could not be read and were set aside for a new one
+    journal_files_set_aside: Count = "journal_files_set_aside";
+    /// Times that the journal's file was found removed or replaced while in use, and was written anew
+    journal_displaced: Count = "journal_displaced";
+    /// Times that the database was found ahead of the journal, which was then read from its beginning
+    journal_rewinds: Count = "journal_rewinds";
     /// Times that the system's clock was found to be set back by more than a second
     clock_steps_back: Count = "clock_steps_back";
     /// Messages by the source that took them

@@ -132,6 +132,7 @@ impl CatalogKeeper {
                 journal_last = self.journal_last,
                 "the database is ahead of the journal, as after restoring an old state directory; the journal is read from its beginning"
             );
+            self.metrics.journal_rewinds.inc();
             self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }

@@ -14,3 +14,7 @@ mod database;
 mod mutations;
 mod poison;
 mod process;
+mod clocks;
+mod instances;
+mod journal_faults;
+mod rare_brokers;

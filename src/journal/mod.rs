@@ -8,6 +8,7 @@ mod error;
 mod frame;
 mod file;
 mod corrupt;
+mod place;
 mod redelivery;
 mod group;
 mod tail;

@@ -1,15 +1,16 @@
 //! Reads the journal from a position: from memory where the tail has it, else from the disk.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::file::{Extent, JournalFile};
 use super::frame::{Damage, Frames};
 use super::group::weight;
+use super::place::Place;
 use super::tail::{CHUNK, Found, Tail};
-use super::{JournalError, corrupt};
+use super::{FILE_NAME, JournalError, corrupt};
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 
@@ -22,7 +23,7 @@ pub struct Reader {
     tail: Arc<Tail>,
     metrics: Metrics,
     /// Opened at the first read from the disk.
-    file: Option<JournalFile>,
+    file: Option<(Place, JournalFile)>,
     /// Groups from the disk that are not read to their end.
     loaded: VecDeque<Frames>,
     /// Where `loaded` goes on.
@@ -89,7 +90,7 @@ impl Reader {
         if seq > self.last_durable() {
             return Ok(None);
         }
-        let file = opened(&mut self.file, &self.dir)?;
+        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
         let Some(extent) = file.extents_from(seq, 1)?.pop().filter(|extent| extent.first <= seq) else {
             return Ok(None);
         };
@@ -159,7 +160,7 @@ impl Reader {
     /// Loads about a chunk of groups that begin with the one that holds `next`. Returns the first position that may
     /// be readable from now on.
     fn load(&mut self, next: Seq, last: Seq) -> Result<Seq, JournalError> {
-        let file = opened(&mut self.file, &self.dir)?;
+        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
         let extents = match file.extents_from(next, LOOK_AHEAD) {
             // Up to the broken place there may be groups that can be read.
             Err(error) if error.is_malformed() => file.extents_from(next, 1)?,
@@ -190,9 +191,23 @@ impl Reader {
     }
 }
 
-fn opened<'a>(file: &'a mut Option<JournalFile>, dir: &std::path::Path) -> Result<&'a mut JournalFile, JournalError> {
+/// The file at `place`; opened where it is not yet, or where it was another before.
+fn opened<'a>(
+    file: &'a mut Option<(Place, JournalFile)>,
+    dir: &Path,
+    place: Place,
+) -> Result<&'a mut JournalFile, JournalError> {
+    if file.as_ref().is_some_and(|(opened, _)| *opened != place) {
+        *file = None;
+    }
     match file {
-        Some(file) => Ok(file),
-        None => Ok(file.insert(JournalFile::open_existing(dir)?)),
+        Some((_, file)) => Ok(file),
+        None => {
+            let opened = JournalFile::open_existing(dir)?;
+            if Place::of(dir)? != Some(place) {
+                return Err(JournalError::Displaced { path: dir.join(FILE_NAME) });
+            }
+            Ok(&mut file.insert((place, opened)).1)
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Tidegate {
     pub dir: TempDir,
     /// Variables that `run` gets.
     pub env: Vec<(&'static str, String)>,
+    /// Whom `run` runs as; none: whoever runs the tests.
+    pub user: Option<u32>,
     child: Option<Child>,
     started: usize,
 }
@@ -36,7 +39,7 @@ pub struct Tidegate {
 impl Tidegate {
     /// Writes `tidegate.toml`; `{state}` in it stands for the state directory.
     pub fn configured(toml: &str) -> Tidegate {
-        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), child: None, started: 0 };
+        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), user: None, child: None, started: 0 };
         tidegate.configure(toml);
         tidegate
     }
@@ -89,6 +92,9 @@ impl Tidegate {
         let log = File::create(self.log_file()).unwrap();
         let mut command = self.command(&["run"]);
         command.envs(environment.iter().copied()).envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
@@ -108,6 +114,16 @@ impl Tidegate {
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
+    }
+
+    /// The field of every log event whose message contains `words`, in order.
+    pub fn told(&self, words: &str, field: &str) -> Vec<String> {
+        let log = self.log();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events
+            .filter(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
+            .map(|event| event[field].as_str().map_or_else(|| event[field].to_string(), str::to_owned))
+            .collect()
     }
 
     /// An address that the daemon told at its start: `broker` or `http`.

@@ -10,6 +10,7 @@ pub mod mosquitto;
 pub mod postgres;
 pub mod stranger;
 pub mod proxy;
+pub mod scene;
 pub mod websocket_front;
 
 /// A port that nobody has, below those that outgoing connections take: a server that is killed finds it free again.
