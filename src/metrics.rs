@@ -135,7 +135,7 @@ metrics! {
     journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
     journal_corrupt_records: Count = "journal_corrupt_records";
-    /// Journals that could not be read and were set aside for a new one
+    /// Journals that could not be read and were set aside for a new one, and damaged logs of which a copy was kept
     journal_files_set_aside: Count = "journal_files_set_aside";
     /// Times that the journal's file was found removed or replaced while in use, and was written anew
     journal_displaced: Count = "journal_displaced";

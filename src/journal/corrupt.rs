@@ -90,7 +90,8 @@ pub(super) fn move_away(dir: &Path, kind: &str) -> Result<Option<PathBuf>, Journ
     Ok(moved.then_some(kept))
 }
 
-fn free_name(dir: &Path, name: &str) -> PathBuf {
+/// A path for `name` that nothing has yet.
+pub(super) fn free_name(dir: &Path, name: &str) -> PathBuf {
     let mut path = dir.join(name);
     let mut number = 1_u32;
     while path.exists() {

@@ -9,6 +9,7 @@ mod frame;
 mod file;
 mod corrupt;
 mod place;
+mod wal;
 mod redelivery;
 mod group;
 mod tail;

@@ -11,7 +11,7 @@ use super::progress::{Health, Progress, State};
 use super::redelivery::Redeliveries;
 use super::tail::Tail;
 use super::trim::{Holdings, Moment};
-use super::{Acknowledge, Bounds, FILE_NAME, Inbox, JournalError, Reader, Submission, corrupt};
+use super::{Acknowledge, Bounds, FILE_NAME, Inbox, JournalError, Reader, Submission, corrupt, wal};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Sync;
@@ -73,6 +73,7 @@ impl Journal {
     /// The file can't be opened or written, has a newer format, or is no journal.
     pub fn open(options: Options, metrics: Metrics) -> Result<Journal, JournalError> {
         place::finish(&options.dir)?;
+        wal::inspect(&options.dir, &metrics);
         if let Some(cause) = corrupt::condemned(&options.dir) {
             corrupt::set_aside_file(&options.dir, &cause, &metrics)?;
         }

@@ -342,7 +342,11 @@ impl<'a> Live<'a> {
     fn report_refused(&self, refused: &[(String, &'static str)]) {
         for (filter, reason) in refused {
             self.rooms.metrics.subscriptions_refused.inc();
-            tracing::error!(filter, reason, "the broker refused a subscription: nothing that matches it is received");
+            tracing::error!(
+                filter,
+                reason,
+                "the broker refused a subscription: nothing that matches it is received; let the broker's access rules allow it to this client at QoS 1"
+            );
         }
     }
 

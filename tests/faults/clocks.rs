@@ -19,7 +19,7 @@ impl FakeClock {
         let library = fs::read_dir("/usr/lib")
             .unwrap()
             .flatten()
-            .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
             .find(|path| path.exists())
             .expect("Debian's package faketime");
         let clock = FakeClock { file: tidegate.dir.path().join("clock") };
@@ -71,8 +71,9 @@ fn a_clock_set_forward_and_back_by_a_day_under_load_loses_and_doubles_nothing() 
     // The readings were where the clock was.
     let days = "SELECT round(julianday(max(time)) - julianday(min(time))) FROM readings WHERE metric = 'n'";
     assert_eq!(sqlite(&database, days), "2.0");
-    assert_eq!(tidegate.metric("tidegate_clock_steps_back_total"), 2.0);
-    assert_eq!(tidegate.told("the system clock was set back", "level"), ["WARN", "WARN"]);
+    let steps = tidegate.told("the system clock was set back", "set_back_ms");
+    assert!(steps.len() >= 2, "{steps:?}");
+    assert_eq!(tidegate.metric("tidegate_clock_steps_back_total"), steps.len() as f64);
     assert!(tidegate.stop().success());
 }
 
@@ -93,7 +94,8 @@ async fn waits_and_watchdogs_do_not_follow_the_wall_clock() {
         drop(lock);
         scene.stores_once(1..=turn.into());
     }
-    assert_eq!(scene.tidegate.metric("tidegate_clock_steps_back_total"), 1.0);
+    scene.counted("tidegate_clock_steps_back_total", 1.0);
+    scene.said("the system clock was set back");
     assert_eq!(scene.tidegate.metric("tidegate_broker_watchdog_trips_total"), 0.0);
     assert!(scene.tidegate.stop().success());
 }

@@ -145,7 +145,32 @@ async fn a_torn_last_write_costs_at_most_itself() {
         let mut peer = scene.start().await;
         each_acknowledged(&mut peer, 21..=22).await;
         scene.stores_once((1..=whole).chain(21..=22));
+        assert_eq!(scene.tidegate.metric("tidegate_journal_files_set_aside_total"), 0.0, "{how}");
     }
+}
+
+#[tokio::test]
+async fn flipped_bytes_in_the_middle_of_the_write_ahead_log_are_not_taken_for_its_end_in_silence() {
+    let mut scene = Scene::new(5, "").await;
+    let mut peer = scene.start().await;
+    let lock = scene.lock_database();
+    each_acknowledged(&mut peer, 1..=9).await;
+    scene.tidegate.kill();
+    let log = scene.tidegate.state_dir().join("journal.db-wal");
+    let mut bytes = fs::read(&log).unwrap();
+    let payload = numbered(5);
+    let at = bytes.windows(payload.len()).position(|window| window == payload.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    drop((lock, peer));
+    let mut peer = scene.start().await;
+    scene.said("THE JOURNAL'S WRITE-AHEAD LOG IS DAMAGED");
+    scene.counted("tidegate_journal_files_set_aside_total", 1.0);
+    let kept = fs::read_dir(scene.tidegate.state_dir()).unwrap().flatten();
+    let mut copies = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("journal.db-wal.corrupt-"));
+    assert_eq!(fs::read(copies.next().unwrap().path()).unwrap(), bytes);
+    each_acknowledged(&mut peer, 10..=11).await;
+    scene.stores_once((1..=4).chain(10..=11));
 }
 
 #[tokio::test]

@@ -181,6 +181,36 @@ fn what_was_acknowledged_is_there_after_a_crash() {
 }
 
 #[test]
+fn a_reader_follows_a_journal_that_was_removed_and_written_anew() {
+    let dir = TempDir::new().unwrap();
+    let mut running = start(Options { tail_bytes: 0, ..options(dir.path()) });
+    running.store_each([b"a".to_vec(), b"b".to_vec()]);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2]);
+    fs::remove_file(dir.path().join("journal.db")).unwrap();
+    running.store_each([b"c".to_vec(), b"d".to_vec()]);
+    assert_eq!(running.metrics.journal_displaced.get(), 1);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2, 3, 4]);
+    let id = running.id.clone();
+    running.stop();
+    let mut running = start(options(dir.path()));
+    assert_eq!(running.id, id);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2, 3, 4]);
+    running.stop();
+}
+
+#[test]
+fn a_rescue_that_a_crash_cut_short_is_finished_at_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let running = start(options(dir.path()));
+    running.store_each([b"a".to_vec()]);
+    running.stop();
+    fs::rename(dir.path().join("journal.db"), dir.path().join("journal.db.rescue")).unwrap();
+    let mut running = start(options(dir.path()));
+    assert_eq!(seqs(&running.read_all(0)), [1]);
+    running.stop();
+}
+
+#[test]
 fn a_truncated_file_is_set_aside_and_the_new_journal_has_another_id() {
     let dir = TempDir::new().unwrap();
     let running = start(options(dir.path()));
