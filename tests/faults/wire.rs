@@ -141,18 +141,6 @@ pub fn pubrel(id: u16) -> Vec<u8> {
     framed(0x62, &id.to_be_bytes())
 }
 
-/// A SUBSCRIBE to one filter at QoS 1.
-pub fn subscribe(level: u8, filter: &str) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    if level == 5 {
-        body.push(0);
-    }
-    body.extend_from_slice(&u16::try_from(filter.len()).unwrap().to_be_bytes());
-    body.extend_from_slice(filter.as_bytes());
-    body.push(1);
-    framed(0x82, &body)
-}
-
 fn connect(level: u8, client_id: &str, clean: bool) -> Vec<u8> {
     let mut body = vec![0, 4];
     body.extend_from_slice(b"MQTT");
