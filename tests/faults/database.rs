@@ -6,7 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 
 use super::ledger::Voice;
-use super::rig::{Combo, Kept, Needs, Rig, from_environment};
+use super::rig::{Combo, Kept, Needs, Rig};
 use crate::support::daemon::eventually;
 use crate::support::postgres::Postgres;
 use crate::support::proxy::Way;
@@ -63,23 +63,30 @@ impl Rig {
 
     /// Transactions may only read.
     pub fn make_read_only(&mut self) {
-        let set = |value: &str| {
-            let mut connection = self.server().connect("postgres");
-            let sql = format!("ALTER DATABASE faults SET default_transaction_read_only = {value}");
-            connection.batch_execute(&sql).unwrap();
-            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'faults'";
-            connection.batch_execute(end).unwrap();
-        };
-        set("on");
+        self.set_read_only("on");
         self.outage();
         self.counted(ERRORS, 0.0);
-        let set = |value: &str| {
-            let sql = format!("ALTER DATABASE faults SET default_transaction_read_only = {value}");
-            self.server().connect("postgres").batch_execute(&sql).unwrap();
-            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'faults'";
-            self.server().connect("postgres").batch_execute(end).unwrap();
-        };
-        set("off");
+        self.set_read_only("off");
+    }
+
+    /// Counts for new connections, so those there are end.
+    fn set_read_only(&self, value: &str) {
+        let mut connection = self.server().connect("postgres");
+        let set = format!("ALTER DATABASE faults SET default_transaction_read_only = {value}");
+        connection.batch_execute(&set).unwrap();
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'faults'";
+        connection.batch_execute(end).unwrap();
+    }
+
+    /// The way to the server gets slow, then it is gone for a while.
+    pub fn lose_network(&mut self) {
+        let link = || self.database_link.as_ref().expect("a scenario with PostgreSQL");
+        link().delay(Duration::from_millis(30));
+        self.journalled(50);
+        link().delay(Duration::ZERO);
+        link().refuse(true);
+        self.outage();
+        self.database_link.as_ref().expect("it was there").refuse(false);
     }
 
     /// Somebody holds the readings' table, for `time` at least.
@@ -155,8 +162,7 @@ fn postgresql_read_only() {
 
 #[test]
 fn the_readings_table_locked() {
-    let seconds = from_environment("FAULT_MINUTES").map_or(3, |_| 60);
-    scenario("a locked table", Combo::Server(5), |rig| rig.lock_readings(Duration::from_secs(seconds)));
+    scenario("a locked table", Combo::Server(5), |rig| rig.lock_readings(Duration::from_secs(2)));
 }
 
 #[cfg(feature = "embedded-broker")]
@@ -167,7 +173,12 @@ fn the_sqlite_file_locked() {
 
 #[test]
 fn the_network_cut_in_the_middle_of_batches() {
-    scenario("the database's network cut", Combo::Server(5), |rig| rig.cut_batches(8));
+    scenario("the database's network cut", Combo::Server(5), |rig| rig.cut_batches(4));
+}
+
+#[test]
+fn the_network_to_postgresql_slow_then_gone() {
+    scenario("the database's network lost", Combo::Server(5), Rig::lose_network);
 }
 
 #[test]
@@ -195,13 +206,13 @@ fn the_network_cut_in_the_middle_of_the_migrations() {
 #[test]
 fn an_outage_so_long_that_the_journal_is_read_back_from_the_disk() {
     let mut rig = Rig::start(Combo::Server(5), &Needs::default());
-    let large = |qos| Voice { padding: 48 << 10, pace: Duration::ZERO, ..Voice::new(5, qos) };
-    rig.publish(&[large(1), large(2), Voice::new(4, 1).with_own_time()]);
+    let large = |qos| Voice { padding: 48 << 10, pace: Duration::ZERO, numbers: 400, ..Voice::new(5, qos) };
     rig.server().kill();
+    rig.publish(&[large(1), large(2), Voice::new(4, 1).with_own_time()]);
     let journal = rig.tidegate.state_dir();
     eventually("more in the journal than in memory", || {
         let held = tidegate::journal::status(&journal).unwrap().bytes;
-        (held > 40 << 20).then_some(())
+        (held > 36 << 20).then_some(())
     });
     rig.server().restart();
     let verdict = rig.finish("a long outage", Kept::ByBroker);
