@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ended: bool,
+    refusing: bool,
+    /// Before each piece of up to 4 KiB.
+    delay: Duration,
     /// Connections before this one forward nothing more.
     stalled_before: u64,
     /// All connections are cut once so many more bytes have gone this way.
@@ -79,6 +83,22 @@ impl Proxy {
         let mut state = self.shared.lock();
         state.stalled_before = state.next;
     }
+
+    /// The network is gone, or back.
+    pub fn refuse(&self, refusing: bool) {
+        let mut state = self.shared.lock();
+        state.refusing = refusing;
+        if refusing {
+            state.cut();
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Slows every piece of up to 4 KiB.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.lock().delay = delay;
+    }
 }
 
 impl Drop for Proxy {
@@ -115,6 +135,9 @@ impl Shared {
             let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let mut state = self.lock();
+            if state.refusing {
+                continue;
+            }
             let number = state.next;
             state.next += 1;
             state.open.push((number, client.try_clone().unwrap(), server.try_clone().unwrap()));
@@ -156,6 +179,10 @@ impl Shared {
 
     /// Waits while the connection is in a black hole. False: it was cut.
     fn may_pass(&self, number: u64) -> bool {
+        let delay = self.lock().delay;
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
         let is_open = |state: &State| state.open.iter().any(|(open, ..)| *open == number);
         let state = self.lock();
         let state = self
