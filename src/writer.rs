@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::catch_up::{CatchUp, Report};
 use crate::clock;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
@@ -35,6 +36,7 @@ pub struct Writer {
     pub stop: CancellationToken,
     pub metrics: Metrics,
     pub latency: LatencyRecorder,
+    pub catch_up: CatchUp,
 }
 
 impl Writer {
@@ -47,6 +49,10 @@ impl Writer {
         let mut held = None;
         let mut commits = 0_u64;
         while let Some(batch) = self.gather(&mut held) {
+            if let Some(oldest) = batch.oldest {
+                self.progress.in_hand(oldest);
+            }
+            self.catch_up.begin(Instant::now(), self.progress.position(), self.progress.last());
             if !self.commit(&batch)? {
                 return Ok(());
             }
@@ -66,7 +72,12 @@ impl Writer {
         };
         while batch.rows() < self.batch_max {
             match self.batches.try_recv() {
-                Ok(next) if next.generation == batch.generation => batch.append(next),
+                Ok(next)
+                    if next.generation == batch.generation
+                        && batch.rows().saturating_add(next.rows()) <= self.batch_max =>
+                {
+                    batch.append(next);
+                }
                 Ok(next) => {
                     *held = Some(next);
                     break;
@@ -80,12 +91,17 @@ impl Writer {
     /// Tries until the batch is in the database. False: given up because tidegate stops.
     fn commit(&mut self, batch: &Batch) -> Result<bool, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut failing_since = None;
         loop {
             let reader = RefCell::new(&mut self.reader);
             let outcome = self.rows.commit(batch, &|seq| find(&mut reader.borrow_mut(), seq));
             match outcome {
                 Ok(committed) => {
                     self.account(batch, &committed);
+                    if let Some(since) = failing_since.map(|since: Instant| since.elapsed()) {
+                        tracing::info!(outage = ?since, behind = self.progress.behind(), "the database takes what is written again");
+                    }
+                    self.report();
                     return Ok(true);
                 }
                 Err(error @ StoreError::Fenced { .. }) => return Err(error),
@@ -96,8 +112,10 @@ impl Writer {
                         tracing::warn!(%error, "stopping while the database does not take what is written; the journal keeps it for the next start");
                         return Ok(false);
                     }
+                    failing_since.get_or_insert_with(Instant::now);
                     let wait = backoff.next_delay();
-                    tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");
+                    let behind = self.progress.behind();
+                    tracing::warn!(%error, retry_in = ?wait, position = batch.position, behind, "the database did not take a batch; the journal keeps it");
                     std::thread::sleep(wait);
                 }
             }
@@ -120,6 +138,30 @@ impl Writer {
             duplicates = committed.duplicates,
             "batch committed"
         );
+    }
+
+    /// Says how catching up goes on.
+    fn report(&mut self) {
+        let (position, last) = (self.progress.position(), self.progress.last());
+        match self.catch_up.observe(Instant::now(), position, last) {
+            None => {}
+            Some(Report::Behind { behind, pace: None }) => {
+                tracing::info!(position, last, behind, "catching up with the journal");
+            }
+            Some(Report::Behind { behind, pace: Some(pace) }) => tracing::info!(
+                position,
+                last,
+                behind,
+                committed_per_second = pace.committed.round(),
+                arriving_per_second = pace.arriving.round(),
+                time_left = %pace.time_left_words(behind),
+                "catching up with the journal"
+            ),
+            Some(Report::CaughtUp { messages, took }) => {
+                let per_second = (messages as f64 / took.as_secs_f64().max(0.001)).round();
+                tracing::info!(position, messages, took = ?took, per_second, "caught up with the journal");
+            }
+        }
     }
 
     /// Keeps the quarantine within its bound; a failure is tried again at the next sweep.

@@ -2,13 +2,18 @@
 
 mod support;
 
+mod bench_sort;
 mod catalog_files;
+mod catch_up;
 mod config;
 mod corpus;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
 mod journal;
 mod packaging;
+mod quiet;
+mod replay;
+mod retained;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;

@@ -12,6 +12,7 @@ use super::poison::{RefusedRow, Rows, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
+use super::replay::not_yet_held;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -147,7 +148,7 @@ impl Retrier {
     }
 }
 
-fn count(metrics: &Metrics, committed: &Committed) {
+pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     metrics.readings_stored.inc_by(committed.stored);
     metrics.readings_duplicate.inc_by(committed.duplicates);
     metrics.devices_provisioned.inc_by(committed.devices_provisioned);
@@ -160,7 +161,7 @@ fn count(metrics: &Metrics, committed: &Committed) {
 }
 
 /// The batch's rows, inside the transaction that is open.
-fn write(
+pub(super) fn write(
     conn: &mut Conn<'_>,
     batch: &Batch,
     known: &Known,
@@ -194,7 +195,10 @@ fn write(
     refused.extend(numbers.refused);
     refused.extend(texts.refused);
     let rejected = refused.len() as u64;
-    let entries = entries(conn, batch, &ids, refused, lookup)?;
+    let mut entries = entries(conn, batch, &ids, refused, lookup)?;
+    if let Origin::Replay { held, .. } = origin {
+        entries = not_yet_held(entries, held);
+    }
     let quarantined = if entries.is_empty() { 0 } else { record(conn, origin, &entries)? };
     let all = (batch.readings.len() + batch.texts.len()) as u64;
     let committed = Committed {
