@@ -248,12 +248,8 @@ mod tests {
         ears.change(&sources, &Sources::compile(&sources).unwrap());
         ears.heard("other/b");
         let watched = ears.watched().unwrap();
-        let counts: Vec<(&str, u64)> = watched
-            .ears
-            .iter()
-            .flatten()
-            .map(|ear| (ear.name.as_str(), ear.heard.load(Ordering::Relaxed)))
-            .collect();
+        let counts: Vec<(&str, u64)> =
+            watched.ears.iter().flatten().map(|ear| (ear.name.as_str(), ear.heard.load(Ordering::Relaxed))).collect();
         assert_eq!(counts, [("other", 2), ("native", 2)]);
     }
 }

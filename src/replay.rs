@@ -41,6 +41,9 @@ pub enum ReplayError {
     Normalize(#[from] NormalizeError),
 }
 
+/// Tenant, device and metric.
+pub type SensorName = (Arc<str>, Arc<str>, Arc<str>);
+
 /// Which messages are meant, and whether to store anything.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -62,7 +65,7 @@ pub struct Outcome {
     /// Messages whose records in the journal are damaged.
     pub damaged: u64,
     /// New readings by tenant, device and metric.
-    pub readings: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), u64>,
+    pub readings: BTreeMap<SensorName, u64>,
     /// Readings stored; 0 in a dry run.
     pub stored: u64,
     /// What today's configuration and catalog refuse, by reason; most of it was refused before.
@@ -337,8 +340,9 @@ fn set_back(
         .filter(|metric| metric.min_step.is_some())
         .map(|metric| metric.name.as_str())
         .collect();
-    let is_looked_at =
-        |name: &str| latest || stepped.contains(name) || name.split_once('.').is_some_and(|(_, own)| stepped.contains(own));
+    let is_looked_at = |name: &str| {
+        latest || stepped.contains(name) || name.split_once('.').is_some_and(|(_, own)| stepped.contains(own))
+    };
     let sensors = || snapshot.devices.iter().flat_map(|device| &device.sensors);
     let ids: Vec<i32> = sensors().filter(|sensor| is_looked_at(&sensor.metric)).map(|sensor| sensor.id).collect();
     let last = store.last_before(&ids, begins)?;

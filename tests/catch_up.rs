@@ -3,12 +3,14 @@
 use diesel::connection::SimpleConnection;
 
 use crate::support::daemon::{Tidegate, eventually};
-use crate::support::mosquitto::Mosquitto;
+use crate::support::mosquitto::{Mosquitto, Setup};
 use crate::support::postgres;
 
 #[test]
 fn a_database_that_takes_nothing_shows_in_metrics_and_status_and_its_catching_up_in_the_log() {
-    let (broker, server) = (Mosquitto::plain(), postgres::shared());
+    // Else it drops what a slow reader has not taken.
+    let unbounded = Setup { extra: "max_queued_messages 0".into(), ..Setup::default() };
+    let (broker, server) = (Mosquitto::start(unbounded), postgres::shared());
     let url = server.database();
     let mut tidegate = Tidegate::configured(&format!(
         r#"

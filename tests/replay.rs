@@ -103,7 +103,7 @@ fn once_a_mapping_is_mended_a_replay_stores_what_it_kept_out_and_nothing_else() 
             ("first/d1", "{\"t\": 21}"),
             ("first/d1", "{\"temp\": 900}"),
             ("first/d1", "{\"temp\": \"wet\"}"),
-            ("second/d2", "{\"t\": 22, \"temp\": \"dry\"}"),
+            ("second/d2", "{\"t\": 22, \"kwh\": \"dry\"}"),
         ] {
             broker.publish(topic, payload, &["-q", "1"]);
         }
@@ -113,7 +113,11 @@ fn once_a_mapping_is_mended_a_replay_stores_what_it_kept_out_and_nothing_else() 
         let before = tidegate.json(&["journal", "status"])["committed"].clone();
         // As long as nothing has changed, there is nothing to do.
         let idle = replay(&tidegate, &[]);
-        assert_eq!((&idle["stored"], &idle["quarantined"], &idle["resolved"]), (&json!(0), &json!(0), &json!(0)), "{idle}");
+        assert_eq!(
+            (&idle["stored"], &idle["quarantined"], &idle["resolved"]),
+            (&json!(0), &json!(0), &json!(0)),
+            "{idle}"
+        );
         assert_eq!(open_reasons(&tidegate), refused);
 
         mend(&tidegate);
@@ -132,12 +136,20 @@ fn once_a_mapping_is_mended_a_replay_stores_what_it_kept_out_and_nothing_else() 
         assert_eq!(open_reasons(&tidegate), refused);
 
         let first = replay(&tidegate, &["--source", "first"]);
-        assert_eq!((&first["stored"], &first["resolved"], &first["messages"]), (&json!(2), &json!(2), &json!(4)), "{first}");
+        assert_eq!(
+            (&first["stored"], &first["resolved"], &first["messages"]),
+            (&json!(2), &json!(2), &json!(4)),
+            "{first}"
+        );
         assert_eq!(values(&tidegate, "d1"), [20.0, 21.0, 900.0], "in the order of their receipt");
         // Without a daemon too.
         assert!(tidegate.stop().success());
         let rest = replay(&tidegate, &[]);
-        assert_eq!((&rest["stored"], &rest["resolved"], &rest["quarantined"]), (&json!(1), &json!(1), &json!(0)), "{rest}");
+        assert_eq!(
+            (&rest["stored"], &rest["resolved"], &rest["quarantined"]),
+            (&json!(1), &json!(1), &json!(0)),
+            "{rest}"
+        );
         assert_eq!(values(&tidegate, "d2"), [22.0]);
         assert_eq!(open_reasons(&tidegate), ["wrong_kind", "wrong_kind"]);
         let again = replay(&tidegate, &[]);
@@ -213,5 +225,9 @@ fn a_source_that_is_not_there_is_told_with_a_suggestion() {
     tidegate.start();
     let output = tidegate.command(&["journal", "replay", "--since", "1h", "--source", "frist"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(complaint(&output).contains("there is no source \"frist\" (did you mean `first`?)"), "{}", complaint(&output));
+    assert!(
+        complaint(&output).contains("there is no source \"frist\" (did you mean `first`?)"),
+        "{}",
+        complaint(&output)
+    );
 }

@@ -40,9 +40,9 @@ fn persistent() -> Mosquitto {
 /// How many readings a device has, once everything that each source heard is committed.
 fn settled(tidegate: &Tidegate, heard: [(&str, f64); 3]) {
     eventually("every message is committed", || {
-        let all = heard
-            .iter()
-            .all(|(name, count)| tidegate.metric(&format!("tidegate_source_messages_total{{source=\"{name}\"}}")) == *count);
+        let all = heard.iter().all(|(name, count)| {
+            tidegate.metric(&format!("tidegate_source_messages_total{{source=\"{name}\"}}")) == *count
+        });
         (all && tidegate.metric("tidegate_journal_lag_messages") == 0.0).then_some(())
     });
 }

@@ -2,7 +2,6 @@
 
 mod support;
 
-mod bench_sort;
 mod catalog_files;
 mod catch_up;
 mod config;

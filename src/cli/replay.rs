@@ -72,7 +72,8 @@ impl Progress {
             return Progress::Lines { messages, said: std::cell::Cell::new(Instant::now()) };
         }
         let bar = ProgressBar::new(messages);
-        let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} messages, {per_sec}, {eta} left");
+        let style =
+            ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} messages, {per_sec}, {eta} left");
         Progress::Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 

@@ -81,7 +81,8 @@ impl Archive {
         let mut messages = Vec::new();
         let mut bytes = 0_u64;
         while messages.is_empty() || bytes < CHUNK as u64 {
-            let extents = if self.next > self.last { Vec::new() } else { self.file.extents_from(self.next, LOOK_AHEAD)? };
+            let extents =
+                if self.next > self.last { Vec::new() } else { self.file.extents_from(self.next, LOOK_AHEAD)? };
             if extents.is_empty() {
                 break;
             }

@@ -1,7 +1,7 @@
 //! What the journal hears from the writer, and what it says of itself.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inbox;
 use super::tail::Tail;

@@ -143,9 +143,7 @@ impl<V: Series> Rows<V> {
     ///
     /// A failure that is not the rows' fault comes back as it is.
     pub(super) fn store(mut self, conn: &mut Conn<'_>) -> Result<Stored, StoreError> {
-        if std::env::var_os("UNSORTED").is_none() {
-            self.sort();
-        }
+        self.sort();
         let mut outcome = Stored::default();
         let mut left_out = Vec::new();
         // Left halves are on top, so that rows go in in their order.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Integer};
 
+use super::Store;
 use super::batch::Batch;
 use super::commit::{Committed, count, write};
 use super::error::{During, StoreError};
@@ -12,7 +13,6 @@ use super::introduce::Known;
 use super::pool::{Conn, with_db};
 use super::quarantine::{Entry, Origin, settle_events};
 use super::schema::{self, quarantine_events, quarantine_messages, telemetry};
-use super::Store;
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -62,11 +62,7 @@ impl Store {
         self.stored("telemetry_text", keys)
     }
 
-    fn stored(
-        &self,
-        table: &'static str,
-        keys: &[(i32, UtcMicros)],
-    ) -> Result<HashSet<(i32, UtcMicros)>, StoreError> {
+    fn stored(&self, table: &'static str, keys: &[(i32, UtcMicros)]) -> Result<HashSet<(i32, UtcMicros)>, StoreError> {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
@@ -208,7 +204,8 @@ impl Replayer {
         let known = &self.known;
         let (replayed, fresh) = self.store.db.write(|conn| {
             let (committed, fresh) = write(conn, batch, known, &origin, lookup)?;
-            let ended = |reason: &Option<Reason>| committed.rejected == 0 || *reason != Some(Reason::RejectedByDatabase);
+            let ended =
+                |reason: &Option<Reason>| committed.rejected == 0 || *reason != Some(Reason::RejectedByDatabase);
             let ids: Vec<i64> = settled.iter().filter(|(reason, _)| ended(reason)).map(|(_, id)| *id).collect();
             let settled = settle_events(conn, &ids)?;
             Ok((Replayed { committed, settled }, fresh))
