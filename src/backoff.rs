@@ -1,6 +1,8 @@
 //! Growing waits between attempts, jittered so that many daemons don't come back at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 /// Doubles from `first` to `most`; each wait is drawn from its upper half.
 #[derive(Debug)]
@@ -28,9 +30,32 @@ impl Backoff {
     }
 }
 
+/// Waits on a thread of its own, and no longer than a tenth of a second once `stop` is set.
+pub fn pause(wait: Duration, stop: &CancellationToken) {
+    const LOOK: Duration = Duration::from_millis(100);
+    let begun = Instant::now();
+    while !stop.is_cancelled() {
+        let left = wait.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_ends_when_told_to_stop() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let begun = Instant::now();
+        pause(Duration::from_secs(60), &stop);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        pause(Duration::from_millis(1), &CancellationToken::new());
+    }
 
     #[test]
     fn waits_double_up_to_the_most_and_start_anew() {

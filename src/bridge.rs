@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::config::{Config, Endpoint};
+use crate::config::{self, Config, Endpoint};
 use crate::deafness;
 use crate::health::Health;
 use crate::http;
@@ -34,15 +34,17 @@ use crate::writer::Writer;
 const BATCHES_WAITING: usize = 2;
 /// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum.
 const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 20 };
-/// Messages among which a redelivery is looked for: one for each packet id there is. The receive maximum would be too
-/// few, since mosquitto 2.0.11 has more than that outstanding once acknowledgements flow.
-const REDELIVERY_WINDOW: usize = 65_535;
+/// Packet ids that a sender has. Most give them in turn, so that after so many messages one comes back for another message.
+const PACKET_IDS: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
 const TAIL_BYTES: usize = 16 << 20;
+/// Payloads up to here reach the journal, and quarantine, though every source's max_payload is less: a broker discards
+/// in silence what is larger than its client announced. Bytes.
+const REFUSED_WITH_REASON: usize = 2 << 20;
 /// Room for the topic and properties of a PUBLISH beside its payload, bytes.
 const PACKET_OVERHEAD: usize = 128 << 10;
-/// How long the broker may take to hear the last acknowledgements and the farewell.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long the broker may take to hear the last acknowledgements and the farewell: a little more than the session allows it.
+const FAREWELL: Duration = Duration::from_secs(12);
 /// What a commit under way gets once the drain deadline has passed.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,8 @@ pub struct Bridge {
     inbox: Inbox,
     requests: SyncSender<Request>,
     stop: Stop,
+    /// What the broker was told at the start, bytes.
+    max_packet: usize,
     pub metrics: Metrics,
     pub latency: LatencyRecorder,
     /// Where the embedded broker listens, if there is one.
@@ -105,6 +109,7 @@ impl Bridge {
     /// What can't be had at the start: the state directory, the HTTP address, the journal, the broker's address.
     pub async fn start(config: Config, declared: Declared) -> Result<Bridge, BridgeError> {
         let (metrics, latency, stop) = (Metrics::new(), LatencyRecorder::default(), Stop::default());
+        let max_packet = max_packet(&config);
         let mut crew = Crew::default();
 
         let state_dir = StateDir::open(&config.instance.state_dir)?;
@@ -145,10 +150,17 @@ impl Bridge {
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
         };
-        let broker_addr =
-            Intake { config: &config, inbox: &inbox, listening, link, metrics: &metrics, stop: &stop.intake }
-                .start(journal, &mut crew)
-                .await?;
+        let broker_addr = Ingest {
+            config: &config,
+            max_packet,
+            inbox: &inbox,
+            listening,
+            link,
+            metrics: &metrics,
+            stop: &stop.intake,
+        }
+        .start(journal, &mut crew)
+        .await?;
         crew.thread("catalog", move || keeper.run(&declared))?;
         crew.thread("pipeline", {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
@@ -181,6 +193,7 @@ impl Bridge {
             inbox,
             requests,
             stop,
+            max_packet,
             metrics,
             latency,
             broker_addr,
@@ -191,7 +204,7 @@ impl Bridge {
 
     /// Pending until a thread or task ends that should not have; says which and why.
     pub async fn failed(&mut self) -> BridgeError {
-        let exit = self.crew.next_exit().await;
+        let exit = self.crew.failure().await;
         let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
         BridgeError::Worker { name: exit.name, why }
     }
@@ -201,6 +214,13 @@ impl Bridge {
     pub fn reload(&mut self, config: Config, declared: Declared) -> Option<oneshot::Receiver<Result<(), String>>> {
         for section in fixed_sections_changed(&self.config, &config) {
             tracing::warn!(section, "a change in this section takes effect at the next start");
+        }
+        if max_packet(&config) > self.max_packet {
+            tracing::warn!(
+                max_packet = self.max_packet,
+                "a source's max_payload is larger than any at the start; until the next start the broker keeps back what does \
+                 not fit the packet size it was told then"
+            );
         }
         let mut live = self.config.clone();
         live.sources = config.sources;
@@ -258,8 +278,9 @@ impl Bridge {
 }
 
 /// The way of messages into the journal: the session with a remote broker, or the broker's own hook.
-struct Intake<'a> {
+struct Ingest<'a> {
     config: &'a Config,
+    max_packet: usize,
     inbox: &'a Inbox,
     listening: Listening,
     link: watch::Sender<Link>,
@@ -267,7 +288,7 @@ struct Intake<'a> {
     stop: &'a CancellationToken,
 }
 
-impl Intake<'_> {
+impl Ingest<'_> {
     /// Starts the journal's thread with whom it acknowledges to. Returns where the embedded broker listens.
     async fn start(self, journal: Journal, crew: &mut Crew) -> Result<Option<SocketAddr>, BridgeError> {
         match &self.config.broker.endpoint {
@@ -278,7 +299,7 @@ impl Intake<'_> {
                 let settings = mqtt::Settings {
                     broker: self.config.broker.clone(),
                     instance_id: self.config.instance.id.clone(),
-                    max_packet: self.max_packet(),
+                    max_packet: self.max_packet,
                     timing: mqtt::Timing::default(),
                 };
                 let (filters, ears) = (self.listening.filters(), self.listening.ears());
@@ -305,7 +326,7 @@ impl Intake<'_> {
         let waiters = broker::Waiters::new(INBOX.messages);
         let broker = &self.config.broker;
         let limits = broker::Limits {
-            max_packet_size: u32::try_from(self.max_packet()).unwrap_or(u32::MAX),
+            max_packet_size: u32::try_from(self.max_packet).unwrap_or(u32::MAX),
             session_expiry: broker.session_expiry,
             credentials: broker.username.clone().zip(broker.password.clone()),
             ..broker::Limits::default()
@@ -333,11 +354,24 @@ impl Intake<'_> {
         });
         Ok(address)
     }
+}
 
-    /// Bytes: the largest payload that any source takes, and room beside it.
-    fn max_packet(&self) -> usize {
-        let largest = self.config.sources.iter().map(|source| source.max_payload).max().unwrap_or(0);
-        largest.saturating_add(PACKET_OVERHEAD)
+/// Bytes: the largest payload that any source takes, or what is still taken to be refused with its reason, and room
+/// beside it.
+fn max_packet(config: &Config) -> usize {
+    let largest = config.sources.iter().map(|source| source.max_payload).max().unwrap_or(0);
+    // The journal must be able to hold it.
+    let half = usize::try_from(config.journal.max_size / 2).unwrap_or(usize::MAX);
+    largest.max(REFUSED_WITH_REASON.min(half)).saturating_add(PACKET_OVERHEAD)
+}
+
+/// Messages among which a redelivery is looked for. Not the receive maximum alone, since mosquitto 2.0.11 has more than that
+/// outstanding once acknowledgements flow; and of one sender only half of its packet ids, lest the next message of an id,
+/// with the same topic and payload, be taken for the one before it. The embedded broker has many senders.
+fn redelivery_window(broker: &config::Broker) -> usize {
+    match broker.endpoint {
+        Endpoint::Remote { .. } => usize::from(broker.receive_maximum).max(PACKET_IDS / 2),
+        Endpoint::Embedded { .. } => PACKET_IDS,
     }
 }
 
@@ -347,7 +381,7 @@ fn journal_options(config: &Config) -> journal::Options {
         max_size: config.journal.max_size,
         retain: config.journal.retain,
         sync: config.journal.sync,
-        redelivery_window: REDELIVERY_WINDOW,
+        redelivery_window: redelivery_window(&config.broker),
         inbox: INBOX,
         tail_bytes: TAIL_BYTES,
     }

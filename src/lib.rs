@@ -50,6 +50,8 @@ pub mod store;
 pub mod reload;
 /// Waits between attempts.
 pub mod backoff;
+/// Where the fault campaign makes tidegate die; nothing in a release build.
+pub mod crash;
 /// Counters, gauges, histograms.
 pub mod metrics;
 /// Latency quantiles.

@@ -60,3 +60,22 @@ impl Listening {
         self.filters.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_reaches_the_hook_and_the_subscriptions() {
+        let mut config = Config::default();
+        let listening = Listening::new(&config).unwrap();
+        let mut filters = listening.filters();
+        assert!(listening.wants("devices/d1/telemetry") && !listening.wants("tele/p1/SENSOR"));
+        listening.change(&config);
+        assert!(!filters.has_changed().unwrap(), "the same filters");
+        config.sources[0].filter = "tele/{device}/SENSOR".into();
+        listening.change(&config);
+        assert!(!listening.wants("devices/d1/telemetry") && listening.wants("tele/p1/SENSOR"));
+        assert_eq!(*filters.borrow_and_update(), ["tele/+/SENSOR"]);
+    }
+}

@@ -101,6 +101,8 @@ metrics! {
     broker_connection_errors: Count = "broker_connection_errors";
     /// Connections given up by the watchdog: up, and nothing moved
     broker_watchdog_trips: Count = "broker_watchdog_trips";
+    /// Pauses in reading from the broker, because it sent more than its receive maximum and the journal was behind
+    broker_pauses: Count = "broker_pauses";
     /// Subscriptions that the broker refused, or granted below QoS 1
     subscriptions_refused: Count = "subscriptions_refused";
     /// PUBLISH packets received
@@ -111,8 +113,10 @@ metrics! {
     messages_acknowledged: Count = "messages_acknowledged";
     /// Acknowledgements dropped because their connection had ended
     acknowledgements_stale: Count = "acknowledgements_stale";
-    /// QoS 0 messages dropped because the way to the journal was full
+    /// Messages dropped, by reason: at QoS 0 where the journal had no room or tidegate was stopping, or by the embedded broker
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
+    /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
+    messages_unmatched: Count = "messages_unmatched";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason
@@ -125,7 +129,7 @@ metrics! {
     journal_groups: Count = "journal_groups";
     /// Time of one group commit of the journal
     journal_commit_duration: Histogram = "journal_commit_duration", Unit::Seconds;
-    /// Failed writes to the journal; each is tried again
+    /// Failed writes to the journal and reads from it; each is tried again
     journal_errors: Count = "journal_errors";
     /// Bytes of messages in the journal
     journal_size: Level = "journal_size", Unit::Bytes;
@@ -139,6 +143,12 @@ metrics! {
     journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
     journal_corrupt_records: Count = "journal_corrupt_records";
+    /// Journals that could not be read and were set aside for a new one, and damaged logs of which a copy was kept
+    journal_files_set_aside: Count = "journal_files_set_aside";
+    /// Times that the journal's file was found removed or replaced while in use, and was written anew
+    journal_displaced: Count = "journal_displaced";
+    /// Times that the database was found ahead of the journal, which was then read from its beginning
+    journal_rewinds: Count = "journal_rewinds";
     /// Times that the system's clock was found to be set back by more than a second
     clock_steps_back: Count = "clock_steps_back";
     /// Messages by the source that took them
@@ -179,6 +189,8 @@ metrics! {
     reload_errors: Count = "reload_errors";
     /// Publishes that the embedded broker refused because the journal was full or failing
     embedded_refusals: Count = "embedded_refusals";
+    /// Connections that the embedded broker closed for what came on them, or for want of a durable journal
+    embedded_disconnects: Count = "embedded_disconnects";
     /// HTTP requests answered
     http_requests: Count = "http_requests";
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::{self, Backoff};
 use crate::catalog::Snapshot;
 use crate::config::Config;
 use crate::journal::{JournalError, Next, Reader};
@@ -16,6 +17,8 @@ use crate::store::batch::Batch;
 
 /// How long a look into an idle journal waits before a reload or the end is looked for.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between attempts to read a journal that can't be read just now, at least and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// A changed configuration or catalog, to be used from the next message on.
 pub struct Reload {
@@ -51,11 +54,27 @@ impl Pipeline {
     /// Runs until the journal has ended and everything in it was handed on, or the writer is gone.
     ///
     /// # Errors
-    /// When the journal can't be read, or a reload turns out unusable.
+    /// When the journal is malformed, so that what is left in it can't be read in order. Other failures to read are tried
+    /// again.
     pub fn run(mut self) -> Result<(), PipelineError> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !self.stop.is_cancelled() {
-            self.reload()?;
-            match self.reader.next(self.position, LOOK)? {
+            let next = match self.reader.next(self.position, LOOK) {
+                Ok(next) => next,
+                Err(error) if error.is_malformed() => return Err(error.into()),
+                Err(error) => {
+                    self.metrics.journal_errors.inc();
+                    let wait = backoff.next_delay();
+                    tracing::error!(%error, retry_in = ?wait, position = self.position, "can't read the journal");
+                    backoff::pause(wait, &self.stop);
+                    continue;
+                }
+            };
+            backoff.reset();
+            // After the wait: what came by a new filter must find the source that asked for it, and whoever was told that a
+            // reload is in force may rely on it.
+            self.reload();
+            match next {
                 Next::Messages(messages) => {
                     self.notice_gap(messages.first());
                     if !self.hand_over(&messages) {
@@ -108,15 +127,85 @@ impl Pipeline {
         }
     }
 
-    fn reload(&mut self) -> Result<(), PipelineError> {
+    /// Takes up what has changed. What can't be used leaves everything as it was: messages go on being stored.
+    fn reload(&mut self) {
         loop {
             match self.reloads.try_recv() {
-                Ok(reload) => {
-                    self.normalizer.replace(&reload.config, &reload.snapshot)?;
-                    self.metrics.catalog_reloads.inc();
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
+                Ok(Reload { config, snapshot }) => match self.normalizer.replace(&config, &snapshot) {
+                    Ok(()) => {
+                        self.metrics.catalog_reloads.inc();
+                    }
+                    Err(error) => {
+                        self.metrics.reload_errors.inc();
+                        tracing::error!(%error, "the changed catalog can't be used; the old one stays in force");
+                    }
+                },
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::config::{Decoder, Source, Sync};
+    use crate::journal::{Acknowledge, Bounds, Journal, Options, Token};
+    use crate::normalize::testing;
+
+    struct Nobody;
+
+    impl Acknowledge for Nobody {
+        fn durable(&self, _: &[Token]) {}
+    }
+
+    #[test]
+    fn a_catalog_that_does_not_fit_the_sources_is_refused_and_messages_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Metrics::new();
+        let options = Options {
+            dir: dir.path().to_owned(),
+            max_size: 1 << 20,
+            retain: Duration::ZERO,
+            sync: Sync::Always,
+            redelivery_window: 10,
+            inbox: Bounds { messages: 10, bytes: 1 << 20 },
+            tail_bytes: 1 << 20,
+        };
+        let journal = Journal::open(options, metrics.clone()).unwrap();
+        let (inbox, reader) = (journal.inbox(), journal.reader());
+        inbox.submit(testing::message(1, "devices/d1/telemetry", r#"{"t": 1}"#).publish.clone(), None).unwrap();
+        inbox.close();
+        journal.run(Arc::new(Nobody)).unwrap();
+
+        let source = Source {
+            template: Some("thermometer".into()),
+            ..testing::source("native", "devices/{device}/telemetry", Decoder::Json)
+        };
+        let config = testing::settings(vec![source]);
+        let fitting = testing::snapshot(vec![testing::template("thermometer", Vec::new())], Vec::new());
+        let normalizer = Normalizer::new(&config, &fitting, metrics.clone()).unwrap();
+        let (reloads_out, reloads) = sync_channel(1);
+        let (batches, made) = sync_channel(1);
+        reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();
+        let stop = CancellationToken::new();
+        Pipeline {
+            normalizer,
+            reader,
+            position: 0,
+            batches,
+            batch_max: 10_000,
+            reloads,
+            stop,
+            metrics: metrics.clone(),
+        }
+        .run()
+        .unwrap();
+
+        let batch = made.recv().unwrap();
+        assert_eq!((batch.position, batch.generation, batch.readings.len()), (1, 0, 1));
+        assert_eq!((metrics.reload_errors.get(), metrics.catalog_reloads.get()), (1, 0));
     }
 }

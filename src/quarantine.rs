@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::store::limits::clip;
+
 /// The reason codes, as they stand in `quarantine_events.reason`, in the dry run and in metrics.
 ///
 /// Codes are a contract with operators' queries: add, never rename.
@@ -31,7 +33,9 @@ pub enum Reason {
     BadName,
     /// The device is not known and `devices.unknown = "quarantine"`.
     UnknownDevice,
-    /// The device has as many sensors, or the instance as many devices, as is allowed.
+    /// The device is new, and there are `devices.max_devices` already.
+    TooManyDevices,
+    /// The sensor would be new, and the device has `devices.max_sensors` already.
     TooManySensors,
     /// Neither module nor template knows the key and `metrics.unmodeled = "quarantine"`.
     UnmodeledMetric,
@@ -51,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the flow.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::NotUtf8,
         Reason::Empty,
         Reason::Malformed,
@@ -64,6 +68,7 @@ impl Reason {
         Reason::UnknownSource,
         Reason::BadName,
         Reason::UnknownDevice,
+        Reason::TooManyDevices,
         Reason::TooManySensors,
         Reason::UnmodeledMetric,
         Reason::WrongKind,
@@ -89,6 +94,7 @@ impl Reason {
             Reason::UnknownSource => "unknown_source",
             Reason::BadName => "bad_name",
             Reason::UnknownDevice => "unknown_device",
+            Reason::TooManyDevices => "too_many_devices",
             Reason::TooManySensors => "too_many_sensors",
             Reason::UnmodeledMetric => "unmodeled_metric",
             Reason::WrongKind => "wrong_kind",
@@ -128,20 +134,12 @@ impl Refusal {
 
     /// Refusal of a whole message.
     pub fn message(reason: Reason, detail: impl Into<String>) -> Refusal {
-        Refusal { reason, key: None, detail: clip(detail.into()) }
+        Refusal { reason, key: None, detail: clip(&detail.into(), Refusal::MAX_DETAIL) }
     }
 
     /// Refusal of one sample.
     pub fn sample(reason: Reason, key: &str, detail: impl Into<String>) -> Refusal {
-        Refusal { reason, key: Some(clip(key.to_owned())), detail: clip(detail.into()) }
+        let key = Some(clip(key, Refusal::MAX_DETAIL));
+        Refusal { reason, key, detail: clip(&detail.into(), Refusal::MAX_DETAIL) }
     }
-}
-
-fn clip(mut text: String) -> String {
-    if text.len() > Refusal::MAX_DETAIL {
-        let end = text.floor_char_boundary(Refusal::MAX_DETAIL);
-        text.truncate(end);
-    }
-    // PostgreSQL takes no NUL in text.
-    if text.contains('\0') { text.replace('\0', "\u{2400}") } else { text }
 }

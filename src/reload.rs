@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::catalog::{Declared, Snapshot};
 use crate::config::Config;
 use crate::journal::Progress;
 use crate::listening::Listening;
 use crate::message::Seq;
 use crate::metrics::Metrics;
+use crate::normalize::{NormalizeError, Normalizer};
 use crate::pipeline::Reload;
 use crate::store::{Store, StoreError};
 
@@ -106,7 +107,7 @@ impl CatalogKeeper {
                     }
                     let wait = backoff.next_delay();
                     tracing::warn!(%error, retry_in = ?wait, "can't {what} yet; messages are journalled meanwhile");
-                    std::thread::sleep(wait);
+                    backoff::pause(wait, &self.stop);
                 }
                 Err(error) => return Err(error),
             }
@@ -131,7 +132,8 @@ impl CatalogKeeper {
                 journal_last = self.journal_last,
                 "the database is ahead of the journal, as after restoring an old state directory; the journal is read from its beginning"
             );
-            self.store.rewind(instance, &self.journal_id)?;
+            self.metrics.journal_rewinds.inc();
+            self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }
         Ok(Opening { snapshot: self.store.snapshot()?, position })
@@ -143,13 +145,13 @@ impl CatalogKeeper {
             keeper.hand_over(request.config.clone())
         });
         let (answer, version) = match outcome {
-            Ok(Some(version)) => (Ok(()), version),
+            Ok(Some((version, fit))) => (fit.map_err(|error| error.to_string()), version),
             Ok(None) => (Err("tidegate is stopping".to_owned()), version),
-            Err(error) => {
-                self.metrics.reload_errors.inc();
-                (Err(error.to_string()), version)
-            }
+            Err(error) => (Err(error.to_string()), version),
         };
+        if answer.is_err() {
+            self.metrics.reload_errors.inc();
+        }
         // Whoever asked may be gone.
         let _ = request.done.send(answer);
         version
@@ -157,21 +159,36 @@ impl CatalogKeeper {
 
     /// Swaps the snapshot when another program has changed the catalog in the database.
     fn look(&mut self, version: i64) -> i64 {
-        let found = self
-            .store
-            .catalog_version()
-            .and_then(|found| if found == version { Ok(version) } else { self.hand_over(self.config.clone()) });
-        found.unwrap_or_else(|error| {
-            // The writer reports an outage; here the old snapshot simply stays.
-            tracing::debug!(%error, "could not look for catalog changes");
-            version
-        })
+        let found = match self.store.catalog_version() {
+            Ok(found) if found == version => return version,
+            Ok(_) => self.hand_over(self.config.clone()),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok((version, fit)) => {
+                if let Err(error) = fit {
+                    self.metrics.reload_errors.inc();
+                    tracing::error!(%error, "the catalog was changed so that it can't be used; the old one stays in force");
+                }
+                version
+            }
+            Err(error) => {
+                // The writer reports an outage; here the old snapshot simply stays.
+                tracing::debug!(%error, "could not look for catalog changes");
+                version
+            }
+        }
     }
 
-    fn hand_over(&mut self, config: Config) -> Result<i64, StoreError> {
+    /// Brings the database's catalog and `config` to the pipeline, unless the two don't fit. Returns the catalog's version
+    /// with that.
+    fn hand_over(&mut self, config: Config) -> Result<(i64, Result<(), NormalizeError>), StoreError> {
         // The version first: a change that slips in between is seen at the next look.
         let version = self.store.catalog_version()?;
         let snapshot = self.store.snapshot()?;
+        if let Err(error) = Normalizer::check(&config, &snapshot) {
+            return Ok((version, Err(error)));
+        }
         tracing::info!(
             version,
             templates = snapshot.templates.len(),
@@ -182,6 +199,6 @@ impl CatalogKeeper {
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot });
         self.listening.change(&config);
         self.config = config;
-        Ok(version)
+        Ok((version, Ok(())))
     }
 }

@@ -13,8 +13,11 @@ use tokio::time::Instant;
 /// Most threads and tasks of one daemon; its exits fit the channel.
 const MAX_WORKERS: usize = 16;
 
+/// How long after a worker that ended in good order the one that failed is waited for.
+const CAUSE_TOLD: Duration = Duration::from_secs(1);
+
 /// How one worker ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exit {
     pub name: &'static str,
     /// What went wrong, for a person.
@@ -26,6 +29,8 @@ pub struct Crew {
     exits: mpsc::Receiver<Exit>,
     report: mpsc::Sender<Exit>,
     at_work: Vec<&'static str>,
+    /// A worker that ended in good order, unasked.
+    failed: Option<Exit>,
 }
 
 /// Why a worker could not be started.
@@ -39,7 +44,7 @@ pub struct SpawnError {
 impl Default for Crew {
     fn default() -> Self {
         let (report, exits) = mpsc::channel(MAX_WORKERS);
-        Crew { exits, report, at_work: Vec::new() }
+        Crew { exits, report, at_work: Vec::new(), failed: None }
     }
 }
 
@@ -97,6 +102,26 @@ impl Crew {
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// Pending until a worker ends; the failure behind it, where that is another's: a worker ends in good order for want
+    /// of one that failed, and may be heard of first.
+    pub async fn failure(&mut self) -> Exit {
+        let mut exit = match self.failed.clone() {
+            Some(exit) => exit,
+            None => self.next_exit().await,
+        };
+        let deadline = Instant::now() + CAUSE_TOLD;
+        while exit.outcome.is_ok() {
+            // Kept: whoever waits here may give up and come again.
+            self.failed = Some(exit.clone());
+            match tokio::time::timeout_at(deadline, self.next_exit()).await {
+                Ok(next) if next.outcome.is_err() => exit = next,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        exit
     }
 
     /// Waits for these workers until `deadline`; returns the exits that came and the names that did not.
@@ -172,6 +197,22 @@ mod tests {
         assert!(late.is_empty());
         assert_eq!(exits[0].outcome, Err("panicked: disk on fire".to_owned()));
         assert_eq!(exits[1].outcome, Err("no route".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn the_worker_that_failed_is_told_though_another_ended_before_it() {
+        let mut crew = Crew::default();
+        let (cause, effect) = tokio::sync::oneshot::channel::<()>();
+        crew.task("pipeline", async { Ok::<(), String>(()) });
+        crew.task("catalog", async {
+            let _ = effect.await;
+            Err::<(), _>("newer schema".to_owned())
+        });
+        // Given up once, and come again.
+        assert!(tokio::time::timeout(Duration::from_millis(50), crew.failure()).await.is_err());
+        drop(cause);
+        let exit = crew.failure().await;
+        assert_eq!((exit.name, exit.outcome), ("catalog", Err("newer schema".to_owned())));
     }
 
     #[tokio::test]

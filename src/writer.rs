@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::catch_up::{CatchUp, Report};
 use crate::clock;
 use crate::journal::{Progress, Reader};
@@ -18,8 +18,8 @@ use crate::store::{BatchWriter, Committed, Store, StoreError};
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// How often the quarantine's bound is enforced, in commits.
-const COMMITS_A_SWEEP: u64 = 256;
+/// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
+const SWEEP_SHARE: u64 = 100;
 
 /// The one writer of an instance's readings and position.
 pub struct Writer {
@@ -47,18 +47,18 @@ impl Writer {
     /// [`StoreError::Fenced`] when another instance has moved the position.
     pub fn run(mut self) -> Result<(), StoreError> {
         let mut held = None;
-        let mut commits = 0_u64;
+        // At the first commit in any case: the bound may have been lowered.
+        let mut unswept = self.quarantine_max;
         while let Some(batch) = self.gather(&mut held) {
             if let Some(oldest) = batch.oldest {
                 self.progress.in_hand(oldest);
             }
             self.catch_up.begin(Instant::now(), self.progress.position(), self.progress.last());
-            if !self.commit(&batch)? {
-                return Ok(());
-            }
-            commits = commits.wrapping_add(1);
-            if commits % COMMITS_A_SWEEP == 1 {
+            let Some(committed) = self.commit(&batch)? else { return Ok(()) };
+            unswept = unswept.saturating_add(committed.quarantined);
+            if unswept > self.quarantine_max / SWEEP_SHARE {
                 self.sweep();
+                unswept = 0;
             }
         }
         Ok(())
@@ -88,8 +88,9 @@ impl Writer {
         Some(batch)
     }
 
-    /// Tries until the batch is in the database. False: given up because tidegate stops.
-    fn commit(&mut self, batch: &Batch) -> Result<bool, StoreError> {
+    /// Tries until the batch is in the database, whatever the error: the journal keeps what comes meanwhile, and to end would
+    /// help nobody. None: given up because tidegate stops.
+    fn commit(&mut self, batch: &Batch) -> Result<Option<Committed>, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut failing_since = None;
         loop {
@@ -102,7 +103,7 @@ impl Writer {
                         tracing::info!(outage = ?since, behind = self.progress.behind(), "the database takes what is written again");
                     }
                     self.report();
-                    return Ok(true);
+                    return Ok(Some(committed));
                 }
                 Err(error @ StoreError::Fenced { .. }) => return Err(error),
                 Err(error) => {
@@ -110,13 +111,17 @@ impl Writer {
                     self.metrics.database_connected.set(0);
                     if self.stop.is_cancelled() {
                         tracing::warn!(%error, "stopping while the database does not take what is written; the journal keeps it for the next start");
-                        return Ok(false);
+                        return Ok(None);
                     }
                     failing_since.get_or_insert_with(Instant::now);
                     let wait = backoff.next_delay();
                     let behind = self.progress.behind();
-                    tracing::warn!(%error, retry_in = ?wait, position = batch.position, behind, "the database did not take a batch; the journal keeps it");
-                    std::thread::sleep(wait);
+                    if error.is_transient() {
+                        tracing::warn!(%error, retry_in = ?wait, position = batch.position, behind, "the database did not take a batch; the journal keeps it");
+                    } else {
+                        tracing::error!(%error, retry_in = ?wait, position = batch.position, behind, "the database refuses a batch, and waiting alone won't mend that; the journal keeps it");
+                    }
+                    backoff::pause(wait, &self.stop);
                 }
             }
         }

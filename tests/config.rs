@@ -262,7 +262,7 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         ("[log]\nformat = \"yaml\"", "expected one of \"text\", \"json\", \"journald\""),
         ("[devices]\nunknown = \"provison\"", "did you mean `provision`?"),
         ("[metrics]\nunmodeled = \"keep\"", "expected one of \"store\", \"drop\", \"quarantine\""),
-        ("[limits]\nmax_depth = 1000", "1000 is not within 1 to 256"),
+        ("[limits]\nmax_depth = 1000", "1000 is not within 1 to 127"),
         ("[catalog]\ndir = \"/does/not/exist\"", "catalog.dir: /does/not/exist is no directory"),
         ("[borker]\nurl = \"x\"", "t.toml:1: borker: unknown key (did you mean `broker`?)"),
         ("sources = []", "sources: is empty"),

@@ -66,7 +66,7 @@ fn check(file: &str, decoder: Decoder) -> usize {
     cases.len()
 }
 
-fn reason(words: &str) -> Reason {
+pub fn reason(words: &str) -> Reason {
     match words {
         "malformed JSON" | "byte order mark" | "trailing data after the JSON document" => Reason::Malformed,
         "invalid UTF-8" => Reason::NotUtf8,
@@ -79,7 +79,7 @@ fn reason(words: &str) -> Reason {
     }
 }
 
-fn payload(case: &Json) -> Vec<u8> {
+pub fn payload(case: &Json) -> Vec<u8> {
     if let Some(text) = case["payload"].as_str() {
         return text.as_bytes().to_vec();
     }

@@ -9,13 +9,12 @@ mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use tidegate::catalog::Kind;
-use tidegate::config::{Database, DatabaseUrl, Secret};
+use tidegate::config::{Config, Database, DatabaseUrl, Secret};
 use tidegate::message::{Message, Publish, Seq};
 use tidegate::metrics::Metrics;
 use tidegate::store::batch::{Batch, DeviceIntro, Reading, SensorIntro, SensorOrigin};
@@ -64,14 +63,7 @@ struct Words {
 }
 
 pub fn settings(url: DatabaseUrl) -> Database {
-    Database {
-        url,
-        pool_min: 0,
-        pool_max: 4,
-        connect_timeout: Duration::from_secs(10),
-        pgbouncer: false,
-        batch_max: 10_000,
-    }
+    Database { url, pool_min: 0, ..Config::default().database }
 }
 
 impl Site {

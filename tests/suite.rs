@@ -2,17 +2,33 @@
 
 mod support;
 
+#[cfg(feature = "embedded-broker")]
+mod bad_input;
+#[cfg(feature = "embedded-broker")]
+mod bad_surroundings;
 mod catalog_files;
+mod catalog_thread;
 mod catch_up;
 mod config;
 mod corpus;
+mod dry_run;
+#[cfg(feature = "embedded-broker")]
+mod demo;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
+mod faults;
+#[cfg(feature = "embedded-broker")]
+mod hostile;
 mod journal;
+mod main_job;
 mod packaging;
 mod quiet;
+mod recovery;
+mod reload;
 mod replay;
 mod retained;
+mod seeing;
+mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;

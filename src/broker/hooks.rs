@@ -8,10 +8,10 @@ use rmqtt::codec::v5::PublishAckReason;
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::session::Session;
-use rmqtt::types::{AuthResult, ConnectInfo, FromType, Publish, PublishAclResult, PublishResult};
+use rmqtt::types::{AuthResult, ConnectInfo, FromType, Publish, PublishAclResult, PublishResult, Reason};
 
-use super::Limits;
 use super::intake::{Intake, Verdict, is_topic_name};
+use super::{Limits, SHUTDOWN};
 use crate::config::Secret;
 use crate::message;
 use crate::metrics::{ByReason, Metrics};
@@ -22,6 +22,7 @@ pub async fn install(context: &ServerContext, intake: &Arc<Intake>, limits: &Lim
     register.add(Type::MessagePublishCheckAcl, Box::new(Publishing { intake: Arc::clone(intake) })).await;
     register.add(Type::MessagePublish, Box::new(Wills { intake: Arc::clone(intake) })).await;
     register.add(Type::MessageDropped, Box::new(Dropping { metrics: metrics.clone() })).await;
+    register.add(Type::ClientDisconnected, Box::new(Closing { metrics: metrics.clone() })).await;
     if let Some((username, password)) = limits.credentials.clone() {
         register.add(Type::ClientAuthenticate, Box::new(Credentials { username, password })).await;
     }
@@ -42,6 +43,7 @@ impl Handler for Publishing {
         } else if self.intake.wants(&publish.topic) {
             self.intake.take(received(&session.id.client_id, publish)).await
         } else {
+            self.intake.pass(&publish.topic, &session.id.client_id);
             Verdict::Accept
         };
         if verdict == Verdict::Accept {
@@ -116,6 +118,34 @@ impl Handler for Dropping {
             self.metrics.messages_dropped.get_or_create(&ByReason { reason: "subscriber_queue" }).inc();
         }
         (true, before)
+    }
+}
+
+/// Tells of connections that were closed for what came on them, which rmqtt does in silence.
+struct Closing {
+    metrics: Metrics,
+}
+
+#[async_trait]
+impl Handler for Closing {
+    async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
+        if let Parameter::ClientDisconnected(session, reason) = parameter
+            && is_fault(reason)
+        {
+            self.metrics.embedded_disconnects.inc();
+            let (client, reason) = (&*session.id.client_id, reason.to_string());
+            tracing::warn!(client, reason = reason.as_str(), "the embedded broker closed a device's connection");
+        }
+        (true, before)
+    }
+}
+
+fn is_fault(reason: &Reason) -> bool {
+    match reason {
+        Reason::Error(words) => *words != SHUTDOWN,
+        Reason::ProtocolError(_) | Reason::MqttError(_) | Reason::PublishResult(_) => true,
+        Reason::Reasons(reasons) => reasons.iter().any(is_fault),
+        _ => false,
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a client publishes → the journal, and the verdict that decides its acknowledgement.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Waiters, Wanted};
 use crate::journal::{Inbox, Refused};
 use crate::message::Publish;
 use crate::metrics::{ByReason, Metrics};
+
+/// Longest part of a topic in the log, bytes.
+const SHOWN_TOPIC: usize = 200;
 
 /// What becomes of a PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub enum Verdict {
 
 /// Hands what the sources want to the journal.
 pub struct Intake {
-    wanted: RwLock<Wanted>,
+    wanted: Wanted,
     inbox: Inbox,
     waiters: Arc<Waiters>,
     patience: Duration,
@@ -36,17 +39,22 @@ impl Intake {
     const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 
     pub fn new(wanted: Wanted, inbox: Inbox, waiters: Arc<Waiters>, patience: Duration, metrics: Metrics) -> Intake {
-        Intake { wanted: RwLock::new(wanted), inbox, waiters, patience, metrics }
-    }
-
-    pub fn replace_wanted(&self, wanted: Wanted) {
-        *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
+        Intake { wanted, inbox, waiters, patience, metrics }
     }
 
     /// Whether some source reads the topic.
     pub fn wants(&self, topic: &str) -> bool {
-        let wanted = Arc::clone(&self.wanted.read().unwrap_or_else(PoisonError::into_inner));
-        wanted(topic)
+        (self.wanted)(topic)
+    }
+
+    /// Notes a message that no source takes. Clients may well talk to each other, so only some of them are told: the
+    /// first, the second, the fourth and so on.
+    pub fn pass(&self, topic: &str, client: &str) {
+        let count = self.metrics.messages_unmatched.inc().saturating_add(1);
+        if count.is_power_of_two() {
+            let topic = topic.get(..topic.floor_char_boundary(SHOWN_TOPIC)).unwrap_or_default();
+            tracing::info!(topic, client, count, "no source's filter matches the topic: forwarded, not stored");
+        }
     }
 
     /// Takes a wanted message; returns, at QoS 1 and 2, once it is durable or refused.
@@ -187,14 +195,6 @@ mod tests {
         metrics.journal_full.set(1);
         assert_eq!(intake.take(publish(1)).await, Verdict::Refuse);
         assert!(inbox.take(10, 10_000, Duration::ZERO).unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_predicate_can_be_replaced() {
-        let (intake, ..) = intake(10);
-        assert!(intake.wants("devices/d1/telemetry") && !intake.wants("tele/p1/SENSOR"));
-        intake.replace_wanted(Arc::new(|topic| topic.starts_with("tele/")));
-        assert!(!intake.wants("devices/d1/telemetry") && intake.wants("tele/p1/SENSOR"));
     }
 
     #[test]

@@ -5,6 +5,14 @@
 //! messages of one connection wait in turn, one group fsync each, so many devices share an fsync and one
 //! device alone gets one message through for each.
 //!
+//! What a device sees of bad input:
+//! - a payload that can't be read is acknowledged like any other: it is durable, and goes to quarantine;
+//! - a topic that no source takes is acknowledged and forwarded, and **not journalled**: clients may talk to each
+//!   other. It is counted (`messages_unmatched`), and the log tells of some;
+//! - an empty topic, or one with a wildcard or a NUL, and a packet beyond [`Limits::max_packet_size`], end the
+//!   connection; that is counted (`embedded_disconnects`) and logged with the reason;
+//! - a journal that is full answers *quota exceeded*; at 3.1.1, which can't say so, it ends the connection.
+//!
 //! The MQTT itself is the crate `rmqtt`, as a library. What comes with it:
 //! - each connection, and each session kept for a client that is away, is a task of rmqtt's own on the
 //!   runtime that [`start`] was called on; [`Embedded::run`] closes the connections when it stops;
@@ -41,13 +49,19 @@ use shared::Groups;
 
 pub use waiters::Waiters;
 
-/// Whether some source reads a topic.
+/// Why connections are closed when the broker stops.
+const SHUTDOWN: &str = "the broker shuts down";
+
+/// Whether some source reads a topic; asked at each PUBLISH.
 pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Why the embedded broker can't serve.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("the embedded broker can't listen on {address}: {source}; is another broker running there?")]
+    #[error(
+        "the embedded broker can't listen on {address}: {source}; end the broker that runs there, or set [broker] url \
+         to embedded:// with a free address"
+    )]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the embedded broker can't be set up: {0}")]
     Setup(String),
@@ -96,7 +110,6 @@ impl Default for Limits {
 /// The broker, bound to its address; serves while [`Embedded::run`] runs.
 pub struct Embedded {
     context: ServerContext,
-    intake: Arc<Intake>,
     local_addr: SocketAddr,
     /// Holds the listening socket; taken by `run`, and gone when that ends.
     server: Mutex<Option<MqttServer>>,
@@ -129,7 +142,7 @@ pub async fn start(
     *context.extends.shared_subscription_mut().await = Box::new(Groups);
     let server = MqttServer::new(context.clone()).listener_by_id(listener, local_addr.port()).build();
     tracing::info!(%local_addr, "embedded broker listens");
-    Ok(Embedded { context, intake, local_addr, server: Mutex::new(Some(server)) })
+    Ok(Embedded { context, local_addr, server: Mutex::new(Some(server)) })
 }
 
 fn bind(listen: SocketAddr, limits: &Limits) -> Result<Listener, BrokerError> {
@@ -165,11 +178,6 @@ impl Embedded {
         self.local_addr
     }
 
-    /// Replaces the predicate, as a reload does; the next PUBLISH meets the new one.
-    pub fn replace_wanted(&self, wanted: Wanted) {
-        self.intake.replace_wanted(wanted);
-    }
-
     /// Serves until `stop` is cancelled, then listens no more and closes every connection; a device whose
     /// PUBLISH is not acknowledged by then still has it. A second call returns at once.
     pub async fn run(&self, stop: CancellationToken) {
@@ -186,7 +194,7 @@ impl Embedded {
         for entry in self.context.extends.shared().await.iter() {
             if let Some(session) = entry.tx() {
                 // An error says that it is closed already.
-                let _ = session.unbounded_send(Message::Closed("the broker shuts down".into()));
+                let _ = session.unbounded_send(Message::Closed(SHUTDOWN.into()));
             }
         }
         let closed = async {

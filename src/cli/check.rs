@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::Place;
 use crate::catalog::{Declared, files};
-use crate::config::{Config, Endpoint, Fault, Faults, Reading};
+use crate::config::{Config, Database, DatabaseUrl, Endpoint, Fault, Faults, Reading};
 use crate::mqtt;
 use crate::store::Store;
 
@@ -42,24 +42,36 @@ fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyho
     let broker = match config.broker.endpoint {
         Endpoint::Embedded { listen } => std::net::TcpListener::bind(listen)
             .map(|_| ())
-            .map_err(|error| format!("{listen} can't be listened on: {error}")),
+            .map_err(|error| format!("the embedded broker can't listen on {listen}: {error}")),
         Endpoint::Remote { .. } => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
             .block_on(mqtt::probe(&config.broker, CONNECT_TIMEOUT))
             .map_err(|error| error.to_string()),
     };
-    let database = Store::open(&config.database).and_then(|store| store.ping()).map_err(|error| error.to_string());
-    for (name, answer) in [("broker", broker), ("database", database)] {
+    let database = database(&config.database);
+    for answer in [broker.map(|()| "broker answers"), database] {
         match answer {
-            Ok(()) => writeln!(out, "{name} answers")?,
+            Ok(words) => writeln!(out, "{words}")?,
             Err(why) => {
-                writeln!(err, "{name}: {why}")?;
+                writeln!(err, "{why}")?;
                 code = ExitCode::FAILURE;
             }
         }
     }
     Ok(code)
+}
+
+/// Whether the database answers, or, for SQLite, could be made at the start.
+fn database(settings: &Database) -> Result<&'static str, String> {
+    match &settings.url {
+        // Asking would make an empty file.
+        DatabaseUrl::Sqlite(path) if !path.exists() => Ok("database: not there yet; `tidegate run` makes it"),
+        _ => {
+            Store::open(settings).and_then(|store| store.ping()).map_err(|error| error.to_string())?;
+            Ok("database answers")
+        }
+    }
 }
 
 /// A configuration and a catalog without a fault.
@@ -120,7 +132,11 @@ pub fn check(
     let state_dir = &checked.config.instance.state_dir;
     if let Err(error) = writable(state_dir) {
         let place = checked.file.as_deref().map_or("built-in default".to_owned(), |file| file.display().to_string());
-        writeln!(err, "{place}: instance.state_dir: {} can't be written: {error}", state_dir.display())?;
+        writeln!(
+            err,
+            "{place}: instance.state_dir: {} can't be written: {error}; give a directory that this user can write",
+            state_dir.display()
+        )?;
         return Ok((ExitCode::from(EXIT_CONFIGURATION), None));
     }
     writeln!(

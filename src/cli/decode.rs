@@ -12,9 +12,10 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::Place;
+use super::output::printable;
 use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
 use crate::clock;
-use crate::config::{Config, Decoder};
+use crate::config::Config;
 use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
 use crate::normalize::{Fate, Normalizer};
@@ -166,18 +167,11 @@ fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String
     let refusals = batch.quarantined.iter().flat_map(|one| one.refusals.iter());
     Report {
         source: route.as_ref().map(|route| route.source.name.to_string()),
-        decoder: route.as_ref().map(|route| decoder(route.source.decoder)),
+        decoder: route.as_ref().map(|route| route.source.decoder.name()),
         device: device.map(str::to_owned),
         template,
         readings: readings.collect(),
         quarantine: refusals.map(refused).collect(),
-    }
-}
-
-fn decoder(decoder: Decoder) -> &'static str {
-    match decoder {
-        Decoder::Json => "json",
-        Decoder::Scalar => "scalar",
     }
 }
 
@@ -199,7 +193,7 @@ fn number(reading: &Reading, kind: Kind) -> serde_json::Value {
 }
 
 fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyhow::Result<()> {
-    let shown = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
+    let shown = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     writeln!(out, "source    {} ({})", shown(&report.source), report.decoder.unwrap_or("-"))?;
     writeln!(out, "device    {}", shown(&report.device))?;
     writeln!(out, "template  {}", shown(&report.template))?;
@@ -208,10 +202,10 @@ fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyh
     table.set_header(["key", "metric", "value", "unit", "time"]);
     for reading in &report.readings {
         let value = match &reading.value {
-            serde_json::Value::String(text) => self::shown(text),
+            serde_json::Value::String(text) => printable(text),
             other => other.to_string(),
         };
-        let (key, metric) = (self::shown(&reading.key), self::shown(&reading.metric));
+        let (key, metric) = (printable(&reading.key), printable(&reading.metric));
         table.add_row([key, metric, value, reading.unit.clone(), reading.time.clone()]);
     }
     if report.readings.is_empty() {
@@ -220,25 +214,20 @@ fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyh
         writeln!(out, "{table}")?;
     }
     for (key, note) in notes {
-        writeln!(out, "{}: {note}", self::shown(key))?;
+        writeln!(out, "{}: {note}", printable(key))?;
     }
     for refusal in &report.quarantine {
         let key = refusal.key.as_deref().unwrap_or("the message");
-        writeln!(out, "quarantined: {}: {}: {}", self::shown(key), refusal.reason, self::shown(&refusal.detail))?;
+        writeln!(out, "quarantined: {}: {}: {}", printable(key), refusal.reason, printable(&refusal.detail))?;
     }
     Ok(())
-}
-
-/// Text from a device, made harmless for a terminal.
-fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::{DeclaredDevice, DeclaredTemplate, Metric};
-    use crate::config::UnknownDevice;
+    use crate::config::{Decoder, UnknownDevice};
     use crate::normalize::testing::{RECEIVED, metric, settings, source, template};
     use serde_json::json;
 

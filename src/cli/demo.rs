@@ -13,10 +13,11 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::logging;
+use super::output::printable;
 use crate::bridge::Bridge;
 use crate::catalog;
 use crate::clock;
-use crate::config::{Config, DatabaseUrl, Decoder, Endpoint};
+use crate::config::{Config, DatabaseUrl, Endpoint};
 use crate::latency::LatencyRecorder;
 use crate::metrics::{ByReason, Metrics};
 use crate::mqtt::load::{Settings, Tally};
@@ -46,6 +47,9 @@ pub(super) struct DemoArgs {
 const FRAME: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    if cfg!(not(feature = "embedded-broker")) {
+        bail!("the demo needs the embedded broker, and this tidegate is built without it");
+    }
     std::fs::create_dir_all(&args.dir).with_context(|| format!("can't make {}", args.dir.display()))?;
     let dir = args.dir.canonicalize()?;
     logging::start_in_file(&dir.join("demo.log"))?;
@@ -64,7 +68,7 @@ fn configuration(dir: &Path) -> String {
         dir.display().to_string()
     );
     for source in simulate::demo_sources() {
-        let decoder = if source.decoder == Decoder::Scalar { "scalar" } else { "json" };
+        let decoder = source.decoder.name();
         let _ = write!(
             text,
             "\n[[sources]]\nname = {:?}\nfilter = {:?}\ndecoder = {decoder:?}\n",
@@ -288,8 +292,7 @@ fn line(reading: &Recent) -> String {
     let time = jiff::Timestamp::from_microsecond(reading.time.0)
         .map(|time| time.strftime("%H:%M:%S%.3f").to_string())
         .unwrap_or_default();
-    // Control characters of a device's own text must not reach the terminal.
-    let value: String = reading.value.chars().filter(|c| !c.is_control()).collect();
+    let value = printable(&reading.value);
     format!("{time}  {:<20} {:<22} {value:>10} {}", reading.device, reading.metric, reading.unit)
 }
 

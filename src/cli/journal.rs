@@ -13,7 +13,8 @@ use super::{Place, output, replay};
 use crate::catch_up::Pace;
 use crate::config::Config;
 use crate::journal::{self, Edge, Status};
-use crate::store::{Reached, Store};
+use crate::store::Store;
+use crate::store::{Reached, StoreError};
 use crate::time::UtcMicros;
 
 #[derive(Args, Debug)]
@@ -80,7 +81,7 @@ const SPAN: Duration = Duration::from_secs(1);
 fn observe(config: &Config) -> anyhow::Result<(Status, Result<Reached, String>, Option<Pace>)> {
     let state_dir = &config.instance.state_dir;
     let first = journal::status(state_dir)?;
-    let store = Store::open(&config.database).map_err(|error| error.to_string());
+    let store = database(config).map_err(|error| error.to_string());
     let committed = |id: &str| {
         let store = store.as_ref().map_err(String::clone)?;
         let reached = store.committed(&config.instance.id, id).map_err(|error| error.to_string())?;
@@ -128,6 +129,11 @@ fn write_pace(status: &Status, reached: &Reached, pace: Option<Pace>, out: &mut 
     }
 }
 
+fn database(config: &Config) -> Result<Store, StoreError> {
+    let store = Store::open(&config.database)?;
+    store.ping().map(|()| store)
+}
+
 /// Writes the status of the journal in `state_dir` to `out`, as lines or as one JSON object.
 ///
 /// # Errors
@@ -149,7 +155,7 @@ fn write_lines(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "size      {}{limit}", ByteSize(status.bytes))?;
     for (name, edge) in [("oldest", status.oldest), ("newest", status.newest)] {
         if let Some(Edge { seq, received_at }) = edge {
-            writeln!(out, "{name}    {seq}, received {}", rfc3339(received_at))?;
+            writeln!(out, "{name}    {seq}, received {received_at}")?;
         }
     }
     writeln!(out, "last seq  {}", status.last_seq)?;
@@ -159,7 +165,7 @@ fn write_lines(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
 /// The status as one object; sizes in bytes, times in RFC 3339.
 pub fn as_json(status: &Status) -> serde_json::Value {
     let edge = |edge: Option<Edge>| {
-        edge.map(|Edge { seq, received_at }| json!({ "seq": seq, "received_at": rfc3339(received_at) }))
+        edge.map(|Edge { seq, received_at }| json!({ "seq": seq, "received_at": received_at.to_string() }))
     };
     json!({
         "id": status.id,
@@ -171,8 +177,4 @@ pub fn as_json(status: &Status) -> serde_json::Value {
         "newest": edge(status.newest),
         "last_seq": status.last_seq,
     })
-}
-
-fn rfc3339(time: UtcMicros) -> String {
-    jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| format!("{} µs", time.0), |time| time.to_string())
 }

@@ -72,10 +72,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
             ExitCode::from(check::EXIT_CONFIGURATION)
         }
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            eprintln!("tidegate: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, less those that an error before has quoted.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
 }
 
 fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -15,7 +15,7 @@ pub fn table(out: &mut dyn Write, headers: &[&str], rows: impl IntoIterator<Item
         table.set_header(headers.iter().copied());
     }
     for row in rows {
-        table.add_row(row.into_iter().map(printable));
+        table.add_row(row.iter().map(|text| printable(text)));
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -51,9 +51,13 @@ pub fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 
-/// Control characters would reach the terminal: devices choose these texts.
-fn printable(text: String) -> String {
-    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
+/// Text that a device has chosen, with its control characters escaped: they would reach the terminal.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[cfg(test)]

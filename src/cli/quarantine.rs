@@ -22,6 +22,9 @@ use crate::store::{Retrier, Store};
 /// Longest part of a payload that `show` prints, bytes; `--json` has all of it.
 const SHOWN_PAYLOAD: usize = 4096;
 
+/// Longest part of a topic that `list` prints, characters.
+const SHOWN_TOPIC: usize = 120;
+
 /// Messages retried in one transaction.
 const RETRIED_AT_ONCE: usize = 200;
 
@@ -145,7 +148,7 @@ pub fn list(store: &Store, filter: &Filter, limit: i64, as_json: bool, out: &mut
                 instant(event.at),
                 event.reason.clone(),
                 or_dash(event.key.as_deref()),
-                event.topic.clone(),
+                shortened(&event.topic),
                 event.detail.clone(),
             ]
         });
@@ -231,6 +234,7 @@ pub fn retry(
         duplicates += committed.duplicates;
         refused += committed.quarantined;
     }
+    store.enforce_bound(config.quarantine.max_events)?;
     if as_json {
         let value = json!({"messages": messages, "stored": stored, "duplicates": duplicates, "refused": refused});
         output::json(out, &value)?;
@@ -255,6 +259,14 @@ pub fn purge(store: &Store, filter: &Filter, as_json: bool, out: &mut dyn Write)
         writeln!(out, "{} events and {} messages removed", purged.events, purged.messages)?;
     }
     Ok(())
+}
+
+/// A topic may have 64 KiB; `show` and `--json` have all of it.
+fn shortened(topic: &str) -> String {
+    match topic.char_indices().nth(SHOWN_TOPIC) {
+        Some((end, _)) => format!("{}…", topic.get(..end).unwrap_or_default()),
+        None => topic.to_owned(),
+    }
 }
 
 fn shown_payload(payload: &[u8]) -> String {

@@ -76,10 +76,14 @@ impl Config {
     /// As [`Config::load`], with the warnings, and with what could be read in spite of faults.
     pub fn read(path: Option<&Path>, env: &[(String, String)]) -> Reading {
         let file = Config::locate(path, env);
-        let document = match &file {
+        let mut document = match &file {
             Some(file) => Document::read(file),
             None => Document::empty(Place::BuiltIn),
         };
+        if file.as_ref().is_some_and(|file| !file.exists()) {
+            let hint = "`tidegate print-config` prints one to begin with";
+            document.faults.iter_mut().for_each(|fault| fault.suggestion = Some(hint.to_owned()));
+        }
         interpret(document, file, env)
     }
 

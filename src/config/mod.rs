@@ -173,6 +173,18 @@ pub enum Decoder {
     Scalar,
 }
 
+impl Decoder {
+    pub const ALL: [Decoder; 2] = [Decoder::Json, Decoder::Scalar];
+
+    /// As `[[sources]] decoder` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Decoder::Json => "json",
+            Decoder::Scalar => "scalar",
+        }
+    }
+}
+
 /// What to do with a message that the broker had retained when tidegate subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retained {

@@ -17,6 +17,8 @@ use super::{
 /// 100 years of 365.25 days: more than any duration here needs.
 const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 const MIB: u64 = 1 << 20;
+/// What the JSON parser itself takes.
+const MAX_DEPTH: usize = 127;
 
 impl Instance {
     pub(super) fn read(section: &mut Section<'_>) -> Instance {
@@ -95,7 +97,7 @@ impl Limits {
         let default = Limits::default();
         let text = section.size("max_text_length", 1..=16 * MIB).and_then(|size| usize::try_from(size).ok());
         Limits {
-            max_depth: section.integer("max_depth", 1..=256).unwrap_or(default.max_depth),
+            max_depth: section.integer("max_depth", 1..=MAX_DEPTH).unwrap_or(default.max_depth),
             max_keys: section.integer("max_keys", 1..=1_000_000).unwrap_or(default.max_keys),
             max_key_length: section.integer("max_key_length", 1..=1024).unwrap_or(default.max_key_length),
             max_text_length: text.unwrap_or(default.max_text_length),

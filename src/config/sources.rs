@@ -61,7 +61,7 @@ fn source(section: &mut Section<'_>) -> Source {
         }
     }
     let default = Source::with(name.to_owned(), filter.to_owned());
-    let decoder = section.word("decoder", &[("json", Decoder::Json), ("scalar", Decoder::Scalar)]);
+    let decoder = section.word("decoder", &Decoder::ALL.map(|decoder| (decoder.name(), decoder)));
     if decoder == Some(Decoder::Scalar) && !names_metric(filter) {
         let message = "has no {metric} or {metric...}: the decoder \"scalar\" takes the metric's name from the topic";
         section.fault("filter", message);

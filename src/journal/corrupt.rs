@@ -52,20 +52,8 @@ pub(super) fn condemned(dir: &Path) -> Option<String> {
 }
 
 /// Renames a journal that SQLite can't read, with its write-ahead log, to `journal.db.corrupt-<UTC stamp>`.
-pub(super) fn set_aside_file(dir: &Path, cause: &str) -> Result<(), JournalError> {
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let kept = free_name(dir, &stamp);
-    for suffix in ["-wal", "-shm", ""] {
-        let from = dir.join(format!("{FILE_NAME}{suffix}"));
-        let mut to = kept.clone().into_os_string();
-        to.push(suffix);
-        match fs::rename(&from, &to) {
-            Err(source) if suffix.is_empty() || source.kind() != ErrorKind::NotFound => {
-                return Err(JournalError::Io { doing: "setting aside", path: from, source });
-            }
-            _ => {}
-        }
-    }
+pub(super) fn set_aside_file(dir: &Path, cause: &str, metrics: &Metrics) -> Result<(), JournalError> {
+    let Some(kept) = move_away(dir, "corrupt")? else { return Ok(()) };
     let marker = dir.join(CONDEMNED);
     match fs::remove_file(&marker) {
         Err(source) if source.kind() != ErrorKind::NotFound => {
@@ -73,6 +61,7 @@ pub(super) fn set_aside_file(dir: &Path, cause: &str) -> Result<(), JournalError
         }
         _ => {}
     }
+    metrics.journal_files_set_aside.inc();
     tracing::error!(
         cause = cause.trim_end(),
         kept = %kept.display(),
@@ -82,12 +71,32 @@ pub(super) fn set_aside_file(dir: &Path, cause: &str) -> Result<(), JournalError
     Ok(())
 }
 
-fn free_name(dir: &Path, stamp: &str) -> PathBuf {
-    let mut path = dir.join(format!("{FILE_NAME}.corrupt-{stamp}"));
+/// Renames whatever has the journal's name, with its write-ahead log, to `journal.db.<kind>-<UTC stamp>`; tells that
+/// name. None: nothing has it.
+pub(super) fn move_away(dir: &Path, kind: &str) -> Result<Option<PathBuf>, JournalError> {
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let kept = free_name(dir, &format!("{FILE_NAME}.{kind}-{stamp}"));
+    let mut moved = false;
+    for suffix in ["-wal", "-shm", ""] {
+        let from = dir.join(format!("{FILE_NAME}{suffix}"));
+        let mut to = kept.clone().into_os_string();
+        to.push(suffix);
+        match fs::rename(&from, &to) {
+            Ok(()) => moved = true,
+            Err(source) if source.kind() == ErrorKind::NotFound => {}
+            Err(source) => return Err(JournalError::Io { doing: "setting aside", path: from, source }),
+        }
+    }
+    Ok(moved.then_some(kept))
+}
+
+/// A path for `name` that nothing has yet.
+pub(super) fn free_name(dir: &Path, name: &str) -> PathBuf {
+    let mut path = dir.join(name);
     let mut number = 1_u32;
     while path.exists() {
         number = number.saturating_add(1);
-        path = dir.join(format!("{FILE_NAME}.corrupt-{stamp}-{number}"));
+        path = dir.join(format!("{name}-{number}"));
     }
     path
 }

@@ -23,8 +23,10 @@ pub enum JournalError {
     NoWal { path: PathBuf },
     #[error("{doing} the journal {} failed: {source}; {}", path.display(), advice(source))]
     Sql { doing: &'static str, path: PathBuf, source: diesel::result::Error },
-    #[error("{doing} {} failed: {source}", path.display())]
+    #[error("{doing} {} failed: {source}; check that the directory exists and that this user can write it", path.display())]
     Io { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the journal {} was removed or replaced while it is in use: leave the state directory alone, it is being put back", path.display())]
+    Displaced { path: PathBuf },
     #[error("message {seq} can't be encoded for the journal: {source}; please report this")]
     Encode { seq: Seq, source: postcard::Error },
 }
@@ -52,6 +54,8 @@ fn advice(error: &diesel::result::Error) -> &'static str {
         "another program holds the file: end it"
     } else if text.contains("readonly") {
         "make the file and its directory writable for this user"
+    } else if text.contains("unable to open") {
+        "check that the directory exists and that this user can write it"
     } else {
         "check the disk, and the kernel's log"
     }

@@ -217,13 +217,7 @@ impl JournalFile {
              PRAGMA user_version = {FORMAT}; COMMIT;"
         );
         self.connection.batch_execute(&sql).map_err(self.failed("creating"))?;
-        // The file's name must survive a power cut like its content.
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| JournalError::Io {
-            doing: "syncing",
-            path: dir.to_owned(),
-            source,
-        })
+        sync_dir(self.path.parent().unwrap_or(Path::new(".")))
     }
 
     pub fn path(&self) -> &Path {
@@ -343,6 +337,15 @@ impl JournalFile {
         Ok(unsigned(done.log))
     }
 
+    /// Writes all of it, as last committed, to a new file at `path`.
+    pub fn copy_into(&mut self, path: &Path) -> Result<(), JournalError> {
+        sql_query("VACUUM INTO ?")
+            .bind::<Text, _>(path.to_string_lossy())
+            .execute(&mut self.connection)
+            .map(|_| ())
+            .map_err(self.failed("copying"))
+    }
+
     fn pragma(&mut self, sql: &str) -> Result<(), JournalError> {
         self.connection.batch_execute(sql).map_err(self.failed("opening"))
     }
@@ -351,6 +354,15 @@ impl JournalFile {
         let path = self.path.clone();
         move |source| JournalError::Sql { doing, path, source }
     }
+}
+
+/// A file's name must survive a power cut like its content.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| JournalError::Io {
+        doing: "syncing",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 /// SQLite's file URI: only this form can forbid that a missing file is made.

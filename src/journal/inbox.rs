@@ -103,6 +103,13 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether more waits than QoS 0 and a sender that keeps to its receive maximum bring about: time to read more slowly.
+    pub fn is_crowded(&self) -> bool {
+        let queue = self.lock();
+        let bounds = self.shared.bounds;
+        queue.items.len() > bounds.messages.saturating_mul(2) || queue.bytes > bounds.bytes.saturating_mul(2)
+    }
+
     /// Takes up to `max_messages` and about `max_bytes` of what has gathered, waiting up to `wait` for the
     /// first. Empty: nothing came, or a nudge did. None: the queue is closed and empty.
     pub fn take(&self, max_messages: usize, max_bytes: usize, wait: Duration) -> Option<Vec<Submission>> {

@@ -8,6 +8,8 @@ mod error;
 mod frame;
 mod file;
 mod corrupt;
+mod place;
+mod wal;
 mod redelivery;
 mod group;
 mod tail;

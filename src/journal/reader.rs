@@ -1,15 +1,16 @@
 //! Reads the journal from a position: from memory where the tail has it, else from the disk.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::file::{Extent, JournalFile};
 use super::frame::{Damage, Frames};
 use super::group::weight;
+use super::place::Place;
 use super::tail::{CHUNK, Found, Tail};
-use super::{JournalError, corrupt};
+use super::{FILE_NAME, JournalError, corrupt};
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 
@@ -22,7 +23,7 @@ pub struct Reader {
     tail: Arc<Tail>,
     metrics: Metrics,
     /// Opened at the first read from the disk.
-    file: Option<JournalFile>,
+    file: Option<(Place, JournalFile)>,
     /// Groups from the disk that are not read to their end.
     loaded: VecDeque<Frames>,
     /// Where `loaded` goes on.
@@ -67,7 +68,7 @@ impl Reader {
                     return Ok(Next::Messages(messages));
                 }
                 Found::OnDisk(last) => {
-                    let messages = self.read(after, last)?;
+                    let messages = self.read(after, last).inspect_err(|error| self.give_up(error))?;
                     if !messages.is_empty() {
                         return Ok(Next::Messages(messages));
                     }
@@ -89,7 +90,7 @@ impl Reader {
         if seq > self.last_durable() {
             return Ok(None);
         }
-        let file = opened(&mut self.file, &self.dir)?;
+        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
         let Some(extent) = file.extents_from(seq, 1)?.pop().filter(|extent| extent.first <= seq) else {
             return Ok(None);
         };
@@ -106,6 +107,13 @@ impl Reader {
     /// The newest position that can be read; 0 in an empty journal.
     pub fn last_durable(&self) -> Seq {
         self.tail.last()
+    }
+
+    /// A journal whose structure is broken ahead of a reader would stop it at every start: the next one begins a new one.
+    fn give_up(&self, error: &JournalError) {
+        if error.is_malformed() {
+            corrupt::condemn(&self.dir, error);
+        }
     }
 
     /// About a chunk of what the disk has after `after` and up to `last`; if that can't be read, it becomes the hole.
@@ -152,8 +160,12 @@ impl Reader {
     /// Loads about a chunk of groups that begin with the one that holds `next`. Returns the first position that may
     /// be readable from now on.
     fn load(&mut self, next: Seq, last: Seq) -> Result<Seq, JournalError> {
-        let file = opened(&mut self.file, &self.dir)?;
-        let extents = file.extents_from(next, LOOK_AHEAD)?;
+        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
+        let extents = match file.extents_from(next, LOOK_AHEAD) {
+            // Up to the broken place there may be groups that can be read.
+            Err(error) if error.is_malformed() => file.extents_from(next, 1)?,
+            outcome => outcome?,
+        };
         let Some(from) = extents.first().map(|extent| extent.first) else { return Ok(last.saturating_add(1)) };
         let mut from = from.max(next);
         let mut bytes = 0_usize;
@@ -179,9 +191,23 @@ impl Reader {
     }
 }
 
-fn opened<'a>(file: &'a mut Option<JournalFile>, dir: &std::path::Path) -> Result<&'a mut JournalFile, JournalError> {
+/// The file at `place`; opened where it is not yet, or where it was another before.
+fn opened<'a>(
+    file: &'a mut Option<(Place, JournalFile)>,
+    dir: &Path,
+    place: Place,
+) -> Result<&'a mut JournalFile, JournalError> {
+    if file.as_ref().is_some_and(|(opened, _)| *opened != place) {
+        *file = None;
+    }
     match file {
-        Some(file) => Ok(file),
-        None => Ok(file.insert(JournalFile::open_existing(dir)?)),
+        Some((_, file)) => Ok(file),
+        None => {
+            let opened = JournalFile::open_existing(dir)?;
+            if Place::of(dir)? != Some(place) {
+                return Err(JournalError::Displaced { path: dir.join(FILE_NAME) });
+            }
+            Ok(&mut file.insert((place, opened)).1)
+        }
     }
 }

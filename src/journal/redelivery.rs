@@ -174,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn the_next_message_of_a_packet_id_is_not_taken_for_a_redelivery() {
+        // A broker that gives ids in turn, and a payload that is always the same; DUP, since its first try was lost.
+        let mut memory = Redeliveries::new(usize::from(u16::MAX) / 2);
+        for id in 1..=u16::MAX {
+            memory.remember(u64::from(id), &publish(id, "x", false));
+        }
+        assert!(!memory.recognises(&publish(1, "x", true)));
+        assert!(memory.recognises(&publish(u16::MAX, "x", true)));
+    }
+
+    #[test]
     fn a_stream_of_qos_0_does_not_hold_old_positions() {
         let mut memory = Redeliveries::new(2);
         memory.remember(1, &publish(1, "x", false));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::group::weight;
+use super::place::Place;
 use crate::message::{Message, Seq};
 
 /// Memory that one read hands out, about; bytes.
@@ -14,6 +15,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 pub(super) struct Tail {
     state: Mutex<State>,
     grown: Condvar,
+    place: Mutex<Place>,
     /// Bytes of memory, about.
     limit: usize,
 }
@@ -43,9 +45,9 @@ pub(super) enum Found {
 }
 
 impl Tail {
-    pub fn new(last: Seq, limit: usize) -> Tail {
+    pub fn new(last: Seq, limit: usize, place: Place) -> Tail {
         let state = State { groups: VecDeque::new(), weight: 0, last, ended: false };
-        Tail { state: Mutex::new(state), grown: Condvar::new(), limit }
+        Tail { state: Mutex::new(state), grown: Condvar::new(), place: Mutex::new(place), limit }
     }
 
     /// Makes a durable group visible, and lets the oldest go where the limit asks for it.
@@ -65,6 +67,16 @@ impl Tail {
         }
         drop(state);
         self.grown.notify_all();
+    }
+
+    /// The files that hold what is no longer in memory.
+    pub fn place(&self) -> Place {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The journal was written anew: readers must open it again.
+    pub fn moved_to(&self, place: Place) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
     /// No group follows.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::JournalError;
 use super::file::{Extent, JournalFile, Synchronous};
 use super::group::MAX_BYTES;
+use crate::crash;
 use crate::message::Seq;
 use crate::time::UtcMicros;
 
@@ -122,7 +123,9 @@ impl Holdings {
             return Ok(false);
         };
         file.set_synchronous(Synchronous::Normal)?;
+        crash::point("journal.before_trim");
         let outcome = file.delete_through(cut);
+        crash::point("journal.after_trim");
         file.set_synchronous(then)?;
         outcome?;
         self.oldest = match groups.into_iter().find(|group| group.first > cut) {

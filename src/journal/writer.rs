@@ -1,25 +1,27 @@
 //! The journal's thread: takes what has gathered, makes it durable as one group, then acknowledges it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::file::{JournalFile, Synchronous};
 use super::group::{Group, MAX_BYTES, MAX_MESSAGES};
+use super::place::{self, Place};
 use super::progress::{Health, Progress, State};
 use super::redelivery::Redeliveries;
 use super::tail::Tail;
 use super::trim::{Holdings, Moment};
-use super::{Acknowledge, Bounds, Inbox, JournalError, Reader, Submission, corrupt};
+use super::{Acknowledge, Bounds, FILE_NAME, Inbox, JournalError, Reader, Submission, corrupt, wal};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Sync;
+use crate::crash;
 use crate::message::{Message, Seq};
 use crate::metrics::{ByReason, Metrics};
 use crate::time::UtcMicros;
 
-/// Longest time without a look at what may be trimmed.
-const MAX_IDLE: Duration = Duration::from_secs(60);
+/// Longest time without a look at what may be trimmed, and at whether the files are still in their place.
+const MAX_IDLE: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Bytes written after which the write-ahead log is moved into the file.
@@ -70,12 +72,14 @@ impl Journal {
     /// # Errors
     /// The file can't be opened or written, has a newer format, or is no journal.
     pub fn open(options: Options, metrics: Metrics) -> Result<Journal, JournalError> {
+        place::finish(&options.dir)?;
+        wal::inspect(&options.dir, &metrics);
         if let Some(cause) = corrupt::condemned(&options.dir) {
-            corrupt::set_aside_file(&options.dir, &cause)?;
+            corrupt::set_aside_file(&options.dir, &cause, &metrics)?;
         }
         match Journal::recover(options.clone(), metrics.clone()) {
             Err(error) if error.is_malformed() => {
-                corrupt::set_aside_file(&options.dir, &error.to_string())?;
+                corrupt::set_aside_file(&options.dir, &error.to_string(), &metrics)?;
                 Journal::recover(options, metrics)
             }
             outcome => outcome,
@@ -95,7 +99,8 @@ impl Journal {
         if options.sync != Sync::Always {
             file.set_synchronous(Synchronous::Normal)?;
         }
-        let tail = Arc::new(Tail::new(last_seq, options.tail_bytes));
+        let place = Place::of(&options.dir)?.ok_or_else(|| displaced(&options.dir))?;
+        let tail = Arc::new(Tail::new(last_seq, options.tail_bytes, place));
         let inbox = Inbox::new(last_stamp, options.inbox, metrics.clone());
         let progress = Progress::new(Arc::clone(&tail), inbox.clone(), metrics.clone());
         metrics.journal_size.set(level(holdings.bytes()));
@@ -168,8 +173,13 @@ impl Journal {
     /// senders still have.
     pub fn run(mut self, acknowledge: Arc<dyn Acknowledge>) -> Result<(), JournalError> {
         let mut group = Group::default();
-        while let Some(submissions) = self.inbox.take(MAX_MESSAGES, MAX_BYTES, self.idle()) {
+        // A group is let in whole while there is any room, so it must be small beside `max_size`.
+        let group_bytes = usize::try_from(self.options.max_size / 8).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+        while let Some(submissions) = self.inbox.take(MAX_MESSAGES, group_bytes, self.idle()) {
             self.gather(&mut group, submissions)?;
+            if crash::has(crash::Mutation::AckBeforeFsync) {
+                acknowledge.durable(&std::mem::take(&mut group.tokens));
+            }
             match self.store(&mut group) {
                 Ok(true) if group.tokens.is_empty() => {}
                 Ok(true) => acknowledge.durable(&group.tokens),
@@ -185,6 +195,7 @@ impl Journal {
             group.clear();
             self.housekeep();
         }
+        self.stay_in_place()?;
         if self.unsynced.is_some() { self.sync() } else { Ok(()) }
     }
 
@@ -208,12 +219,9 @@ impl Journal {
     fn store(&mut self, group: &mut Group) -> Result<bool, JournalError> {
         let mut failures = 0_u32;
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let mut appended = false;
         while !group.messages.is_empty() {
-            let outcome = match self.make_room(group.frames.len() as u64) {
-                Ok(true) => self.append(group).map(|()| true),
-                outcome => outcome,
-            };
-            match outcome {
+            match self.try_store(group, &mut appended) {
                 Ok(true) => {
                     self.enter(State::Working);
                     let first = group.messages.first().map(|message| message.received_at);
@@ -249,10 +257,51 @@ impl Journal {
         Ok(true)
     }
 
+    /// One attempt, which goes on where the one before failed. False: the journal is full.
+    fn try_store(&mut self, group: &Group, appended: &mut bool) -> Result<bool, JournalError> {
+        if !*appended {
+            if !self.make_room(group.frames.len() as u64)? {
+                self.stay_in_place()?;
+                return Ok(false);
+            }
+            self.append(group)?;
+            *appended = true;
+        }
+        // After the commit: what is found in its place now was so when the group reached the disk.
+        self.stay_in_place()?;
+        Ok(true)
+    }
+
+    /// Sees that the next start would find what is committed; writes the journal anew if not.
+    fn stay_in_place(&mut self) -> Result<(), JournalError> {
+        let dir = &self.options.dir;
+        if Place::of(dir)? == Some(self.tail.place()) {
+            return Ok(());
+        }
+        let mut file = place::write_anew(&mut self.file, dir)?;
+        // A commit makes the write-ahead log, whose place is watched too.
+        file.set_meta("max_size", &self.options.max_size.to_string())?;
+        if self.options.sync != Sync::Always {
+            file.set_synchronous(Synchronous::Normal)?;
+        }
+        let place = Place::of(dir)?.ok_or_else(|| displaced(dir))?;
+        self.file = file;
+        self.tail.moved_to(place);
+        self.metrics.journal_displaced.inc();
+        tracing::error!(
+            file = %self.file.path().display(),
+            "THE JOURNAL'S FILE WAS REMOVED OR REPLACED while it was in use. It was written anew and nothing is lost; \
+             find out what touches the state directory, and keep it from doing so"
+        );
+        Ok(())
+    }
+
     fn append(&mut self, group: &Group) -> Result<(), JournalError> {
         let Some(extent) = group.extent(self.holdings.newest.as_ref()) else { return Ok(()) };
         let started = Instant::now();
+        crash::point("journal.before_commit");
         self.file.append(&extent, &group.frames)?;
+        crash::point("journal.after_commit");
         self.metrics.journal_commit_duration.observe(started.elapsed().as_secs_f64());
         self.metrics.journal_groups.inc();
         self.metrics.journal_messages.inc_by(group.messages.len() as u64);
@@ -277,6 +326,8 @@ impl Journal {
             let outcome = self.sync();
             self.note(outcome.map(|()| true));
         }
+        let outcome = self.stay_in_place();
+        self.note(outcome.map(|()| true));
         if self.since_checkpoint >= CHECKPOINT_BYTES {
             self.since_checkpoint = 0;
             let outcome = self.checkpoint();
@@ -383,6 +434,10 @@ impl Drop for Journal {
         self.tail.end();
         self.health.set(State::Ended);
     }
+}
+
+fn displaced(dir: &Path) -> JournalError {
+    JournalError::Displaced { path: dir.join(FILE_NAME) }
 }
 
 fn level(bytes: u64) -> i64 {

@@ -14,12 +14,15 @@ use super::session::{Link, Memory, RefusedFilter, Rooms, Settings};
 use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
+use crate::crash;
 use crate::journal::Refused;
 use crate::message::Publish;
 use crate::metrics::ByReason;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How often room on the way to the journal is looked for.
+const ROOM: Duration = Duration::from_millis(2);
 /// Requests besides acknowledgements that fit the channel at once; further ones wait their turn.
 const CONTROL_SLOTS: usize = 64;
 /// How long the DISCONNECT may take to leave.
@@ -156,7 +159,27 @@ impl<'a> Live<'a> {
             if let Err(end) = step.and_then(|()| self.advance(Instant::now)) {
                 return end;
             }
+            if let Err(end) = self.await_room(stop).await {
+                return end;
+            }
         }
+    }
+
+    /// Does not read on while the way to the journal is crowded. mosquitto 2.0 sends thousands of messages beyond the
+    /// receive maximum once acknowledgements flow, and all of them again after a reconnect: only this slows it down.
+    async fn await_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        if !self.rooms.inbox.is_crowded() {
+            return Ok(());
+        }
+        self.rooms.metrics.broker_pauses.inc();
+        let deadline = Instant::now() + self.settings.timing.answer;
+        while self.rooms.inbox.is_crowded() && !stop.is_cancelled() {
+            if Instant::now() >= deadline {
+                return Err(End::Lost(Loss::Overrun));
+            }
+            tokio::time::sleep(ROOM).await;
+        }
+        Ok(())
     }
 
     fn handle(
@@ -260,7 +283,10 @@ impl<'a> Live<'a> {
 
     fn went_out(&mut self, sent: Sent) {
         match sent {
-            Sent::Acknowledgement => self.rooms.ledger.pump(),
+            Sent::Acknowledgement => {
+                crash::point("session.after_puback");
+                self.rooms.ledger.pump();
+            }
             Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
             Sent::Publish(packet_id) => self.publishes.sent(packet_id),
             Sent::Disconnect => {
@@ -274,12 +300,16 @@ impl<'a> Live<'a> {
 
     /// Hands a message to the journal. One that is not taken stays unacknowledged, for the broker to deliver again.
     fn receive(&mut self, mut publish: Publish) -> Result<(), End> {
-        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
-            return Ok(());
-        }
         let metrics = &self.rooms.metrics;
         metrics.messages_received.inc();
         metrics.payload_received.inc_by(u64::try_from(publish.payload.len()).unwrap_or(u64::MAX));
+        let dropped = |reason| metrics.messages_dropped.get_or_create(&ByReason { reason }).inc();
+        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
+            if publish.qos == 0 {
+                dropped("shutting_down");
+            }
+            return Ok(());
+        }
         if publish.payload.len() > self.settings.max_packet {
             let (bytes, topic) = (publish.payload.len(), &publish.topic);
             tracing::warn!(%topic, bytes, "payload cut: larger than any source takes, it can only be quarantined");
@@ -301,12 +331,16 @@ impl<'a> Live<'a> {
                 }
                 match (refused, token) {
                     (Refused::Full, None) => {
-                        metrics.messages_dropped.get_or_create(&ByReason { reason: "journal_full" }).inc();
+                        dropped("journal_full");
+                        Ok(())
+                    }
+                    (Refused::Closed, None) => {
+                        dropped("shutting_down");
                         Ok(())
                     }
                     // On this connection it would not come again.
                     (Refused::Full, Some(_)) => Err(End::Lost(Loss::Overrun)),
-                    (Refused::Closed, _) => Ok(()),
+                    (Refused::Closed, Some(_)) => Ok(()),
                 }
             }
         }
@@ -315,7 +349,11 @@ impl<'a> Live<'a> {
     fn report_refused(&self, refused: &[(String, &'static str)]) {
         for (filter, reason) in refused {
             self.rooms.metrics.subscriptions_refused.inc();
-            tracing::error!(filter, reason, "the broker refused a subscription: nothing that matches it is received");
+            tracing::error!(
+                filter,
+                reason,
+                "the broker refused a subscription: nothing that matches it is received; let the broker's access rules allow it to this client at QoS 1"
+            );
         }
     }
 

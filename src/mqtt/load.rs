@@ -6,6 +6,9 @@
 //! since nobody can say.
 
 mod driver;
+mod target;
+
+pub use target::{Target, TargetError};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Secret, Transport};
 use crate::latency::LatencyRecorder;
-use crate::simulate::{Outgoing, Target};
 use driver::Driver;
 
 /// How to connect and to publish.
@@ -55,6 +57,13 @@ pub enum LoadError {
     Refused(String),
     #[error("the broker could not be reached for {seconds} s: {detail}")]
     Unreachable { seconds: u64, detail: String },
+}
+
+/// One message to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub topic: String,
+    pub payload: Vec<u8>,
 }
 
 /// What a supply has now.
@@ -198,7 +207,7 @@ pub async fn publish_all(
     stop: &CancellationToken,
 ) -> Result<(), LoadError> {
     let (client, connection) = AsyncClient::new(options(settings)?, usize::from(settings.window));
-    let progress = Progress::default();
+    let progress = Progress::new(settings.window);
     let mut driver = Driver::new(settings, tally, &progress, connection);
     tokio::select! {
         () = feed(&client, supply, settings, tally, &progress, stop) => Ok(()),
@@ -207,16 +216,33 @@ pub async fn publish_all(
 }
 
 /// What the two halves of a connection tell each other.
-#[derive(Default)]
 struct Progress {
     handed: AtomicU64,
     settled: AtomicU64,
+    /// Messages that may be handed and not settled. With more, those that a lost connection leaves would have no packet id
+    /// each: the client sends all of them at once, and loses the second that finds its id taken.
+    window: AtomicU64,
     /// Nothing more is handed.
     last: AtomicBool,
     changed: Notify,
 }
 
 impl Progress {
+    fn new(window: u16) -> Progress {
+        Progress {
+            handed: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            window: AtomicU64::new(u64::from(window)),
+            last: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let open = self.handed.load(Ordering::Acquire).saturating_sub(self.settled.load(Ordering::Acquire));
+        open < self.window.load(Ordering::Acquire)
+    }
+
     fn all_settled(&self) -> bool {
         self.last.load(Ordering::Acquire) && self.settled.load(Ordering::Acquire) >= self.handed.load(Ordering::Acquire)
     }
@@ -237,6 +263,13 @@ async fn feed(
         _ => QoS::ExactlyOnce,
     };
     while !stop.is_cancelled() {
+        if !progress.has_room() {
+            tokio::select! {
+                () = progress.changed.notified() => {}
+                () = stop.cancelled() => {}
+            }
+            continue;
+        }
         match supply.next() {
             Due::Done => break,
             Due::Wait(pause) => {

@@ -37,7 +37,9 @@ pub enum Loss {
     Unanswered(&'static str),
     #[error("the broker sent more unacknowledged messages than the way to the journal holds")]
     Overrun,
-    #[error("the broker sent a packet of {size} bytes though {max} bytes were announced as the most")]
+    #[error(
+        "the broker sent a packet of {size} bytes though {max} bytes were announced as the most; raise a source's max_payload if it should come"
+    )]
     Oversize { size: usize, max: usize },
     /// An acknowledgement or PUBREL for a packet id that the client does not know.
     #[error("the broker referred to packet id {0}, which this connection does not know")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
 
+use super::status;
 use super::tls::{self, TlsError};
-use super::{probe, status};
 use crate::config::{self, Endpoint, MqttVersion};
 
 /// Publishes of its own that tidegate has unacknowledged at once; rumqttc's default of 65,535 allocates 14 MB.
@@ -55,7 +55,8 @@ pub(super) enum Options {
 pub(super) fn build(broker: &config::Broker, purpose: &Purpose<'_>, bounds: Bounds) -> Result<Options, OptionsError> {
     let client_id = match purpose {
         Purpose::Session { .. } => broker.client_id.clone(),
-        Purpose::Probe => probe::client_id(&broker.client_id),
+        // Not the session's: the broker would end that.
+        Purpose::Probe => format!("{}-check-{:04x}", broker.client_id, fastrand::u16(..)),
     };
     if client_id.is_empty() {
         return Err(OptionsError::NoClientId);
@@ -209,7 +210,7 @@ mod tests {
             session_expiry: Duration::from_secs(u64::MAX),
             receive_maximum: 0,
             keep_alive: Duration::from_secs(1),
-            tls: config::Tls::default(),
+            ..config::Config::default().broker
         }
     }
 

@@ -36,8 +36,3 @@ async fn connect(options: options::Options) -> Result<(), Loss> {
         }
     }
 }
-
-/// Not the session's: the broker would end that.
-pub(super) fn client_id(session: &str) -> String {
-    format!("{session}-check-{:04x}", fastrand::u16(..))
-}

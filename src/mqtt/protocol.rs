@@ -48,6 +48,20 @@ pub(super) enum Sent {
     Other,
 }
 
+impl From<&rumqttc::Outgoing> for Sent {
+    fn from(outgoing: &rumqttc::Outgoing) -> Sent {
+        use rumqttc::Outgoing;
+        match outgoing {
+            Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
+            // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
+            Outgoing::Publish(id) => Sent::Publish(*id),
+            Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
+            Outgoing::Disconnect => Sent::Disconnect,
+            _ => Sent::Other,
+        }
+    }
+}
+
 /// The request channel is full: try again after the next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
-    QoS, StateError, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Packet, Publish, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode,
 };
 
 use super::ledger::Receipt;
@@ -28,13 +28,16 @@ impl Connection {
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
         let polled = self.events.poll().await;
         match polled {
-            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(sent(&outgoing))),
+            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
     }
 
-    fn incoming(&self, packet: Packet) -> Event {
+    fn incoming(&mut self, packet: Packet) -> Event {
+        // A PINGRESP waits behind whatever the broker has begun to send, longer than the next PINGREQ where that is a
+        // backlog on a slow link. What comes shows that the connection lives; silence is the watchdog's to judge.
+        self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
             Packet::ConnAck(connack) => Event::Connected {
@@ -107,17 +110,6 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
     }
 }
 
-fn sent(outgoing: &Outgoing) -> Sent {
-    match outgoing {
-        Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
-        Outgoing::Publish(id) => Sent::Publish(*id),
-        Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
-        Outgoing::Disconnect => Sent::Disconnect,
-        _ => Sent::Other,
-    }
-}
-
 fn from_wire(publish: Publish) -> message::Publish {
     message::Publish {
         topic: publish.topic,
@@ -148,4 +140,18 @@ fn refusal(code: ConnectReturnCode) -> String {
         ConnectReturnCode::Success => "it gave no reason",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_comes_counts_as_an_answer_to_pingreq() {
+        let options = rumqttc::MqttOptions::new("id", "localhost", 1);
+        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1);
+        connection.events.state.await_pingresp = true;
+        connection.incoming(Packet::Publish(Publish::new("t", QoS::AtLeastOnce, Vec::new())));
+        assert!(!connection.events.state.await_pingresp);
+    }
 }

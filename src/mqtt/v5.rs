@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason, Publish, SubscribeReasonCode,
 };
@@ -35,13 +34,16 @@ impl Connection {
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
         let polled = self.events.poll().await;
         match polled {
-            Ok(v5::Event::Outgoing(outgoing)) => Ok(Event::Sent(sent(&outgoing))),
+            Ok(v5::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(v5::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
     }
 
     fn incoming(&mut self, packet: Packet) -> Event {
+        // A PINGRESP waits behind whatever the broker has begun to send, longer than the next PINGREQ where that is a
+        // backlog on a slow link. What comes shows that the connection lives; silence is the watchdog's to judge.
+        self.events.state.await_pingresp = false;
         match packet {
             Packet::Publish(publish) => Event::Publish(from_wire(publish)),
             Packet::ConnAck(connack) => {
@@ -135,17 +137,6 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
     }
 }
 
-fn sent(outgoing: &Outgoing) -> Sent {
-    match outgoing {
-        Outgoing::Subscribe(id) | Outgoing::Unsubscribe(id) => Sent::Ask(*id),
-        // Not so AwaitAck: that one collides with an unanswered publish and is sent when that is answered.
-        Outgoing::Publish(id) => Sent::Publish(*id),
-        Outgoing::PubAck(_) | Outgoing::PubRec(_) => Sent::Acknowledgement,
-        Outgoing::Disconnect => Sent::Disconnect,
-        _ => Sent::Other,
-    }
-}
-
 fn from_wire(publish: Publish) -> message::Publish {
     let topic = match String::from_utf8_lossy(&publish.topic) {
         std::borrow::Cow::Borrowed(topic) => topic.to_owned(),
@@ -232,6 +223,14 @@ fn in_words(code: &impl std::fmt::Debug) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    #[test]
+    fn whatever_comes_counts_as_an_answer_to_pingreq() {
+        let (_client, mut connection) = Connection::new(MqttOptions::new("id", "localhost", 1), 1);
+        connection.events.state.await_pingresp = true;
+        connection.incoming(Packet::Publish(Publish::default()));
+        assert!(!connection.events.state.await_pingresp);
+    }
 
     #[test]
     fn codes_read_like_words() {

@@ -8,8 +8,9 @@
 //!   scaled readings.
 //! - `min_step` looks at readings later than the sensor's last one; an earlier one is stored as it is.
 
-mod coerce;
 mod work;
+mod keys;
+mod coerce;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -87,6 +88,14 @@ impl Normalizer {
         let counts = counts(&sources, &metrics);
         let (policy, registry) = (policy(settings), Registry::of(snapshot));
         Ok(Normalizer { sources, counts, policy, registry, metrics, generation: 0, scratch: Vec::new() })
+    }
+
+    /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
+    ///
+    /// # Errors
+    /// [`NormalizeError`] when a source can't be used.
+    pub fn check(settings: &Config, snapshot: &Snapshot) -> Result<(), NormalizeError> {
+        sources(settings, snapshot).map(drop)
     }
 
     /// Takes another configuration and catalog, and starts a new generation: a batch begun before must not be added to.

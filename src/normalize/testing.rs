@@ -1,14 +1,13 @@
 //! Settings, templates and messages for tests.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::catalog::{Device, Kind, Metric, Module, Sensor, Snapshot, Template};
-use crate::config::*;
+use crate::config::{Config, Decoder, Devices, Limits, Retained, Source, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
 
@@ -29,38 +28,14 @@ pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
     }
 }
 
+/// The default, but for narrower bounds.
 pub(crate) fn settings(sources: Vec<Source>) -> Config {
     Config {
-        instance: Instance { id: "test".into(), state_dir: PathBuf::new(), drain_timeout: Duration::from_secs(1) },
-        broker: Broker {
-            endpoint: Endpoint::Embedded { listen: ([127, 0, 0, 1], 0).into() },
-            version: MqttVersion::V5,
-            client_id: "test".into(),
-            username: None,
-            password: None,
-            session_expiry: Duration::from_secs(1),
-            receive_maximum: 1,
-            keep_alive: Duration::from_secs(5),
-            tls: Tls::default(),
-        },
-        database: Database {
-            url: DatabaseUrl::Sqlite(PathBuf::new()),
-            pool_min: 1,
-            pool_max: 1,
-            connect_timeout: Duration::from_secs(1),
-            pgbouncer: false,
-            batch_max: 1,
-        },
-        journal: Journal { max_size: 1, retain: Duration::ZERO, sync: Sync::Always },
         sources,
-        devices: Devices { unknown: UnknownDevice::Provision, max_devices: 1000, max_sensors: 100 },
-        metrics: Metrics { unmodeled: Unmodeled::Store },
+        devices: Devices { max_devices: 1000, max_sensors: 100, ..Devices::default() },
         time: Time { max_future: Duration::from_secs(600), max_age: Duration::from_secs(30 * 86_400) },
         limits: Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 },
-        quarantine: Quarantine { max_events: 1 },
-        http: Http { listen: None },
-        log: Log { level: "info".into(), format: LogFormat::Text },
-        catalog: Catalog { dir: None },
+        ..Config::default()
     }
 }
 

@@ -266,7 +266,7 @@ fn unknown_devices_are_quarantined_on_demand_and_never_made_by_garbage() {
         assert_eq!(bench.send(topic, garbage).devices, []);
     }
     assert_eq!(bench.send(TOPIC, "{}").devices.len(), 1);
-    assert_eq!(bench.send("devices/d2/telemetry", "{}").reasons(), [Reason::TooManySensors]);
+    assert_eq!(bench.send("devices/d2/telemetry", "{}").reasons(), [Reason::TooManyDevices]);
 }
 
 #[test]

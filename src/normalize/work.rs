@@ -6,15 +6,15 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
-use crate::catalog::registry::{DeviceSlot, Model, Registry, SensorSlot, Target};
-use crate::catalog::{Kind, Metric};
-use crate::config::{Retained, UnknownDevice, Unmodeled};
+use crate::catalog::Kind;
+use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
+use crate::config::{Retained, UnknownDevice};
 use crate::decode::{Context, Point, Sample, decode};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
 use crate::source::{Captures, Source, Sources};
-use crate::store::batch::{Batch, DeviceIntro, Quarantined, Reading, SensorIntro, SensorOrigin, TextReading};
+use crate::store::batch::{Batch, DeviceIntro, Quarantined, Reading, TextReading};
 use crate::time::UtcMicros;
 
 /// How many raw keys of a device are remembered, for each sensor that it may have: keys have aliases, and modules share
@@ -24,8 +24,8 @@ const KEYS_PER_SENSOR: usize = 4;
 /// A sample's target, and whether it is still to be remembered.
 #[derive(Clone, Copy)]
 pub(super) struct Resolved {
-    target: Target,
-    fresh: bool,
+    pub(super) target: Target,
+    pub(super) fresh: bool,
 }
 
 /// One message on its way; made anew for each.
@@ -64,7 +64,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         });
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.metrics.count_refusal(refusal.reason);
         if let Some(key) = &refusal.key {
             (self.observe)(key, Fate::Refused(&refusal));
@@ -143,7 +143,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         let most = self.policy.max_devices;
         if self.registry.device_count() >= most {
             let detail = format!("the device is new, and devices.max_devices is {most}");
-            return Err(Refusal::message(Reason::TooManySensors, detail));
+            return Err(Refusal::message(Reason::TooManyDevices, detail));
         }
         let device = self.registry.add_device(self.tenant, uid, source.template.as_deref());
         self.see(device);
@@ -243,72 +243,6 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         Err(Refusal::message(Reason::BadTime, detail))
     }
 
-    /// What a raw key is; none if its sample goes no further, which has been told then.
-    fn resolve(&mut self, device: DeviceSlot, key: &str) -> Option<Resolved> {
-        let module = self.captures.module;
-        if let Some(target) = self.registry.remembered(device, module, key) {
-            return Some(Resolved { target, fresh: false });
-        }
-        if let Some((model, owner)) = self.registry.modeled(device, module, key) {
-            let metric = self.registry.metric(model);
-            let rank = metric.keys.iter().position(|known| known == key).unwrap_or(usize::MAX);
-            let sensor = match owner {
-                Some(owner) => self.registry.sensor(device, &joined(self.registry.name(owner), &metric.name)),
-                None => self.registry.sensor(device, &metric.name),
-            };
-            let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-            return Some(Resolved { target: Target { sensor, model: Some(model), owner, rank }, fresh: true });
-        }
-        match self.policy.unmodeled {
-            Unmodeled::Store => {}
-            Unmodeled::Drop => {
-                self.metrics.unmodeled_dropped.inc();
-                (self.observe)(key, Fate::Dropped);
-                return None;
-            }
-            Unmodeled::Quarantine => {
-                let detail = "no metric of the device's template or modules has this key in its `keys`";
-                self.refuse(Refusal::sample(Reason::UnmodeledMetric, key, detail));
-                return None;
-            }
-        }
-        let name = self.sensor_name(key, None, None);
-        if let Some(fault) = name_fault(&name) {
-            self.refuse(Refusal::sample(Reason::BadName, key, format!("the key {fault}, so it can't name a sensor")));
-            return None;
-        }
-        if self.registry.is_metric(device, &name) {
-            let detail = format!("{name} is a metric of the device, but its `keys` lacks this key; add it");
-            self.refuse(Refusal::sample(Reason::UnmodeledMetric, key, detail));
-            return None;
-        }
-        let sensor = self.registry.sensor(device, &name);
-        Some(Resolved { target: Target { sensor, model: None, owner: None, rank: 0 }, fresh: true })
-    }
-
-    /// Of several keys of one metric, leaves the one it prefers.
-    fn shadow(&mut self, resolved: &mut [Option<Resolved>], samples: &[Sample]) {
-        for later in 1..resolved.len() {
-            let (before, rest) = resolved.split_at_mut(later);
-            let Some(this) = rest.first_mut() else { continue };
-            let Some(Resolved { target: Target { model: Some(model), owner, rank, .. }, .. }) = *this else { continue };
-            let same = |other: &&mut Option<Resolved>| {
-                other.is_some_and(|other| other.target.model == Some(model) && other.target.owner == owner)
-            };
-            let Some((place, other)) = before.iter_mut().enumerate().find(|(_, other)| same(other)) else { continue };
-            let loser = if other.is_some_and(|other| other.target.rank < rank) {
-                *this = None;
-                later
-            } else {
-                *other = None;
-                place
-            };
-            if let Some(sample) = samples.get(loser) {
-                (self.observe)(&sample.key, Fate::Shadowed);
-            }
-        }
-    }
-
     /// Stores one sample or refuses it; whether it was left out for being retained and not newer.
     fn sample(
         &mut self,
@@ -375,74 +309,6 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
     }
 
-    /// The sample's sensor, made and introduced where that is still to be done. None: refused.
-    fn sensor(&mut self, device: DeviceSlot, key: &str, target: &mut Target, kind: Kind) -> Option<SensorSlot> {
-        if let Some(sensor) = target.sensor
-            && self.registry.is_introduced(sensor)
-        {
-            return Some(sensor);
-        }
-        let name = self.sensor_name(key, target.model, target.owner);
-        let sensor = match target.sensor.or_else(|| self.registry.sensor(device, &name)) {
-            Some(sensor) => sensor,
-            None => {
-                let most = self.policy.max_sensors;
-                if self.registry.sensor_count(device) >= most {
-                    let detail = format!("the device has {most} sensors, which is devices.max_sensors");
-                    self.refuse(Refusal::sample(Reason::TooManySensors, key, detail));
-                    return None;
-                }
-                if let Some(fault) = name_fault(&name) {
-                    let detail = format!("the sensor's name (module and metric) {fault}");
-                    self.refuse(Refusal::sample(Reason::BadName, key, detail));
-                    return None;
-                }
-                self.registry.add_sensor(device, &name)
-            }
-        };
-        target.sensor = Some(sensor);
-        self.introduce(device, sensor, &name, target, kind);
-        Some(sensor)
-    }
-
-    /// Name in the `readings` view.
-    fn sensor_name(&self, key: &str, model: Option<Model>, owner: Option<u32>) -> String {
-        match (model.map(|model| self.registry.metric(model)), owner, self.captures.module) {
-            (Some(metric), Some(owner), _) => joined(self.registry.name(owner), &metric.name),
-            (Some(metric), None, _) => metric.name.clone(),
-            (None, _, Some(module)) => joined(module, key),
-            (None, _, None) => key.to_owned(),
-        }
-    }
-
-    /// Tells the writer of a sensor at its first use in the generation. `found`: the kind of an unmodeled one.
-    fn introduce(&mut self, device: DeviceSlot, sensor: SensorSlot, name: &str, target: &Target, found: Kind) {
-        let (index, first) = self.registry.introduce_sensor(sensor);
-        if !first {
-            return;
-        }
-        let (device, _) = self.registry.introduce_device(device);
-        let metric: Option<&Metric> = target.model.map(|model| self.registry.metric(model));
-        let module = match (metric, target.owner) {
-            (Some(_), owner) => owner.map(|owner| self.registry.name(owner).to_string()),
-            (None, _) => self.captures.module.map(str::to_owned),
-        };
-        self.out.sensors.push(SensorIntro {
-            index,
-            id: self.registry.sensor_id(sensor),
-            device,
-            module,
-            metric: name.into(),
-            unit: metric.map(|metric| metric.unit.clone()).unwrap_or_default(),
-            kind: metric.map_or(found, |metric| metric.kind),
-            origin: match metric {
-                Some(metric) if metric.required => SensorOrigin::Required,
-                Some(_) => SensorOrigin::Optional,
-                None => SensorOrigin::Unmodeled,
-            },
-        });
-    }
-
     fn emit(&mut self, key: &str, sensor: SensorSlot, time: UtcMicros, kind: Kind, fit: Fit) {
         let (index, _) = self.registry.introduce_sensor(sensor);
         let seq = self.message.seq;
@@ -468,12 +334,8 @@ pub(super) fn rises(last: f64, value: f64, step: f64) -> bool {
     value - last >= step - slack
 }
 
-fn joined(module: &str, metric: &str) -> String {
-    format!("{module}.{metric}")
-}
-
 /// What is wrong with a name, if anything.
-fn name_fault(name: &str) -> Option<String> {
+pub(super) fn name_fault(name: &str) -> Option<String> {
     if name.is_empty() {
         Some("is empty".to_owned())
     } else if name.len() > MAX_NAME {

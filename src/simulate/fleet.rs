@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use crate::clock;
 use crate::config::{Decoder, Retained, Source};
+use crate::mqtt::load::Outgoing;
 use crate::time::UtcMicros;
 
 use super::walk::Walk;
@@ -23,13 +24,6 @@ pub enum Kind {
     Json { metrics: usize },
     /// As many topics with a bare number each, `bench/{device}/m1` to `mN`.
     Scalar { metrics: usize },
-}
-
-/// One message to publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    pub topic: String,
-    pub payload: Vec<u8>,
 }
 
 impl Kind {

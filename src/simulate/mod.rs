@@ -1,11 +1,10 @@
 //! A load source for any broker: simulated devices, paced, and what became of their messages.
 
 mod fleet;
-mod target;
 mod walk;
 
-pub use fleet::{Fleet, Kind, Outgoing, demo_sources};
-pub use target::{Target, TargetError};
+pub use crate::mqtt::load::{Outgoing, Target, TargetError};
+pub use fleet::{Fleet, Kind, demo_sources};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -12,7 +12,9 @@ use super::poison::{RefusedRow, Rows, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
+use super::reconcile;
 use super::replay::not_yet_held;
+use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -74,15 +76,26 @@ impl BatchWriter {
         let nothing = Known::default();
         let known = if self.generation == Some(batch.generation) { &self.known } else { &nothing };
         let origin = Origin::Journal { instance: &self.instance, journal_id: &self.journal_id };
-        let outcome =
-            self.store.db.write(|conn| match claim(conn, &self.instance, &self.journal_id, batch.position)? {
-                Claim::Moved => write(conn, batch, known, &origin, lookup),
+        let outside = crash::has(crash::Mutation::PositionOutsideTransaction);
+        if outside {
+            self.store.db.write(|conn| claim(conn, &self.instance, &self.journal_id, batch.position))?;
+        }
+        let outcome = self.store.db.write(|conn| {
+            let moved =
+                if outside { Claim::Moved } else { claim(conn, &self.instance, &self.journal_id, batch.position)? };
+            match moved {
+                Claim::Moved => {
+                    let written = write(conn, batch, known, &origin, lookup)?;
+                    crash::point("writer.before_commit");
+                    Ok(written)
+                }
                 Claim::AlreadyThere if self.unsure == Some(batch.position) => {
                     let fresh = introduce(conn, batch, known)?;
                     Ok((Committed { already: true, ..Committed::default() }, fresh))
                 }
                 Claim::AlreadyThere | Claim::Lost => Err(StoreError::Fenced { instance: self.instance.clone() }),
-            });
+            }
+        });
         let (committed, fresh) = match outcome {
             Ok(done) => done,
             Err(error) => {
@@ -90,6 +103,7 @@ impl BatchWriter {
                 return Err(error);
             }
         };
+        crash::point("writer.after_commit");
         self.unsure = None;
         if self.generation != Some(batch.generation) {
             self.generation = Some(batch.generation);
@@ -134,6 +148,8 @@ impl Retrier {
         let nothing = Known::default();
         let known = if self.generation == Some(batch.generation) { &self.known } else { &nothing };
         let (resolved, fresh) = self.store.db.write(|conn| {
+            // A daemon must hear of devices made here, and of last values that its checks go by.
+            reconcile::raise_version(conn)?;
             let events = settle(conn, ids)?;
             let (committed, fresh) = write(conn, batch, known, &Origin::Retry, &|_| None)?;
             Ok((Resolved { committed, events }, fresh))

@@ -11,6 +11,9 @@ pub enum StoreError {
     /// Whoever answers will not let tidegate in. Waiting does not help.
     #[error("the database refuses tidegate: {detail}; correct database.url or the database's users")]
     Refused { detail: String },
+    /// The path leads to something else. Waiting does not help.
+    #[error("{path} is no SQLite database: move it away, or set database.url to another file")]
+    NotSqlite { path: String },
     /// A URL or path that can't be one.
     #[error("database.url can't be used: {detail}")]
     BadUrl { detail: String },
@@ -59,6 +62,15 @@ const TROUBLE: [&str; 17] = [
     "too many",
 ];
 
+/// Words of outages that, besides those, an error can bear that has lost its kind.
+const OUTAGE: [&str; 5] = [
+    "could not receive data",
+    "could not send data",
+    "connection has been closed",
+    "the database system is",
+    "read-only transaction",
+];
+
 /// Words of errors that stay until a person acts.
 const LASTING: [&str; 7] = [
     "not a database",
@@ -89,6 +101,8 @@ fn has_any(text: &str, words: &[&str]) -> bool {
 impl StoreError {
     /// Tells a refusal from an outage by the words of a failed connection.
     pub(super) fn connecting(detail: String) -> StoreError {
+        // libpq answers in several lines, and this is to be one of a log.
+        let detail = detail.split_whitespace().collect::<Vec<_>>().join(" ");
         if has_any(&detail, &TURNED_AWAY) { StoreError::Refused { detail } } else { StoreError::Unavailable { detail } }
     }
 
@@ -99,6 +113,7 @@ impl StoreError {
             StoreError::Migration { transient, .. } => *transient,
             StoreError::Query { source, .. } => is_transient(source),
             StoreError::Refused { .. }
+            | StoreError::NotSqlite { .. }
             | StoreError::BadUrl { .. }
             | StoreError::NewerSchema { .. }
             | StoreError::Fenced { .. }
@@ -135,6 +150,11 @@ impl StoreError {
             other => other.to_string(),
         }
     }
+}
+
+/// Whether the words of an error that has lost its kind tell of something that passes.
+pub(super) fn tells_of_outage(words: &str) -> bool {
+    has_any(words, &TROUBLE) || has_any(words, &OUTAGE)
 }
 
 pub(super) fn is_transient(error: &DieselError) -> bool {

@@ -1,26 +1,19 @@
 //! The schema: embedded migrations, run by one at a time.
 
-use std::time::Duration;
-
 use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::Store;
-use super::error::{During, StoreError, is_transient};
+use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::pool::{Conn, connect_once};
-use crate::metrics::Metrics;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// Key of the advisory lock: "tidegate" in ASCII.
 const LOCK_KEY: i64 = 0x7469_6465_6761_7465;
-
-/// First and longest wait between attempts while the database comes up.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Brings the schema up to date; returns the versions that were run, oldest first.
@@ -42,31 +35,6 @@ impl Store {
             }),
             Conn::Sqlite(c) => c.immediate_transaction(|c| run(c, SQLITE)),
         })
-    }
-
-    /// [`Store::migrate`], tried again with growing waits while the database comes up. None: `stop` said to stop.
-    ///
-    /// # Errors
-    /// At once, those that waiting can't mend.
-    pub fn migrate_when_up(
-        &self,
-        stop: &dyn Fn() -> bool,
-        metrics: &Metrics,
-    ) -> Result<Option<Vec<String>>, StoreError> {
-        let mut wait = FIRST_WAIT;
-        while !stop() {
-            match self.migrate() {
-                Ok(done) => return Ok(Some(done)),
-                Err(error) if error.is_transient() => {
-                    metrics.database_errors.inc();
-                    tracing::warn!(%error, retry_in_ms = wait.as_millis(), "the database is not ready yet");
-                    pause(wait, stop);
-                    wait = wait.saturating_mul(2).min(LONGEST_WAIT);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
     }
 
     /// Undoes every migration, newest first, data and all. For tests of the migrations.
@@ -102,17 +70,11 @@ where
 }
 
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
-    let transient = error.downcast_ref::<diesel::result::Error>().is_some_and(is_transient);
-    StoreError::Migration { detail: error.to_string(), transient }
-}
-
-/// Waits, looking at `stop` ten times a second.
-fn pause(wait: Duration, stop: &dyn Fn() -> bool) {
-    let slice = Duration::from_millis(100);
-    let mut left = wait;
-    while !left.is_zero() && !stop() {
-        let now = left.min(slice);
-        std::thread::sleep(now);
-        left = left.saturating_sub(now);
-    }
+    let detail = error.to_string();
+    // What fails inside of a migration comes wrapped in a type that diesel_migrations keeps to itself.
+    let transient = match error.downcast_ref::<diesel::result::Error>() {
+        Some(error) => is_transient(error),
+        None => tells_of_outage(&detail),
+    };
+    StoreError::Migration { detail, transient }
 }

@@ -29,7 +29,7 @@ pub use replay::{HeldMessage, Replayed, Replayer};
 
 use crate::config::Database;
 use error::During;
-use pool::{Db, with_db};
+use pool::{Db, connect_once, with_db};
 
 /// The database: every transaction begins and ends in this room. Clones share the pool.
 #[derive(Clone)]
@@ -47,12 +47,12 @@ impl Store {
         Ok(Store { db: Db::open(settings)?, settings: settings.clone() })
     }
 
-    /// Asks the database whether it is there; waits up to `database.connect_timeout`.
+    /// Asks the database whether it is there, once; waits up to `database.connect_timeout`.
     ///
     /// # Errors
     /// Why it is not.
     pub fn ping(&self) -> Result<(), StoreError> {
-        self.db.with(|conn| {
+        connect_once(&self.settings, |conn| {
             with_db!(conn, |c| diesel::sql_query("SELECT 1").execute(c))
                 .during("asking whether the database is there")?;
             Ok(())

@@ -97,6 +97,9 @@ impl Db {
     pub(super) fn open(settings: &Database) -> Result<Db, StoreError> {
         match &settings.url {
             DatabaseUrl::Postgres(_) => {
+                // Before libpq does it: so made ready, OpenSSL registers no clean-up for the end of the process, which
+                // the pool's threads would run into while they connect.
+                openssl_sys::init();
                 let manager = ConnectionManager::<PgConnection>::new(connection_url(settings)?);
                 let customizer = Box::new(PostgresSession { pgbouncer: settings.pgbouncer });
                 Ok(Db::Postgres(
@@ -173,8 +176,10 @@ pub(super) fn connect_once<T>(
         DatabaseUrl::Sqlite(_) => {
             let mut connection = SqliteConnection::establish(&url)
                 .map_err(|error| StoreError::Refused { detail: format!("{url}: {error}") })?;
-            prepare_sqlite(&mut connection)
-                .map_err(|source| StoreError::Query { during: "opening the database", source })?;
+            prepare_sqlite(&mut connection).map_err(|source| match source.to_string().as_str() {
+                "file is not a database" => StoreError::NotSqlite { path: url.clone() },
+                _ => StoreError::Query { during: "opening the database", source },
+            })?;
             work(&mut Conn::Sqlite(&mut connection))
         }
     }
@@ -249,17 +254,13 @@ fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Config, Secret};
 
     #[test]
     fn what_the_operator_put_in_the_url_stays() {
         let settings = Database {
             url: DatabaseUrl::Postgres(Secret::new("postgres://u:p@h/d?connect_timeout=3".into())),
-            pool_min: 0,
-            pool_max: 1,
-            connect_timeout: Duration::from_secs(10),
-            pgbouncer: false,
-            batch_max: 1,
+            ..Config::default().database
         };
         let url = connection_url(&settings).unwrap();
         assert!(url.starts_with("postgres://u:p@h/d?connect_timeout=3&fallback_application_name=tidegate&"), "{url}");

@@ -6,7 +6,7 @@ use super::Store;
 use super::error::{During, StoreError};
 use super::limits;
 use super::pool::{Conn, with_db};
-use super::schema::{bridge_instances, events, tenants};
+use super::schema::{bridge_instances, events, quarantine_messages, tenants};
 use crate::catalog::DEFAULT_TENANT;
 use crate::clock;
 use crate::message::Seq;
@@ -64,13 +64,23 @@ impl Store {
         })
     }
 
-    /// Sets the position back to the journal's beginning, for a journal that is behind it. What is stored already is
-    /// found again by sensor and time.
+    /// Sets the position back to the beginning of a journal that is behind it and ends at `journal_last`. What is stored
+    /// already is found again: readings by sensor and time, messages in quarantine by their place in the journal. Those
+    /// whose place lies beyond the journal's end lose it, since it will be another message's.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn rewind(&self, instance: &str, journal_id: &str) -> Result<(), StoreError> {
+    /// [`StoreError`]; then nothing has changed.
+    pub fn rewind(&self, instance: &str, journal_id: &str, journal_last: Seq) -> Result<(), StoreError> {
+        let last = i64::try_from(journal_last).unwrap_or(i64::MAX);
         self.db.write(|conn| {
+            let lost = quarantine_messages::table
+                .filter(quarantine_messages::instance.eq(instance))
+                .filter(quarantine_messages::journal_id.eq(journal_id))
+                .filter(quarantine_messages::seq.gt(last));
+            // Unique, and no place in any journal.
+            let no_place = quarantine_messages::seq.eq(quarantine_messages::id * -1_i64);
+            with_db!(conn, |c| diesel::update(lost).set(no_place).execute(c))
+                .during("freeing the places of messages that the journal has lost")?;
             let row = bridge_instances::table
                 .filter(bridge_instances::instance.eq(instance))
                 .filter(bridge_instances::journal_id.eq(journal_id));

@@ -81,11 +81,7 @@ impl Store {
         check_lengths(declared)?;
         self.db.write(|conn| {
             let mut report = Report::default();
-            let version: i64 = with_db!(conn, |c| diesel::update(catalog_version::table)
-                .set(catalog_version::version.eq(catalog_version::version + 1))
-                .returning(catalog_version::version)
-                .get_result(c))
-            .during("locking the catalog")?;
+            let version = raise_version(conn)?;
             let templates = reconcile_templates(conn, declared, &mut report)?;
             let context = Context {
                 tenants: introduce::tenants(conn, declared.devices.iter().map(|device| device.tenant.as_str()))?,
@@ -104,6 +100,16 @@ impl Store {
             Ok(report)
         })
     }
+}
+
+/// Tells every daemon on this database to read the catalog anew. The row stays locked until the transaction ends, so it
+/// comes first in one, before any other row of the catalog.
+pub(super) fn raise_version(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
+    with_db!(conn, |c| diesel::update(catalog_version::table)
+        .set(catalog_version::version.eq(catalog_version::version + 1))
+        .returning(catalog_version::version)
+        .get_result(c))
+    .during("locking the catalog")
 }
 
 fn check_lengths(declared: &Declared) -> Result<(), StoreError> {

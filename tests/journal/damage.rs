@@ -126,6 +126,42 @@ fn a_group_that_sqlite_cannot_read_costs_itself_until_the_file_is_set_aside() {
 }
 
 #[test]
+fn a_broken_page_ahead_of_the_reader_does_not_stop_every_start() {
+    let dir = TempDir::new().unwrap();
+    let options = Options { redelivery_window: 1, ..options(dir.path()) };
+    let running = start(options.clone());
+    running.store_each((1..=100).map(|n| format!("MARK-{n:03}-{}", "x".repeat(1000)).into_bytes()));
+    let id = running.id.clone();
+    running.stop();
+    // The kind of a page in the middle of the table.
+    let path = dir.path().join("journal.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let page = bytes.chunks_mut(4096).find(|page| page.windows(8).any(|window| window == b"MARK-050")).unwrap();
+    page[0] = 0xff;
+    fs::write(&path, bytes).unwrap();
+
+    let mut running = start(options.clone());
+    assert_eq!(running.id, id);
+    let mut read: Vec<Seq> = Vec::new();
+    let error = loop {
+        match running.reader.next(read.last().copied().unwrap_or(0), Duration::ZERO) {
+            Ok(Next::Messages(messages)) => read.extend(seqs(&messages)),
+            Ok(other) => panic!("{other:?} after {read:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_malformed(), "{error}");
+    let before: Vec<Seq> = (1..=read.len() as Seq).collect();
+    assert!(read == before && (40..50).contains(&read.len()), "what lies before it can be read: {read:?}");
+    running.stop();
+
+    let running = start(options);
+    assert_ne!(running.id, id);
+    assert_eq!(files(dir.path(), "journal.db.corrupt-").len(), 1);
+    running.stop();
+}
+
+#[test]
 fn what_was_acknowledged_is_there_after_a_crash() {
     let dir = TempDir::new().unwrap();
     let mut running = start(options(dir.path()));
@@ -141,6 +177,36 @@ fn what_was_acknowledged_is_there_after_a_crash() {
     survivor.acks.await_count(1);
     assert_eq!(survivor.reader.last_durable(), 20);
     survivor.stop();
+    running.stop();
+}
+
+#[test]
+fn a_reader_follows_a_journal_that_was_removed_and_written_anew() {
+    let dir = TempDir::new().unwrap();
+    let mut running = start(Options { tail_bytes: 0, ..options(dir.path()) });
+    running.store_each([b"a".to_vec(), b"b".to_vec()]);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2]);
+    fs::remove_file(dir.path().join("journal.db")).unwrap();
+    running.store_each([b"c".to_vec(), b"d".to_vec()]);
+    assert_eq!(running.metrics.journal_displaced.get(), 1);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2, 3, 4]);
+    let id = running.id.clone();
+    running.stop();
+    let mut running = start(options(dir.path()));
+    assert_eq!(running.id, id);
+    assert_eq!(seqs(&running.read_all(0)), [1, 2, 3, 4]);
+    running.stop();
+}
+
+#[test]
+fn a_rescue_that_a_crash_cut_short_is_finished_at_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let running = start(options(dir.path()));
+    running.store_each([b"a".to_vec()]);
+    running.stop();
+    fs::rename(dir.path().join("journal.db"), dir.path().join("journal.db.rescue")).unwrap();
+    let mut running = start(options(dir.path()));
+    assert_eq!(seqs(&running.read_all(0)), [1]);
     running.stop();
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::config::{Broker, Endpoint, MqttVersion, Tls, Transport};
+use tidegate::config::{Broker, Config, Endpoint, MqttVersion, Transport};
 use tidegate::deafness::Ears;
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Submission, Token};
 use tidegate::metrics::Metrics;
@@ -31,12 +31,9 @@ pub fn broker(port: u16, version: MqttVersion, client_id: &str) -> Broker {
         endpoint: Endpoint::Remote { transport: Transport::Tcp, host: "127.0.0.1".into(), port, path: "/mqtt".into() },
         version,
         client_id: client_id.into(),
-        username: None,
-        password: None,
         session_expiry: Duration::from_secs(3600),
         receive_maximum: 100,
-        keep_alive: Duration::from_secs(30),
-        tls: Tls::default(),
+        ..Config::default().broker
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate::config::MqttVersion;
 use tidegate::journal::Bounds;
+use tidegate::metrics::ByReason;
 use tidegate::mqtt::Link;
 
 use super::rig::{Rig, broker, payloads, settings};
@@ -49,6 +50,36 @@ async fn trap_epoch_acknowledgements_of_an_earlier_connection_never_leave() {
         assert_eq!(rig.metrics.acknowledgements_stale.get(), 1);
         rig.durable(&new);
         assert_eq!(peer.next().await, Packet::PubAck(1));
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_at_qos_0_while_it_stops_is_counted() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let mut rig = Rig::start(broker(fake.port, version, "late"), &["a"]);
+        let (mut peer, _) = fake.serve(false).await;
+        rig.up().await;
+        let dropped =
+            |rig: &Rig| rig.metrics.messages_dropped.get_or_create(&ByReason { reason: "shutting_down" }).get();
+        // Owed an acknowledgement, the session waits, and takes nothing more.
+        peer.publish("a", "owed", 1, 1, false).await;
+        let owed = rig.take(1).await;
+        rig.begin_stop();
+        while dropped(&rig) == 0 {
+            peer.publish("a", "late", 0, 0, false).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        rig.durable(&owed);
+        rig.stop().await;
+
+        let mut rig = Rig::start(broker(fake.port, version, "closed"), &["a"]);
+        let (mut peer, _) = fake.serve(false).await;
+        rig.up().await;
+        rig.inbox.close();
+        peer.publish("a", "late", 0, 0, false).await;
+        rig.until("it is counted", |_| dropped(&rig) == 1).await;
         rig.crash().await;
     }
 }
@@ -237,6 +268,34 @@ async fn trap_a_flush_that_hangs_is_given_up_too() {
 }
 
 #[tokio::test]
+async fn trap_an_answer_to_a_ping_behind_a_backlog_is_no_dead_connection() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let mut brief = settings(broker(fake.port, version, "backlog"));
+        if version == MqttVersion::V311 {
+            brief.broker.keep_alive = Duration::from_secs(1);
+        }
+        let mut rig = Rig::with(brief, &["a"], Bounds { messages: 1000, bytes: 1_000_000 });
+        let mut peer = fake.accept().await;
+        peer.next().await;
+        // The server asks MQTT 5 clients for a keep-alive of 1 s.
+        peer.connack(false, 0, if level == 5 { &[0x13, 0, 1] } else { &[] }).await;
+        peer.grant_all().await;
+        let Packet::Publish { id, .. } = peer.next().await else { panic!() };
+        peer.puback(id).await;
+        rig.up().await;
+        // It sends what it has queued, and would answer the pings only after that.
+        for _ in 0..40 {
+            peer.publish("a", "queued", 0, 0, false).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(rig.metrics.broker_connection_errors.get(), 0, "{version:?}");
+        assert_eq!(rig.take(40).await.len(), 40);
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
 async fn trap_a_server_keep_alive_of_0_makes_no_storm_of_pings() {
     let fake = FakeBroker::start(5).await;
     let mut rig = Rig::start(broker(fake.port, MqttVersion::V5, "pings"), &["a"]);
@@ -274,17 +333,20 @@ async fn trap_limits_that_a_broker_set_do_not_outlive_the_connection() {
 }
 
 #[tokio::test]
-async fn more_unacknowledged_messages_than_there_is_room_for_end_the_connection() {
+async fn more_unacknowledged_messages_than_there_is_room_for_wait_then_end_the_connection() {
     for (level, version) in LEVELS {
         let fake = FakeBroker::start(level).await;
         let bounds = Bounds { messages: 2, bytes: 1 << 20 };
-        let mut rig = Rig::with(settings(broker(fake.port, version, "overrun")), &["a"], bounds);
+        let mut settings = settings(broker(fake.port, version, "overrun"));
+        settings.timing.answer = Duration::from_millis(200);
+        let mut rig = Rig::with(settings, &["a"], bounds);
         let (mut peer, _) = fake.serve(false).await;
         for id in 1..=9 {
             peer.publish("a", &id.to_string(), 1, id, false).await;
         }
         assert!(rig.down().await.contains("way to the journal"));
-        let taken = rig.take(8).await;
+        // Twice the bound and one were read before the pause.
+        let taken = rig.take(5).await;
         rig.durable(&taken);
         let (mut peer, _) = fake.serve(true).await;
         for id in 1..=3 {
@@ -296,6 +358,26 @@ async fn more_unacknowledged_messages_than_there_is_room_for_end_the_connection(
         for id in 1..=3 {
             assert_eq!(peer.next().await, Packet::PubAck(id));
         }
+        rig.crash().await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_sends_more_than_the_receive_maximum_is_read_more_slowly_and_keeps_its_connection() {
+    for (level, version) in LEVELS {
+        let fake = FakeBroker::start(level).await;
+        let bounds = Bounds { messages: 2, bytes: 1 << 20 };
+        let rig = Rig::with(settings(broker(fake.port, version, "crowd")), &["a"], bounds);
+        let (mut peer, _) = fake.serve(false).await;
+        for id in 1..=30 {
+            peer.publish("a", &id.to_string(), 1, id, false).await;
+        }
+        let taken = rig.take(30).await;
+        rig.durable(&taken);
+        for id in 1..=30 {
+            assert_eq!(peer.next().await, Packet::PubAck(id));
+        }
+        assert!(rig.metrics.broker_pauses.get() > 0);
         rig.crash().await;
     }
 }

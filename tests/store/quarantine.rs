@@ -14,6 +14,7 @@ on_both!(
     a_retry_stores_at_the_original_time_and_settles_the_event,
     a_purge_takes_what_it_is_told_and_no_more,
     the_bound_discards_the_oldest,
+    a_place_that_the_journal_has_lost_is_free_for_another_message,
 );
 
 fn refused(seq: u64, reason: Reason) -> Quarantined {
@@ -109,4 +110,20 @@ fn the_bound_discards_the_oldest(site: &Site) {
     assert_eq!(oldest.topic, "devices/d8/telemetry");
     assert_eq!(site.store.enforce_bound(0).unwrap(), 5);
     assert_eq!(site.rows("quarantine_messages"), 0);
+}
+
+fn a_place_that_the_journal_has_lost_is_free_for_another_message(site: &Site) {
+    with_refusals(site, 4);
+    // The journal ends at 2 now: 3 and 4 of before are lost to it.
+    site.store.rewind("gw", "journal-1", 2).unwrap();
+    let (mut writer, _) = site.writer();
+    let mut work = batch(3, vec![]);
+    work.quarantined = vec![refused(2, Reason::OutOfRange), refused(3, Reason::Malformed)];
+    assert_eq!(writer.commit(&work, &lookup).unwrap().quarantined, 2, "2 is there already, 3 is another message");
+    assert_eq!(site.rows("quarantine_messages"), 5);
+    let found =
+        site.store.quarantine_list(&Filter { reason: Some(Reason::Malformed), ..Filter::default() }, 9).unwrap();
+    assert_eq!(found.len(), 1);
+    site.store.rewind("gw", "journal-1", 2).unwrap();
+    assert_eq!(site.rows("quarantine_messages"), 5);
 }

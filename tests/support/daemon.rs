@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// A directory with a configuration file, and the daemon that runs on it.
 pub struct Tidegate {
     pub dir: TempDir,
+    /// Variables that `run` gets.
+    pub env: Vec<(&'static str, String)>,
+    /// Whom `run` runs as; none: whoever runs the tests.
+    pub user: Option<u32>,
     child: Option<Child>,
     started: usize,
 }
@@ -34,7 +39,7 @@ pub struct Tidegate {
 impl Tidegate {
     /// Writes `tidegate.toml`; `{state}` in it stands for the state directory.
     pub fn configured(toml: &str) -> Tidegate {
-        let tidegate = Tidegate { dir: TempDir::new().unwrap(), child: None, started: 0 };
+        let tidegate = Tidegate { dir: TempDir::new().unwrap(), env: Vec::new(), user: None, child: None, started: 0 };
         tidegate.configure(toml);
         tidegate
     }
@@ -62,7 +67,12 @@ impl Tidegate {
 
     /// Starts `tidegate run` and waits until it says that it runs.
     pub fn start(&mut self) {
-        self.spawn();
+        self.start_with(&[]);
+    }
+
+    /// The same with further environment variables.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
+        self.spawn_with(environment);
         eventually("tidegate runs", || {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("tidegate ended at its start with {status}:\n{}", self.log());
@@ -73,10 +83,19 @@ impl Tidegate {
 
     /// Starts `tidegate run` without waiting.
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "already running");
         self.started += 1;
         let log = File::create(self.log_file()).unwrap();
-        let child = self.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&["run"]);
+        command.envs(environment.iter().copied()).envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -97,6 +116,16 @@ impl Tidegate {
             .find(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
     }
 
+    /// The field of every log event whose message contains `words`, in order.
+    pub fn told(&self, words: &str, field: &str) -> Vec<String> {
+        let log = self.log();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events
+            .filter(|event| event["message"].as_str().is_some_and(|message| message.contains(words)))
+            .map(|event| event[field].as_str().map_or_else(|| event[field].to_string(), str::to_owned))
+            .collect()
+    }
+
     /// An address that the daemon told at its start: `broker` or `http`.
     pub fn address(&self, field: &str) -> SocketAddr {
         let told = self.said("runs").expect("tidegate runs")[field].as_str().unwrap_or_default().to_owned();
@@ -107,6 +136,28 @@ impl Tidegate {
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// SIGHUP, and waits until the reload is over: true once it is in force, false when it was refused.
+    pub fn reload(&self) -> bool {
+        let over = |log: &str| {
+            log.lines().filter(|line| line.contains("\"reloaded\"") || line.contains("refused, the old")).count()
+        };
+        let before = over(&self.log());
+        self.signal("HUP");
+        eventually("the reload is over", || (over(&self.log()) > before).then_some(()));
+        self.log().lines().rfind(|line| over(line) > 0).is_some_and(|line| line.contains("\"reloaded\""))
+    }
+
+    /// CPU time used so far, seconds.
+    pub fn cpu(&self) -> f64 {
+        let pid = self.child.as_ref().expect("running").id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // After the name, which may have blanks: state is the first, utime and stime the 12th and 13th.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+        let second = Command::new("getconf").arg("CLK_TCK").output().unwrap();
+        ticks / String::from_utf8(second.stdout).unwrap().trim().parse::<f64>().unwrap()
     }
 
     /// SIGTERM, and how it ended.
@@ -121,6 +172,15 @@ impl Tidegate {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.child = None;
+        }
+        status
     }
 
     /// Waits for its end.
@@ -150,6 +210,30 @@ impl Tidegate {
         serde_json::from_str(&self.output(&all)).unwrap()
     }
 
+    /// Status and report of `/readyz`.
+    pub fn readyz(&self) -> (u16, Value) {
+        let (status, body) = http_get(self.address("http"), "/readyz");
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// Waits until the broker's connection stands and its filters are granted.
+    pub fn listening(&self) {
+        eventually("the session is up", || (self.metric("tidegate_broker_connected") > 0.0).then_some(()));
+    }
+
+    /// Waits until a metric has reached `least`, for as long as it moves.
+    pub fn wait_for_metric(&self, name: &str, least: f64) {
+        let (mut seen, mut moved) = (self.metric(name), Instant::now());
+        while seen < least {
+            assert!(moved.elapsed() < PATIENCE, "{name} stays at {seen} for {PATIENCE:?}; {least} is waited for");
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.metric(name);
+            if now != seen {
+                (seen, moved) = (now, Instant::now());
+            }
+        }
+    }
+
     /// One sample of `/metrics`; 0 when it is not there.
     pub fn metric(&self, name: &str) -> f64 {
         let text = http_get(self.address("http"), "/metrics").1;
@@ -166,6 +250,26 @@ impl Drop for Tidegate {
             eprintln!("--- log of tidegate\n{}", self.log());
         }
     }
+}
+
+/// The beginning of a configuration: this broker and database, HTTP on a free port, the log as JSON.
+pub fn between(broker: &str, database: &str) -> String {
+    format!(
+        "[instance]\nid = \"test\"\nstate_dir = \"{{state}}\"\n[broker]\nurl = {broker:?}\n\
+         [database]\nurl = {database:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n"
+    )
+}
+
+/// The source of native JSON.
+pub const NATIVE: &str =
+    "[[sources]]\nname = \"native\"\nfilter = \"devices/{device}/telemetry\"\ndecoder = \"json\"\n";
+
+/// A free port that no connection takes by chance while a server on it is away: below those the system hands out.
+pub fn lasting_port() -> u16 {
+    let seed = std::process::id().wrapping_mul(2_654_435_761) >> 8;
+    let candidates = (0..1000_u32).map(|step| 15_000 + u16::try_from((seed + step * 7) % 15_000).unwrap());
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    candidates.into_iter().find(free).expect("a free port")
 }
 
 /// The binary, with no configuration but what is given.

@@ -1,7 +1,7 @@
 //! A private mosquitto on a free port, in a directory of its own.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ impl Mosquitto {
         let dir = tempfile::tempdir().unwrap();
         let mut broker = Mosquitto { port: 0, dir, setup, child: None };
         for _ in 0..5 {
-            broker.port = free_port();
+            broker.port = super::free_port();
             if broker.launch() {
                 return broker;
             }
@@ -190,8 +190,4 @@ impl Drop for Mosquitto {
 fn program(name: &str) -> PathBuf {
     let there = Path::new("/usr/sbin").join(name);
     if there.exists() { there } else { PathBuf::from(name) }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,7 +1,6 @@
 //! A private PostgreSQL: a copy of a cluster that is made once, on a free loopback port, gone when it is dropped.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ pub struct Postgres {
     user: Option<User>,
     port: u16,
     durable: bool,
+    settings: Mutex<Vec<String>>,
     child: Mutex<Option<Child>>,
 }
 
@@ -56,8 +56,9 @@ impl Postgres {
             chown(home.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
         for _ in 0..5 {
-            let port = free_port();
-            let mut server = Postgres { home, user, port, durable, child: Mutex::new(None) };
+            let port = super::free_port();
+            let mut server =
+                Postgres { home, user, port, durable, settings: Mutex::default(), child: Mutex::new(None) };
             if server.try_run() {
                 return server;
             }
@@ -99,9 +100,24 @@ impl Postgres {
         self.end("-INT");
     }
 
+    /// SIGKILL, of the server alone: its children find out.
+    pub fn kill_9(&self) {
+        self.end("-KILL");
+    }
+
+    /// Settings that the next start gets, e.g. `max_connections=8`.
+    pub fn configure(&self, settings: &[&str]) {
+        *self.settings.lock().unwrap() = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    }
+
     /// Starts it again on the same port and data.
     pub fn restart(&self) {
-        assert!(self.try_run(), "PostgreSQL does not start again: {}", self.log());
+        // After a SIGKILL not before its orphans are gone.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.try_run() {
+            assert!(Instant::now() < deadline, "PostgreSQL does not start again: {}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     pub fn log(&self) -> String {
@@ -124,6 +140,7 @@ impl Postgres {
             .args(["-c", &format!("port={}", self.port)])
             .args(["-c", &format!("unix_socket_directories={}", self.home.path().display())])
             .args(["-c", if self.durable { "fsync=on" } else { "fsync=off" }])
+            .args(self.settings.lock().unwrap().iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -216,8 +233,4 @@ fn template(user: Option<User>) -> PathBuf {
     assert!(Command::new("cp").arg("-a").arg(work.path().join("data")).arg(&half).status().unwrap().success());
     fs::rename(&half, &done).unwrap();
     done
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -86,7 +86,12 @@ impl Driver<'_> {
         match event {
             Event::Outgoing(Sending::Publish(id)) => self.published(id),
             Event::Outgoing(Sending::Disconnect) => return true,
-            Event::Incoming(Packet::ConnAck(_)) => self.connected(),
+            Event::Incoming(Packet::ConnAck(ack)) => {
+                let allowed = ack.properties.and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
+                let window = u64::from(allowed.min(self.settings.window));
+                self.progress.window.store(window, Ordering::Release);
+                self.connected();
+            }
             Event::Incoming(Packet::PubAck(ack)) => match ack.reason {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => self.acknowledged(ack.pkid),
                 reason => self.refused(ack.pkid, format!("{reason:?}")),
@@ -148,9 +153,7 @@ impl Driver<'_> {
 
     fn settle(&self) {
         self.progress.settled.fetch_add(1, Ordering::Release);
-        if self.progress.all_settled() {
-            self.progress.changed.notify_one();
-        }
+        self.progress.changed.notify_one();
     }
 
     /// After an error: waits, and leaves the connection ready to be made anew. True: it was done anyway.

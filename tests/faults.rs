@@ -1,0 +1,20 @@
+//! The fault campaign: what was acknowledged is stored once, whatever fails and whenever.
+//!
+//! Every scenario is load on a [`rig`], a fault, and a [`ledger`] held against the database at the end.
+
+mod ledger;
+mod rig;
+mod tap;
+mod wire;
+
+mod broker;
+mod campaign;
+mod database;
+#[cfg(debug_assertions)]
+mod mutations;
+mod poison;
+mod process;
+mod clocks;
+mod instances;
+mod journal_faults;
+mod rare_brokers;
