@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded-broker")]
 use crate::broker;
 use crate::catalog::Declared;
+use crate::catch_up::CatchUp;
 use crate::config::{self, Config, Endpoint};
+use crate::deafness;
 use crate::health::Health;
 use crate::http;
 use crate::journal::{self, Inbox, Journal};
@@ -121,13 +123,15 @@ impl Bridge {
         let journal = Journal::open(journal_options(&config), metrics.clone())?;
         let (inbox, progress, journal_id) = (journal.inbox(), journal.progress(), journal.id().to_owned());
         let (pipeline_reader, writer_reader) = (journal.reader(), journal.reader());
+        let journal_last = journal.last_seq();
         let listening = Listening::new(&config)?;
         let store = Store::open(&config.database)?;
 
         if let Some(listener) = listener {
-            let health = Health::new(link_watch, journal.health(), metrics.clone());
+            let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
             crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
         }
+        crew.task("deafness", deafness::watch(listening.ears(), link_watch, stop.intake.clone(), metrics.clone()));
         let (opening_out, opening) = sync_channel(1);
         let (reloads_out, reloads) = sync_channel(1);
         let (requests, requests_in) = sync_channel(1);
@@ -137,7 +141,7 @@ impl Bridge {
             store: store.clone(),
             config: config.clone(),
             journal_id: journal_id.clone(),
-            journal_last: journal.last_seq(),
+            journal_last,
             progress: progress.clone(),
             opening: opening_out,
             requests: requests_in,
@@ -164,8 +168,8 @@ impl Bridge {
                 let Ok(opening) = opening.recv() else { return Ok(()) };
                 let normalizer = Normalizer::new(&config, &opening.snapshot, metrics.clone())?;
                 let position = opening.position;
-                Pipeline { normalizer, reader: pipeline_reader, position, batches: batches_out, reloads, stop, metrics }
-                    .run()
+                let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
+                Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
         let writer = Writer {
@@ -179,6 +183,7 @@ impl Bridge {
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
             latency: latency.clone(),
+            catch_up: CatchUp::new(std::time::Instant::now(), journal_last),
         };
         crew.thread("writer", move || writer.run())?;
 
@@ -246,7 +251,8 @@ impl Bridge {
         let deadline = Instant::now() + self.config.instance.drain_timeout;
         let mut exits = Vec::new();
         self.stop.intake.cancel();
-        let (ended, late) = self.crew.wait_for(&["broker session", "embedded broker"], Instant::now() + FAREWELL).await;
+        let intake = ["broker session", "embedded broker", "deafness"];
+        let (ended, late) = self.crew.wait_for(&intake, Instant::now() + FAREWELL).await;
         exits.extend(ended);
         warn_late(&late);
 
@@ -296,9 +302,10 @@ impl Ingest<'_> {
                     max_packet: self.max_packet,
                     timing: mqtt::Timing::default(),
                 };
-                let (filters, inbox, stop) = (self.listening.filters(), self.inbox.clone(), self.stop.clone());
+                let (filters, ears) = (self.listening.filters(), self.listening.ears());
+                let (inbox, stop) = (self.inbox.clone(), self.stop.clone());
                 let session =
-                    mqtt::session::run(settings, filters, inbox, ledger, self.link, stop, self.metrics.clone());
+                    mqtt::session::run(settings, filters, inbox, ledger, self.link, ears, stop, self.metrics.clone());
                 crew.task("broker session", session);
                 Ok(None)
             }
@@ -325,7 +332,11 @@ impl Ingest<'_> {
             ..broker::Limits::default()
         };
         let listening = self.listening.clone();
-        let wanted: broker::Wanted = Arc::new(move |topic| listening.wants(topic));
+        let ears = listening.ears();
+        let wanted: broker::Wanted = Arc::new(move |topic| {
+            ears.heard(topic);
+            listening.wants(topic)
+        });
         let (inbox, metrics) = (self.inbox.clone(), self.metrics.clone());
         let embedded = broker::start(listen, limits, wanted, inbox, Arc::clone(&waiters), metrics.clone()).await?;
         let address = embedded.local_addr();

@@ -12,6 +12,7 @@ use crate::mqtt::Link;
 pub struct Health {
     broker: watch::Receiver<Link>,
     journal: journal::Health,
+    progress: journal::Progress,
     metrics: Metrics,
 }
 
@@ -28,8 +29,18 @@ pub struct Report {
 }
 
 impl Health {
-    pub fn new(broker: watch::Receiver<Link>, journal: journal::Health, metrics: Metrics) -> Health {
-        Health { broker, journal, metrics }
+    pub fn new(
+        broker: watch::Receiver<Link>,
+        journal: journal::Health,
+        progress: journal::Progress,
+        metrics: Metrics,
+    ) -> Health {
+        Health { broker, journal, progress, metrics }
+    }
+
+    /// Brings the metrics that move by themselves up to now.
+    pub fn measure(&self) {
+        self.progress.measure();
     }
 
     /// The state at this moment.

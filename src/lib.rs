@@ -26,6 +26,8 @@ pub mod journal;
 pub mod source;
 /// The sources in force.
 pub mod listening;
+/// Notices sources that have fallen silent.
+pub mod deafness;
 /// The thread that turns messages into batches.
 pub mod pipeline;
 /// Payload → samples.
@@ -38,6 +40,10 @@ pub mod normalize;
 pub mod quarantine;
 /// The thread that commits batches.
 pub mod writer;
+/// How far behind the writer is, and when it will have caught up.
+pub mod catch_up;
+/// The journal once more, through today's catalog.
+pub mod replay;
 /// Everything that knows SQL.
 pub mod store;
 /// The thread that opens the database and swaps catalogs.

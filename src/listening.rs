@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::deafness::Ears;
 use crate::source::{SourceError, Sources};
 
 /// What is listened to; clones share it.
@@ -12,6 +13,7 @@ use crate::source::{SourceError, Sources};
 pub struct Listening {
     sources: Arc<RwLock<Sources>>,
     filters: Arc<watch::Sender<Vec<String>>>,
+    ears: Ears,
 }
 
 impl Listening {
@@ -22,7 +24,8 @@ impl Listening {
     pub fn new(config: &Config) -> Result<Listening, SourceError> {
         let sources = Sources::compile(&config.sources)?;
         let (filters, _) = watch::channel(sources.subscriptions());
-        Ok(Listening { sources: Arc::new(RwLock::new(sources)), filters: Arc::new(filters) })
+        let ears = Ears::new(&config.sources, &sources);
+        Ok(Listening { sources: Arc::new(RwLock::new(sources)), filters: Arc::new(filters), ears })
     }
 
     /// From now on listens to the sources of `config`.
@@ -30,6 +33,7 @@ impl Listening {
         match Sources::compile(&config.sources) {
             Ok(sources) => {
                 let filters = sources.subscriptions();
+                self.ears.change(&config.sources, &sources);
                 *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
                 self.filters.send_if_modified(|current| {
                     let changed = *current != filters;
@@ -44,6 +48,11 @@ impl Listening {
     /// Whether a source wants what arrives on `topic`.
     pub fn wants(&self, topic: &str) -> bool {
         self.sources.read().unwrap_or_else(PoisonError::into_inner).route(topic).is_some()
+    }
+
+    /// What watches over the sources' silence.
+    pub fn ears(&self) -> Ears {
+        self.ears.clone()
     }
 
     /// The subscriptions in force, and their changes.

@@ -85,6 +85,12 @@ impl<L: Clone + std::hash::Hash + Eq> New for Family<L, Count> {
     }
 }
 
+impl<L: Clone + std::hash::Hash + Eq> New for Family<L, Level> {
+    fn new() -> Self {
+        Family::default()
+    }
+}
+
 // Names get the suffix `_total` for counters from the encoder, and the unit where there is one.
 metrics! {
     /// 1 while the MQTT session is up and every filter is granted
@@ -131,6 +137,8 @@ metrics! {
     journal_full: Level = "journal_full";
     /// Messages in the journal that are not yet committed to the database
     journal_lag_messages: Level = "journal_lag_messages";
+    /// Age of the oldest message in the journal that is not yet committed to the database; 0 when there is none
+    journal_lag_seconds: Level = "journal_lag", Unit::Seconds;
     /// Messages that the journal no longer had when the database needed them
     journal_gap_messages: Count = "journal_gap_messages";
     /// Records of the journal that failed their checksum and were set aside
@@ -145,6 +153,10 @@ metrics! {
     clock_steps_back: Count = "clock_steps_back";
     /// Messages by the source that took them
     source_messages: Family<BySource, Count> = "source_messages";
+    /// 1 while a source with `quiet_after` has been silent for longer than that
+    source_quiet: Family<BySource, Level> = "source_quiet";
+    /// Connections given up and made anew because a source with `quiet_reconnect` was silent
+    deafness_reconnects: Count = "deafness_reconnects";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
     /// Samples dropped because `metrics.unmodeled` says so

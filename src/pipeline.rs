@@ -42,6 +42,8 @@ pub struct Pipeline {
     /// The last message that the database has.
     pub position: Seq,
     pub batches: SyncSender<Batch>,
+    /// Rows at which a batch takes no further message.
+    pub batch_max: usize,
     pub reloads: Receiver<Reload>,
     /// Set when what is left shall stay in the journal.
     pub stop: CancellationToken,
@@ -74,14 +76,8 @@ impl Pipeline {
             self.reload();
             match next {
                 Next::Messages(messages) => {
-                    let mut batch = Batch::default();
-                    for message in &messages {
-                        self.normalizer.process(message, &mut batch);
-                    }
                     self.notice_gap(messages.first());
-                    self.position = batch.position;
-                    // The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest.
-                    if self.batches.send(batch).is_err() {
+                    if !self.hand_over(&messages) {
                         return Ok(());
                     }
                 }
@@ -90,6 +86,30 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Hands what messages become to the writer, in batches of about `batch_max` rows. False: the writer is gone.
+    fn hand_over(&mut self, messages: &[Arc<Message>]) -> bool {
+        let mut batch = Batch::default();
+        for message in messages {
+            self.normalizer.process(message, &mut batch);
+            if batch.rows() < self.batch_max {
+                continue;
+            }
+            if !self.send(std::mem::take(&mut batch)) {
+                return false;
+            }
+            if self.stop.is_cancelled() {
+                return true;
+            }
+        }
+        batch.messages == 0 || self.send(batch)
+    }
+
+    /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest.
+    fn send(&mut self, batch: Batch) -> bool {
+        self.position = batch.position;
+        self.batches.send(batch).is_ok()
     }
 
     /// Messages that the database never had and the journal has no more: a restored backup, a record set aside.
@@ -171,7 +191,18 @@ mod tests {
         let (batches, made) = sync_channel(1);
         reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();
         let stop = CancellationToken::new();
-        Pipeline { normalizer, reader, position: 0, batches, reloads, stop, metrics: metrics.clone() }.run().unwrap();
+        Pipeline {
+            normalizer,
+            reader,
+            position: 0,
+            batches,
+            batch_max: 10_000,
+            reloads,
+            stop,
+            metrics: metrics.clone(),
+        }
+        .run()
+        .unwrap();
 
         let batch = made.recv().unwrap();
         assert_eq!((batch.position, batch.generation, batch.readings.len()), (1, 0, 1));

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{self, Backoff};
+use crate::catch_up::{CatchUp, Report};
 use crate::clock;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
@@ -35,6 +36,7 @@ pub struct Writer {
     pub stop: CancellationToken,
     pub metrics: Metrics,
     pub latency: LatencyRecorder,
+    pub catch_up: CatchUp,
 }
 
 impl Writer {
@@ -48,6 +50,10 @@ impl Writer {
         // At the first commit in any case: the bound may have been lowered.
         let mut unswept = self.quarantine_max;
         while let Some(batch) = self.gather(&mut held) {
+            if let Some(oldest) = batch.oldest {
+                self.progress.in_hand(oldest);
+            }
+            self.catch_up.begin(Instant::now(), self.progress.position(), self.progress.last());
             let Some(committed) = self.commit(&batch)? else { return Ok(()) };
             unswept = unswept.saturating_add(committed.quarantined);
             if unswept > self.quarantine_max / SWEEP_SHARE {
@@ -66,7 +72,12 @@ impl Writer {
         };
         while batch.rows() < self.batch_max {
             match self.batches.try_recv() {
-                Ok(next) if next.generation == batch.generation => batch.append(next),
+                Ok(next)
+                    if next.generation == batch.generation
+                        && batch.rows().saturating_add(next.rows()) <= self.batch_max =>
+                {
+                    batch.append(next);
+                }
                 Ok(next) => {
                     *held = Some(next);
                     break;
@@ -81,12 +92,17 @@ impl Writer {
     /// help nobody. None: given up because tidegate stops.
     fn commit(&mut self, batch: &Batch) -> Result<Option<Committed>, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut failing_since = None;
         loop {
             let reader = RefCell::new(&mut self.reader);
             let outcome = self.rows.commit(batch, &|seq| find(&mut reader.borrow_mut(), seq));
             match outcome {
                 Ok(committed) => {
                     self.account(batch, &committed);
+                    if let Some(since) = failing_since.map(|since: Instant| since.elapsed()) {
+                        tracing::info!(outage = ?since, behind = self.progress.behind(), "the database takes what is written again");
+                    }
+                    self.report();
                     return Ok(Some(committed));
                 }
                 Err(error @ StoreError::Fenced { .. }) => return Err(error),
@@ -97,11 +113,13 @@ impl Writer {
                         tracing::warn!(%error, "stopping while the database does not take what is written; the journal keeps it for the next start");
                         return Ok(None);
                     }
+                    failing_since.get_or_insert_with(Instant::now);
                     let wait = backoff.next_delay();
+                    let behind = self.progress.behind();
                     if error.is_transient() {
-                        tracing::warn!(%error, retry_in = ?wait, position = batch.position, "the database did not take a batch; the journal keeps it");
+                        tracing::warn!(%error, retry_in = ?wait, position = batch.position, behind, "the database did not take a batch; the journal keeps it");
                     } else {
-                        tracing::error!(%error, retry_in = ?wait, position = batch.position, "the database refuses a batch, and waiting alone won't mend that; the journal keeps it");
+                        tracing::error!(%error, retry_in = ?wait, position = batch.position, behind, "the database refuses a batch, and waiting alone won't mend that; the journal keeps it");
                     }
                     backoff::pause(wait, &self.stop);
                 }
@@ -125,6 +143,30 @@ impl Writer {
             duplicates = committed.duplicates,
             "batch committed"
         );
+    }
+
+    /// Says how catching up goes on.
+    fn report(&mut self) {
+        let (position, last) = (self.progress.position(), self.progress.last());
+        match self.catch_up.observe(Instant::now(), position, last) {
+            None => {}
+            Some(Report::Behind { behind, pace: None }) => {
+                tracing::info!(position, last, behind, "catching up with the journal");
+            }
+            Some(Report::Behind { behind, pace: Some(pace) }) => tracing::info!(
+                position,
+                last,
+                behind,
+                committed_per_second = pace.committed.round(),
+                arriving_per_second = pace.arriving.round(),
+                time_left = %pace.time_left_words(behind),
+                "catching up with the journal"
+            ),
+            Some(Report::CaughtUp { messages, took }) => {
+                let per_second = (messages as f64 / took.as_secs_f64().max(0.001)).round();
+                tracing::info!(position, messages, took = ?took, per_second, "caught up with the journal");
+            }
+        }
     }
 
     /// Keeps the quarantine within its bound; a failure is tried again at the next sweep.

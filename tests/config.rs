@@ -274,6 +274,8 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         (&source("retained = \"last\""), "expected one of \"ignore\", \"latest\", \"store\""),
         (&source("max_payload = \"257MiB\""), "sources[0].max_payload"),
         (&source("max_payload = 0"), "sources[0].max_payload"),
+        (&source("quiet_after = \"50ms\""), "sources[0].quiet_after"),
+        (&source("quiet_reconnect = true"), "sources[0].quiet_reconnect: needs quiet_after"),
         (&source("template = \"\""), "sources[0].template"),
         (&source("decoder = \"scalar\""), "has no {metric} or {metric...}"),
         (&source("[[sources]]\nname = \"s\"\nfilter = \"b\""), "t.toml:5: sources[1].name: \"s\" is the name"),

@@ -45,6 +45,8 @@ fn check(file: &str, decoder: Decoder) -> usize {
             timezone: None,
             retained: Retained::Store,
             max_payload: usize::MAX,
+            quiet_after: None,
+            quiet_reconnect: false,
         };
         let sources = Sources::compile(&[source]).unwrap();
         let route = sources.route(case["topic"].as_str().unwrap()).unwrap_or_else(|| panic!("{name}: no route"));

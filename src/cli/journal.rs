@@ -1,18 +1,21 @@
-//! `tidegate journal status`: what the journal holds, whether or not a daemon runs.
+//! `tidegate journal status | replay`: what the journal holds, whether or not a daemon runs.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Place, output};
+use super::{Place, output, replay};
+use crate::catch_up::Pace;
 use crate::config::Config;
 use crate::journal::{self, Edge, Status};
-use crate::message::Seq;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::{Reached, StoreError};
+use crate::time::UtcMicros;
 
 #[derive(Args, Debug)]
 pub(super) struct JournalArgs {
@@ -27,37 +30,102 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Run messages through today's sources and catalog, and store what was not stored before
+    Replay(replay::ReplayArgs),
 }
 
 pub(super) fn run(place: &Place, args: &JournalArgs) -> anyhow::Result<ExitCode> {
-    let Action::Status { json } = args.action;
+    let json = match &args.action {
+        Action::Status { json } => *json,
+        Action::Replay(args) => {
+            replay::run(place, args)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let config = place.config()?;
-    let status = journal::status(&config.instance.state_dir)?;
-    let committed = committed(&config, &status);
+    let (status, committed, pace) = observe(&config)?;
     let mut out = std::io::stdout().lock();
     if json {
         let mut value = as_json(&status);
         if let serde_json::Value::Object(fields) = &mut value {
-            fields.insert("committed".into(), json!(committed.as_ref().ok()));
-            fields.insert("lag".into(), json!(committed.as_ref().ok().map(|seq| status.last_seq.saturating_sub(*seq))));
+            let lag = committed.as_ref().ok().map(|reached| behind(&status, reached));
+            fields.insert("committed".into(), json!(committed.as_ref().ok().map(|reached| reached.seq)));
+            fields.insert("lag".into(), json!(lag));
+            fields.insert("committed_per_second".into(), json!(pace.map(|pace| pace.committed)));
+            fields.insert("arriving_per_second".into(), json!(pace.map(|pace| pace.arriving)));
+            let left = pace.zip(lag).and_then(|(pace, lag)| pace.time_left(lag));
+            fields.insert("seconds_left".into(), json!(left.map(|left| left.as_secs())));
         }
         output::json(&mut out, &value)?;
     } else {
         write_lines(&status, &mut out)?;
         match committed {
-            Ok(seq) => writeln!(out, "committed {seq}, {} behind", status.last_seq.saturating_sub(seq))?,
+            Ok(reached) => {
+                writeln!(out, "committed {}, {} behind", reached.seq, behind(&status, &reached))?;
+                write_pace(&status, &reached, pace, &mut out)?;
+            }
             Err(why) => writeln!(out, "committed unknown: {why}")?,
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The position that the database has of this journal, or why it can't be told.
-fn committed(config: &Config, status: &Status) -> Result<Seq, String> {
-    let store = database(config).map_err(|error| error.to_string())?;
-    match store.committed(&config.instance.id, &status.id) {
-        Ok(position) => Ok(position.unwrap_or(0)),
-        Err(error) => Err(error.to_string()),
+/// How long the position may take to move before it counts as standing still, and between two looks at it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(200);
+/// The shortest time over which a pace is taken.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// The journal's status, the position that the database has of it, or why that can't be told, and how fast the
+/// position moves, if it has a way to go.
+fn observe(config: &Config) -> anyhow::Result<(Status, Result<Reached, String>, Option<Pace>)> {
+    let state_dir = &config.instance.state_dir;
+    let first = journal::status(state_dir)?;
+    let store = database(config).map_err(|error| error.to_string());
+    let committed = |id: &str| {
+        let store = store.as_ref().map_err(String::clone)?;
+        let reached = store.committed(&config.instance.id, id).map_err(|error| error.to_string())?;
+        Ok(reached.unwrap_or(Reached { seq: 0, at: UtcMicros(0) }))
+    };
+    let began = Instant::now();
+    let from = match committed(&first.id) {
+        Ok(from) if behind(&first, &from) > 0 => from,
+        outcome => return Ok((first, outcome, None)),
+    };
+    loop {
+        std::thread::sleep(LOOK);
+        let status = journal::status(state_dir)?;
+        let to = match committed(&first.id) {
+            Ok(to) => to,
+            Err(why) => return Ok((status, Err(why), None)),
+        };
+        let waited = began.elapsed();
+        // By the daemon's own stamps, which tell exactly when each position was reached.
+        let moved = to.at.since(from.at);
+        if (to.seq > from.seq && moved >= SPAN) || waited >= PATIENCE || behind(&status, &to) == 0 {
+            let arriving = Pace::of(0, status.last_seq.saturating_sub(first.last_seq), waited).arriving;
+            let span = if from.seq > 0 && to.seq > from.seq { moved } else { waited };
+            let committed = Pace::of(to.seq.saturating_sub(from.seq), 0, span).committed;
+            return Ok((status, Ok(to), Some(Pace { committed, arriving })));
+        }
+    }
+}
+
+fn behind(status: &Status, reached: &Reached) -> u64 {
+    status.last_seq.saturating_sub(reached.seq)
+}
+
+fn write_pace(status: &Status, reached: &Reached, pace: Option<Pace>, out: &mut impl Write) -> std::io::Result<()> {
+    let behind = behind(status, reached);
+    match pace {
+        Some(pace) if behind > 0 && pace.committed > 0.0 => {
+            let (committed, arriving, left) = (pace.committed, pace.arriving, pace.time_left_words(behind));
+            writeln!(out, "pace      {committed:.0} messages/s committed, {arriving:.0} arriving, {left} left")
+        }
+        Some(pace) if behind > 0 => {
+            writeln!(out, "pace      nothing committed for now, {:.0} messages/s arriving", pace.arriving)
+        }
+        _ => Ok(()),
     }
 }
 

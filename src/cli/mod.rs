@@ -11,6 +11,7 @@ mod output;
 pub mod print_config;
 pub mod quarantine;
 pub mod readings;
+mod replay;
 mod run;
 pub mod simulate;
 

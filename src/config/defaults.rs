@@ -99,6 +99,8 @@ impl Source {
             timezone: None,
             retained: Retained::Ignore,
             max_payload: 256 << 10,
+            quiet_after: None,
+            quiet_reconnect: false,
         }
     }
 

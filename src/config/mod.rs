@@ -160,6 +160,10 @@ pub struct Source {
     pub retained: Retained,
     /// Largest payload accepted, bytes.
     pub max_payload: usize,
+    /// Silence after which a warning is given; none: never.
+    pub quiet_after: Option<Duration>,
+    /// Whether such a silence also ends the connection, once, to begin another.
+    pub quiet_reconnect: bool,
 }
 
 /// The payload formats.

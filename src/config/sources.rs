@@ -1,6 +1,7 @@
 //! `[[sources]]`: which topics to take, and how to read what arrives there.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::fault::{Wrong, did_you_mean};
 use super::section::Section;
@@ -9,6 +10,8 @@ use crate::source::Filter;
 
 /// Largest `max_payload`: what MQTT can carry (MQTT 5, 2.1.4).
 const MAX_PAYLOAD: u64 = 256 << 20;
+/// Shortest and longest `quiet_after`.
+const QUIET_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(31_557_600);
 /// Most bytes of a filter (MQTT 5, 1.5.4) or of a raw key.
 const MAX_TEXT: usize = 65_535;
 
@@ -63,6 +66,11 @@ fn source(section: &mut Section<'_>) -> Source {
         let message = "has no {metric} or {metric...}: the decoder \"scalar\" takes the metric's name from the topic";
         section.fault("filter", message);
     }
+    let quiet_after = section.duration("quiet_after", QUIET_AFTER);
+    let quiet_reconnect = section.flag("quiet_reconnect").unwrap_or(default.quiet_reconnect);
+    if quiet_reconnect && !section.has("quiet_after") {
+        section.fault("quiet_reconnect", "needs quiet_after, which says after how long a silence");
+    }
     let retained = [("ignore", Retained::Ignore), ("latest", Retained::Latest), ("store", Retained::Store)];
     Source {
         decoder: decoder.unwrap_or(default.decoder),
@@ -74,6 +82,8 @@ fn source(section: &mut Section<'_>) -> Source {
             .size("max_payload", 1..=MAX_PAYLOAD)
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(default.max_payload),
+        quiet_after,
+        quiet_reconnect,
         ..default
     }
 }

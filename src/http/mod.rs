@@ -70,6 +70,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 
 async fn prometheus(State(shared): State<Shared>) -> Response {
     shared.metrics.http_requests.inc();
+    shared.health.measure();
     match shared.metrics.encode() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

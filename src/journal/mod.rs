@@ -18,7 +18,9 @@ mod progress;
 mod writer;
 mod reader;
 mod status;
+mod archive;
 
+pub use archive::Archive;
 pub use error::JournalError;
 pub use inbox::{Bounds, Inbox, Refused, Submission};
 pub use progress::{Health, Progress, State};

@@ -1,17 +1,21 @@
 //! What the journal hears from the writer, and what it says of itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inbox;
 use super::tail::Tail;
+use crate::clock;
 use crate::message::Seq;
 use crate::metrics::Metrics;
+use crate::time::UtcMicros;
 
 /// How far the database has the journal; clones share it.
 #[derive(Clone)]
 pub struct Progress {
     committed: Arc<AtomicU64>,
+    /// When the oldest message that the database lacks was received, as far as it is known.
+    oldest: Arc<Mutex<Option<UtcMicros>>>,
     tail: Arc<Tail>,
     inbox: Inbox,
     metrics: Metrics,
@@ -19,17 +23,31 @@ pub struct Progress {
 
 impl Progress {
     pub(super) fn new(tail: Arc<Tail>, inbox: Inbox, metrics: Metrics) -> Progress {
-        Progress { committed: Arc::new(AtomicU64::new(0)), tail, inbox, metrics }
+        Progress { committed: Arc::default(), oldest: Arc::default(), tail, inbox, metrics }
     }
 
     /// Everything up to and with `seq` is committed to the database, so the journal may let it go. A position
     /// behind one that was reported already changes nothing.
     pub fn committed(&self, seq: Seq) {
+        let mut oldest = self.oldest();
         let before = self.committed.fetch_max(seq, Ordering::SeqCst);
+        let position = before.max(seq);
+        match self.tail.get(position.saturating_add(1)) {
+            Some(message) => *oldest = Some(message.received_at),
+            None if position >= self.tail.last() => *oldest = None,
+            // On the disk only: the writer tells it with its next batch.
+            None => {}
+        }
+        drop(oldest);
         if seq > before {
             self.inbox.nudge();
         }
-        self.measure_lag();
+        self.measure();
+    }
+
+    /// The writer is about to commit a batch whose oldest message was received at this instant.
+    pub fn in_hand(&self, received_at: UtcMicros) {
+        *self.oldest() = Some(received_at);
     }
 
     /// The position reported last; 0 before the first report.
@@ -37,9 +55,36 @@ impl Progress {
         self.committed.load(Ordering::SeqCst)
     }
 
-    pub(super) fn measure_lag(&self) {
-        let lag = self.tail.last().saturating_sub(self.position());
-        self.metrics.journal_lag_messages.set(i64::try_from(lag).unwrap_or(i64::MAX));
+    /// The newest durable message; 0 in an empty journal.
+    pub fn last(&self) -> Seq {
+        self.tail.last()
+    }
+
+    /// Messages that the database lacks.
+    pub fn behind(&self) -> u64 {
+        self.last().saturating_sub(self.position())
+    }
+
+    /// Brings the metrics of the lag up to now: its age grows though nothing happens.
+    pub fn measure(&self) {
+        self.metrics.journal_lag_messages.set(i64::try_from(self.behind()).unwrap_or(i64::MAX));
+        let age = self.oldest().map_or(0, |oldest| clock::now().since(oldest).as_secs());
+        self.metrics.journal_lag_seconds.set(i64::try_from(age).unwrap_or(i64::MAX));
+    }
+
+    /// A group has become durable, whose first message was received at this instant.
+    pub(super) fn appended(&self, received_at: UtcMicros) {
+        let mut oldest = self.oldest();
+        if oldest.is_none() && self.behind() > 0 {
+            *oldest = Some(received_at);
+        }
+        drop(oldest);
+        self.measure();
+    }
+
+    fn oldest(&self) -> MutexGuard<'_, Option<UtcMicros>> {
+        // One word, whole at any time.
+        self.oldest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -224,8 +224,11 @@ impl Journal {
             match self.try_store(group, &mut appended) {
                 Ok(true) => {
                     self.enter(State::Working);
+                    let first = group.messages.first().map(|message| message.received_at);
                     self.tail.publish(&mut group.messages);
-                    self.progress.measure_lag();
+                    if let Some(received_at) = first {
+                        self.progress.appended(received_at);
+                    }
                 }
                 Ok(false) => {
                     self.enter(State::Full);

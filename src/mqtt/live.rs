@@ -125,6 +125,8 @@ impl<'a> Live<'a> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopped = std::pin::pin!(stop.cancelled());
         let (mut stopping, mut filters_live) = (false, true);
+        // Only what is asked from now on is meant for this connection.
+        let mut reconnects = self.rooms.ears.reconnects();
         loop {
             let polled = {
                 // One poll, kept until it ends, whatever else happens meanwhile: dropping it could lose a packet.
@@ -141,6 +143,7 @@ impl<'a> Live<'a> {
                             filters_live = changed.is_ok();
                             self.change_filters(filters)
                         }
+                        () = reconnects.asked(), if !stopping => Err(End::Lost(Loss::Deaf)),
                         _ = tick.tick() => self.check(Instant::now()),
                     };
                     if let Err(end) = step {
@@ -313,6 +316,10 @@ impl<'a> Live<'a> {
             publish.payload = bytes::Bytes::copy_from_slice(
                 publish.payload.get(..self.settings.max_packet).unwrap_or(&publish.payload),
             );
+        }
+        // What the broker had stored tells nothing of its publisher.
+        if !publish.retain {
+            self.rooms.ears.heard(&publish.topic);
         }
         let receipt = Receipt { packet_id: publish.packet_id, qos: publish.qos };
         let token = (publish.qos > 0).then(|| self.rooms.ledger.enter(receipt));

@@ -30,6 +30,9 @@ pub enum Loss {
     ConnectTimeout(Duration),
     #[error("the connection is up, but nothing came in for {0:?}")]
     Stalled(Duration),
+    /// `quiet_reconnect` of a source.
+    #[error("a source has been silent for its quiet_after and asks for a new connection")]
+    Deaf,
     #[error("the broker did not answer {0} in time")]
     Unanswered(&'static str),
     #[error("the broker sent more unacknowledged messages than the way to the journal holds")]

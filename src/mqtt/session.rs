@@ -14,6 +14,7 @@ use super::loss::Loss;
 use super::options::{self, Bounds, OptionsError, Purpose};
 use crate::backoff::Backoff;
 use crate::config;
+use crate::deafness::Ears;
 use crate::journal::Inbox;
 use crate::metrics::Metrics;
 
@@ -134,11 +135,12 @@ pub(super) struct Rooms {
     pub(super) inbox: Inbox,
     pub(super) ledger: Arc<Ledger>,
     pub(super) link: watch::Sender<Link>,
+    pub(super) ears: Ears,
     pub(super) metrics: Metrics,
 }
 
 /// Runs until `stop`. Messages go to `inbox`; `ledger` sends their acknowledgements once the journal calls it. A change
-/// of `filters` is carried out on the live connection. The broker is tried for ever, since it is the operator's to
+/// of `filters` is carried out on the live connection; `ears` are told what arrives, and may ask for another. The broker is tried for ever, since it is the operator's to
 /// mend; `broker_connection_errors` counts the failures.
 ///
 /// # Errors
@@ -150,10 +152,11 @@ pub async fn run(
     inbox: Inbox,
     ledger: Arc<Ledger>,
     link: watch::Sender<Link>,
+    ears: Ears,
     stop: CancellationToken,
     metrics: Metrics,
 ) -> Result<(), SessionError> {
-    let rooms = Rooms { inbox, ledger, link, metrics };
+    let rooms = Rooms { inbox, ledger, link, ears, metrics };
     let endpoint = options::describe(&settings.broker.endpoint);
     let bounds = Bounds { max_packet: settings.max_packet, connect_timeout: settings.timing.connect };
     let purpose = Purpose::Session { instance_id: &settings.instance_id };
@@ -192,6 +195,9 @@ fn note(rooms: &Rooms, memory: &mut Memory, endpoint: &str, loss: Loss, wait: Du
     match loss {
         Loss::Stalled(_) => {
             rooms.metrics.broker_watchdog_trips.inc();
+        }
+        Loss::Deaf => {
+            rooms.metrics.deafness_reconnects.inc();
         }
         Loss::UnknownPacketId(packet_id) => {
             memory.unreleased.insert(packet_id);

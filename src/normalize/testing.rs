@@ -23,6 +23,8 @@ pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
         timezone: None,
         retained: Retained::Latest,
         max_payload: 1 << 21,
+        quiet_after: None,
+        quiet_reconnect: false,
     }
 }
 

@@ -59,6 +59,8 @@ impl Kind {
             timezone: None,
             retained: Retained::Ignore,
             max_payload: 256 * 1024,
+            quiet_after: None,
+            quiet_reconnect: false,
         }
     }
 

@@ -124,6 +124,8 @@ mod tests {
             timezone: None,
             retained: Retained::Store,
             max_payload: 100,
+            quiet_after: None,
+            quiet_reconnect: false,
         };
         let sources = Sources::compile(&[source("one", "a/{device}"), source("two", "+/{device}")]).unwrap();
         assert_eq!(&*sources.route("a/x").unwrap().source.name, "one");

@@ -13,6 +13,7 @@ use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
+use super::replay::not_yet_held;
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
@@ -163,7 +164,7 @@ impl Retrier {
     }
 }
 
-fn count(metrics: &Metrics, committed: &Committed) {
+pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     metrics.readings_stored.inc_by(committed.stored);
     metrics.readings_duplicate.inc_by(committed.duplicates);
     metrics.devices_provisioned.inc_by(committed.devices_provisioned);
@@ -176,7 +177,7 @@ fn count(metrics: &Metrics, committed: &Committed) {
 }
 
 /// The batch's rows, inside the transaction that is open.
-fn write(
+pub(super) fn write(
     conn: &mut Conn<'_>,
     batch: &Batch,
     known: &Known,
@@ -210,7 +211,10 @@ fn write(
     refused.extend(numbers.refused);
     refused.extend(texts.refused);
     let rejected = refused.len() as u64;
-    let entries = entries(conn, batch, &ids, refused, lookup)?;
+    let mut entries = entries(conn, batch, &ids, refused, lookup)?;
+    if let Origin::Replay { held, .. } = origin {
+        entries = not_yet_held(entries, held);
+    }
     let quarantined = if entries.is_empty() { 0 } else { record(conn, origin, &entries)? };
     let all = (batch.readings.len() + batch.texts.len()) as u64;
     let committed = Committed {

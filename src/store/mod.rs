@@ -13,6 +13,7 @@ mod postgres;
 pub mod quarantine;
 pub mod query;
 mod reconcile;
+mod replay;
 pub mod schema;
 mod snapshot;
 mod sqlite;
@@ -22,8 +23,9 @@ use diesel::prelude::*;
 
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
-pub use position::{Position, Replaced};
+pub use position::{Position, Reached, Replaced};
 pub use reconcile::Report;
+pub use replay::{HeldMessage, Replayed, Replayer};
 
 use crate::config::Database;
 use error::During;

@@ -125,11 +125,25 @@ impl<V: Series> Rows<V> {
         self.seqs.push(seq);
     }
 
+    /// Puts the rows into the order of the table's key, those with one key in the order they have: neighbours in the
+    /// index are written one after the other, and two writers meet rows in one order.
+    fn sort(&mut self) {
+        let columns = self.ids.iter().zip(&self.times).zip(&self.values).zip(&self.seqs);
+        let mut rows: Vec<(i32, UtcMicros, V, Seq)> =
+            columns.map(|(((id, time), value), seq)| (*id, *time, *value, *seq)).collect();
+        rows.sort_by_key(|(id, time, ..)| (*id, *time));
+        *self = Rows::with_capacity(rows.len());
+        for (id, time, value, seq) in rows {
+            self.push(id, time, value, seq);
+        }
+    }
+
     /// Stores the rows inside the transaction that is open, each refused one left out, and then the newest of each sensor
     /// as its last value. Of two rows with one sensor and time the earlier counts.
     ///
     /// A failure that is not the rows' fault comes back as it is.
-    pub(super) fn store(&self, conn: &mut Conn<'_>) -> Result<Stored, StoreError> {
+    pub(super) fn store(mut self, conn: &mut Conn<'_>) -> Result<Stored, StoreError> {
+        self.sort();
         let mut outcome = Stored::default();
         let mut left_out = Vec::new();
         // Left halves are on top, so that rows go in in their order.

@@ -10,6 +10,7 @@ use super::schema::{bridge_instances, events, quarantine_messages, tenants};
 use crate::catalog::DEFAULT_TENANT;
 use crate::clock;
 use crate::message::Seq;
+use crate::time::UtcMicros;
 
 /// Where an instance is to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,14 @@ pub struct Position {
     /// The journal and the position that the database knew, if it was another journal: the position began anew, and what
     /// the old journal held beyond it will not be stored.
     pub replaced: Option<Replaced>,
+}
+
+/// How far an instance has come, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub seq: Seq,
+    /// When the batch that ended there was begun, by the daemon's clock.
+    pub at: UtcMicros,
 }
 
 /// The journal that a new one has taken the place of.
@@ -39,18 +48,19 @@ pub(super) enum Claim {
 }
 
 impl Store {
-    /// The position of `instance` in the journal `journal_id`, without making its row; none when there is no such row.
+    /// How far `instance` has come in the journal `journal_id`, without making its row; none when there is no such row.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn committed(&self, instance: &str, journal_id: &str) -> Result<Option<Seq>, StoreError> {
+    pub fn committed(&self, instance: &str, journal_id: &str) -> Result<Option<Reached>, StoreError> {
         self.db.with(|conn| {
             let row = bridge_instances::table
                 .filter(bridge_instances::instance.eq(instance))
                 .filter(bridge_instances::journal_id.eq(journal_id));
-            let found: Option<i64> = with_db!(conn, |c| row.select(bridge_instances::position).first(c).optional())
+            let columns = (bridge_instances::position, bridge_instances::updated_at);
+            let found: Option<(i64, UtcMicros)> = with_db!(conn, |c| row.select(columns).first(c).optional())
                 .during("reading the instance's position")?;
-            Ok(found.map(|position| Seq::try_from(position).unwrap_or(0)))
+            Ok(found.map(|(position, at)| Reached { seq: Seq::try_from(position).unwrap_or(0), at }))
         })
     }
 

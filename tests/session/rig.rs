@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::config::{Broker, Config, Endpoint, MqttVersion, Transport};
+use tidegate::deafness::Ears;
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Submission, Token};
 use tidegate::metrics::Metrics;
 use tidegate::mqtt::{Ledger, Link, SessionError, Settings, Timing, session};
@@ -66,6 +67,7 @@ impl Rig {
             inbox.clone(),
             Arc::clone(&ledger),
             link_in,
+            Ears::default(),
             stop.clone(),
             metrics.clone(),
         ));

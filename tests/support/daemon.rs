@@ -199,7 +199,7 @@ impl Tidegate {
     /// Runs a command to its end; panics unless it succeeds.
     pub fn output(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", complaint(&output));
+        assert!(output.status.success(), "{arguments:?}: {}: {}", output.status, complaint(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 mod record;
 
-pub(super) use record::{Entry, Origin, record, settle, whose};
+pub(super) use record::{Entry, Origin, record, settle, settle_events, whose};
 
 use diesel::dsl::{exists, not};
 use diesel::prelude::*;

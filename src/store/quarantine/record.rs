@@ -13,6 +13,7 @@ use crate::store::batch::Quarantined;
 use crate::store::error::{During, StoreError};
 use crate::store::limits;
 use crate::store::pool::{Conn, with_db};
+use crate::store::replay::HeldMessage;
 use crate::store::schema::{device_sensors, devices, quarantine_events, quarantine_messages};
 use crate::time::UtcMicros;
 
@@ -55,6 +56,12 @@ pub(in crate::store) enum Origin<'a> {
     },
     /// From quarantine: `seq` is the message's id there.
     Retry,
+    /// From the journal once more; some of the messages are in quarantine already.
+    Replay {
+        instance: &'a str,
+        journal_id: &'a str,
+        held: &'a HashMap<Seq, HeldMessage>,
+    },
 }
 
 /// To whom a sensor belongs.
@@ -109,6 +116,20 @@ pub(in crate::store) fn settle(conn: &mut Conn<'_>, ids: &[i64]) -> Result<u64, 
     Ok(settled)
 }
 
+/// Marks single events as settled, by id; returns how many were open.
+pub(in crate::store) fn settle_events(conn: &mut Conn<'_>, ids: &[i64]) -> Result<u64, StoreError> {
+    let now = clock::now();
+    let mut settled = 0;
+    for ids in ids.chunks(conn.rows_per_statement(1)) {
+        let open = quarantine_events::table
+            .filter(quarantine_events::id.eq_any(ids))
+            .filter(quarantine_events::resolved_at.is_null());
+        settled += with_db!(conn, |c| diesel::update(open).set(quarantine_events::resolved_at.eq(now)).execute(c))
+            .during("settling events")? as u64;
+    }
+    Ok(settled)
+}
+
 /// Device, metric and tenant of sensors, by id.
 pub(in crate::store) fn whose(
     conn: &mut Conn<'_>,
@@ -140,6 +161,12 @@ pub(in crate::store) fn record(conn: &mut Conn<'_>, origin: &Origin<'_>, entries
                 .iter()
                 .filter_map(|entry| Some((entry.message.seq, i64::try_from(entry.message.seq).ok()?)))
                 .collect(),
+            Origin::Replay { instance, journal_id, held } => {
+                let mut ids = insert_messages(conn, instance, journal_id, entries)?;
+                let seqs = entries.iter().map(|entry| entry.message.seq);
+                ids.extend(seqs.filter_map(|seq| Some((seq, held.get(&seq)?.id))));
+                ids
+            }
         };
         let events: Vec<NewEvent> = entries
             .iter()
@@ -147,7 +174,7 @@ pub(in crate::store) fn record(conn: &mut Conn<'_>, origin: &Origin<'_>, entries
             .flat_map(|(entry, message_id)| {
                 let at = match origin {
                     Origin::Journal { .. } => entry.message.received_at,
-                    Origin::Retry => clock::now(),
+                    Origin::Retry | Origin::Replay { .. } => clock::now(),
                 };
                 entry.refusals.iter().map(move |refusal| NewEvent {
                     tenant_id: entry.tenant_id,
