@@ -5,12 +5,12 @@
 //! No subscriber can mend that. There the promise is held for what tidegate acknowledged to the broker, as heard on the
 //! wire between the two; the broker's own losses are counted apart and printed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::Voice;
 use super::rig::{CLIENT_ID, Combo, Kept, Needs, Rig};
 use super::wire::Line;
-use crate::support::daemon::eventually;
+use crate::support::daemon::{PATIENCE, eventually};
 use crate::support::proxy::{Proxy, Way};
 
 const CONNECTS: &str = "tidegate_broker_connects_total";
@@ -54,7 +54,10 @@ impl Rig {
     pub fn take_over(&mut self) {
         let before = self.tidegate.metric(CONNECTS);
         let mut other = self.other_client(false);
-        eventually("tidegate takes its session back", || other.next(Duration::from_millis(100)).is_err().then_some(()));
+        let deadline = Instant::now() + PATIENCE;
+        while other.next(Duration::from_millis(100)).is_ok() {
+            assert!(Instant::now() < deadline, "tidegate does not take its session back");
+        }
         self.reconnected(before);
     }
 

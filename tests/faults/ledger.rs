@@ -511,3 +511,33 @@ impl Verdict {
         }
     }
 }
+
+#[test]
+fn the_ledger_tells_what_is_missing_extra_and_unknown() {
+    let fate = |sent, fresh, acknowledged| Fate { sent, fresh, acknowledged };
+    let account = |device: &str, voice, fates| Account { device: device.to_owned(), voice, fates };
+    let ledger = Ledger {
+        accounts: vec![
+            account("plain", Voice::new(5, 1), vec![fate(1, 1, true), fate(2, 1, true), fate(1, 1, false)]),
+            account("timed", Voice::new(5, 1).with_own_time(), vec![fate(3, 2, true)]),
+            account("loose", Voice::new(5, 0), vec![fate(1, 1, false)]),
+        ],
+    };
+    let stored = |rows: &str| Stored::read(rows, "0");
+    let verdict = |rows: &str, promise| {
+        let verdict = ledger.compare(&stored(rows), promise);
+        (verdict.missing, verdict.extra)
+    };
+    assert_eq!(verdict("plain|0|1\nplain|1|1\ntimed|0|1", Promise::Broker), (0, 0));
+    assert_eq!(verdict("plain|0|1\nplain|1|2\nplain|2|1\ntimed|0|1\nloose|0|1", Promise::Broker), (0, 0));
+    assert_eq!(verdict("plain|0|1\nplain|1|2\ntimed|0|1", Promise::Embedded), (0, 1), "it knows repeats");
+    assert_eq!(verdict("plain|0|2\ntimed|0|2", Promise::Broker), (1, 2));
+    assert_eq!(verdict("plain|0|1\nplain|1|1\ntimed|0|1\nplain|7|1\nloose|0|2", Promise::Broker), (0, 2));
+    let key = |number| ("plain".to_owned(), number);
+    let mut deliveries = Deliveries::default();
+    deliveries.acknowledged.insert(key(2));
+    deliveries.fresh.insert(key(0), 2);
+    let delivered = Promise::Delivered(&deliveries);
+    assert_eq!(verdict("plain|0|2\nplain|2|1", delivered), (0, 0), "the rest is the broker's own loss");
+    assert_eq!(verdict("plain|0|3", delivered), (1, 1));
+}
