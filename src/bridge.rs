@@ -334,6 +334,7 @@ impl Ingest<'_> {
         let listening = self.listening.clone();
         let ears = listening.ears();
         let wanted: broker::Wanted = Arc::new(move |topic| {
+            // Asked once for each PUBLISH, and all of them are live.
             ears.heard(topic);
             listening.wants(topic)
         });

@@ -340,8 +340,10 @@ fn set_back(
         .filter(|metric| metric.min_step.is_some())
         .map(|metric| metric.name.as_str())
         .collect();
+    // A module's sensor has the module's name before its metric's, and both may have dots.
     let is_looked_at = |name: &str| {
-        latest || stepped.contains(name) || name.split_once('.').is_some_and(|(_, own)| stepped.contains(own))
+        let mut ends = name.match_indices('.').filter_map(|(dot, _)| name.get(dot.saturating_add(1)..));
+        latest || stepped.contains(name) || ends.any(|metric| stepped.contains(metric))
     };
     let sensors = || snapshot.devices.iter().flat_map(|device| &device.sensors);
     let ids: Vec<i32> = sensors().filter(|sensor| is_looked_at(&sensor.metric)).map(|sensor| sensor.id).collect();
