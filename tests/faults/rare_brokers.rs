@@ -185,7 +185,7 @@ async fn bear(scene: &Scene, mut peer: Peer, unbearable: &[u8], words: &str, tur
 async fn oversize_packets_end_the_connection_with_a_word_and_the_rest_goes_on() {
     let mut scene = Scene::new(5, "").await;
     let mut peer = scene.start().await;
-    let oversize = peer.publish_packet(TOPIC.as_bytes(), &"x".repeat(500_000), 1, 99, false);
+    let oversize = peer.publish_packet(TOPIC.as_bytes(), &"x".repeat(2_500_000), 1, 99, false);
     peer = bear(&scene, peer, &oversize, "bytes were announced as the most", 1).await;
     // A length that no packet has: five digits.
     peer = bear(&scene, peer, &[0x32, 0xff, 0xff, 0xff, 0xff, 0x7f], "broke the protocol", 2).await;
