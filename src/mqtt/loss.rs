@@ -76,6 +76,10 @@ impl Loss {
                 std::io::ErrorKind::ConnectionRefused => {
                     Loss::Network(format!("{text}: nothing listens there (is the broker running?)"))
                 }
+                // A close by the broker that a write ran into.
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
+                    Loss::Network(format!("{text}{MAYBE_TAKEN_OVER}"))
+                }
                 _ => Loss::Network(text),
             },
         }

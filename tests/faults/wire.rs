@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::support::fake_broker::framed;
+
 /// One whole packet.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -106,21 +108,6 @@ fn varint(bytes: &[u8]) -> (usize, usize) {
         }
     }
     panic!("a length without an end")
-}
-
-/// The bytes of a packet.
-pub fn framed(header: u8, body: &[u8]) -> Vec<u8> {
-    let (mut packet, mut rest) = (vec![header], body.len());
-    loop {
-        let low = u8::try_from(rest % 128).unwrap();
-        rest /= 128;
-        packet.push(if rest > 0 { low | 0x80 } else { low });
-        if rest == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(body);
-    packet
 }
 
 /// A PUBLISH of QoS 1 or 2, or of QoS 0 where `id` counts for nothing.

@@ -193,7 +193,8 @@ async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-fn framed(header: u8, body: &[u8]) -> Vec<u8> {
+/// The bytes of a packet.
+pub fn framed(header: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![header];
     let mut rest = body.len();
     loop {
