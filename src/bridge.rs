@@ -28,6 +28,7 @@ use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
+use crate::upkeep::{Chore, Upkeep};
 use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
@@ -133,6 +134,7 @@ impl Bridge {
         }
         crew.task("deafness", deafness::watch(listening.ears(), link_watch, stop.intake.clone(), metrics.clone()));
         let (opening_out, opening) = sync_channel(1);
+        let (opened_out, opened) = sync_channel(1);
         let (reloads_out, reloads) = sync_channel(1);
         let (requests, requests_in) = sync_channel(1);
         let (batches_out, batches) = sync_channel(BATCHES_WAITING);
@@ -144,6 +146,7 @@ impl Bridge {
             journal_last,
             progress: progress.clone(),
             opening: opening_out,
+            opened: opened_out,
             requests: requests_in,
             reloads: reloads_out,
             listening: listening.clone(),
@@ -172,6 +175,8 @@ impl Bridge {
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
+        let upkeep = Upkeep::new(store.clone(), chores(&config), stop.waiting.clone(), metrics.clone());
+        crew.thread("upkeep", move || upkeep.run(&opened))?;
         let writer = Writer {
             batches,
             rows: BatchWriter::new(store.clone(), &config.instance.id, &journal_id, metrics.clone()),
@@ -259,7 +264,7 @@ impl Bridge {
         self.inbox.close();
         drop(self.requests);
         self.stop.waiting.cancel();
-        let threads = ["journal", "catalog", "pipeline", "writer"];
+        let threads = ["journal", "catalog", "pipeline", "writer", "upkeep"];
         let (ended, late) = self.crew.wait_for(&threads, deadline).await;
         exits.extend(ended);
         if !late.is_empty() {
@@ -374,6 +379,11 @@ fn redelivery_window(broker: &config::Broker) -> usize {
         Endpoint::Remote { .. } => usize::from(broker.receive_maximum).max(PACKET_IDS / 2),
         Endpoint::Embedded { .. } => PACKET_IDS,
     }
+}
+
+/// What upkeep does, the urgent first.
+fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
+    Vec::new()
 }
 
 fn journal_options(config: &Config) -> journal::Options {

@@ -40,6 +40,8 @@ pub mod normalize;
 pub mod quarantine;
 /// The thread that commits batches.
 pub mod writer;
+/// The thread that looks after what is stored.
+pub mod upkeep;
 /// How far behind the writer is, and when it will have caught up.
 pub mod catch_up;
 /// The journal once more, through today's catalog.

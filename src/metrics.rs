@@ -24,6 +24,12 @@ pub struct BySource {
     pub source: String,
 }
 
+/// A label set of one chore's name.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByChore {
+    pub chore: &'static str,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -183,6 +189,10 @@ metrics! {
     batch_commit_duration: Histogram = "batch_commit_duration", Unit::Seconds;
     /// From the receipt of a batch's oldest message to its commit
     store_latency: Histogram = "store_latency", Unit::Seconds;
+    /// Steps of upkeep done, by chore
+    upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
+    /// Steps of upkeep that failed, by chore; each is tried again
+    upkeep_errors: Family<ByChore, Count> = "upkeep_errors";
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

@@ -47,6 +47,8 @@ pub struct CatalogKeeper {
     pub journal_last: Seq,
     pub progress: Progress,
     pub opening: SyncSender<Opening>,
+    /// Told once the database has its schema and catalog.
+    pub opened: SyncSender<()>,
     pub requests: Receiver<Request>,
     pub reloads: SyncSender<Reload>,
     pub listening: Listening,
@@ -80,6 +82,7 @@ impl CatalogKeeper {
         );
         // A closed channel: the pipeline has ended already.
         let _ = self.opening.send(opening);
+        let _ = self.opened.send(());
         while !self.stop.is_cancelled() {
             match self.requests.recv_timeout(LOOK) {
                 Ok(request) => version = self.serve(request, version),

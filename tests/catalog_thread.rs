@@ -65,6 +65,7 @@ fn keep(database: DatabaseUrl) -> Keeping {
         journal_last: journal.last_seq(),
         progress: journal.progress(),
         opening: opening_out,
+        opened: sync_channel(1).0,
         requests: requests_in,
         reloads: reloads_out,
         stop: stop.clone(),
