@@ -28,6 +28,7 @@ use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
+use crate::upkeep::partitions::Partitions;
 use crate::upkeep::{Chore, Upkeep};
 use crate::writer::Writer;
 
@@ -382,8 +383,8 @@ fn redelivery_window(broker: &config::Broker) -> usize {
 }
 
 /// What upkeep does, the urgent first.
-fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
-    Vec::new()
+fn chores(config: &Config) -> Vec<Box<dyn Chore>> {
+    vec![Box::new(Partitions::new(config.time.max_future))]
 }
 
 fn journal_options(config: &Config) -> journal::Options {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
-    Transport, UnknownDevice, Unmodeled,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion, Reading,
+    Retained, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -117,6 +117,7 @@ fn everything_can_be_set() {
         connect_timeout = "3s"
         pgbouncer = true
         batch_max = 500
+        layout = "partitions"
         [journal]
         max_size = "64MiB"
         retain = "0s"
@@ -168,6 +169,7 @@ fn everything_can_be_set() {
         other => panic!("{other:?}"),
     }
     assert_eq!((config.database.pool_min, config.database.pool_max, config.database.batch_max), (2, 8, 500));
+    assert_eq!(config.database.layout, LayoutChoice::Partitions);
     assert_eq!(config.journal.sync, Sync::Every(Duration::from_millis(250)));
     assert_eq!((config.journal.max_size, config.journal.retain), (64 << 20, Duration::ZERO));
     let source = &config.sources[0];
@@ -252,6 +254,8 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         ("[database]\npool_max = 0", "0 is not within 1"),
         ("[database]\npgbouncer = \"yes\"", "expected true or false, found a text"),
         ("[database]\npassword = \"x\"", "is of no use with SQLite"),
+        ("[database]\nlayout = \"timescale\"", "did you mean `timescaledb`?"),
+        ("[database]\nlayout = \"partitions\"", "database.layout: is of no use with SQLite"),
         ("[journal]\nmax_size = \"1023KiB\"", "is not within 1.0 MiB"),
         ("[journal]\nmax_size = \"a lot\"", "\"a lot\" is not a size"),
         ("[journal]\nsync = \"allways\"", "did you mean `always`?"),

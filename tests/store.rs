@@ -2,6 +2,7 @@
 
 mod catalog;
 mod commit;
+mod layout;
 mod outage;
 mod quarantine;
 mod schema;

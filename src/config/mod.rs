@@ -115,6 +115,18 @@ pub struct Database {
     pub pgbouncer: bool,
     /// Most readings in one transaction.
     pub batch_max: usize,
+    pub layout: LayoutChoice,
+}
+
+/// Which layout of readings a new database is to get. What is recorded there already stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutChoice {
+    /// TimescaleDB where it can be had, else partitions; on SQLite plain tables.
+    Auto,
+    /// TimescaleDB or nothing.
+    Timescale,
+    /// PostgreSQL's own partitions.
+    Partitions,
 }
 
 /// Which database, and how to reach it.

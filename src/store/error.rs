@@ -1,6 +1,6 @@
 //! What can go wrong with the database, and whether waiting helps.
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +127,7 @@ impl StoreError {
         match self {
             StoreError::Query { source: DieselError::SerializationError(_), .. } => true,
             StoreError::Query { source: DieselError::DatabaseError(kind, words), .. } => match kind {
+                Kind::CheckViolation if lacks_partition(words.as_ref()) => false,
                 Kind::UniqueViolation
                 | Kind::ForeignKeyViolation
                 | Kind::NotNullViolation
@@ -152,6 +153,12 @@ impl StoreError {
     }
 }
 
+/// Whether a row found no partition, which PostgreSQL reports as a violated check of the table that has no name. The next
+/// attempt makes the partition.
+fn lacks_partition(words: &(dyn DatabaseErrorInformation + Send + Sync)) -> bool {
+    words.table_name().is_some() && words.constraint_name().is_none()
+}
+
 /// Whether the words of an error that has lost its kind tell of something that passes.
 pub(super) fn tells_of_outage(words: &str) -> bool {
     has_any(words, &TROUBLE) || has_any(words, &OUTAGE)
@@ -161,6 +168,7 @@ pub(super) fn is_transient(error: &DieselError) -> bool {
     use DatabaseErrorKind as Kind;
     match error {
         DieselError::DatabaseError(kind, words) => match kind {
+            Kind::CheckViolation if lacks_partition(words.as_ref()) => true,
             Kind::UniqueViolation
             | Kind::ForeignKeyViolation
             | Kind::NotNullViolation

@@ -4,6 +4,7 @@ pub mod batch;
 mod commit;
 mod error;
 mod introduce;
+pub mod layout;
 pub mod limits;
 mod migrate;
 mod pool;
@@ -19,10 +20,13 @@ mod snapshot;
 mod sqlite;
 mod templates;
 
+use std::sync::Arc;
+
 use diesel::prelude::*;
 
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
+pub use migrate::{MigrationName, SchemaStatus};
 pub use position::{Position, Reached, Replaced};
 pub use reconcile::Report;
 pub use replay::{HeldMessage, Replayed, Replayer};
@@ -36,6 +40,7 @@ use pool::{Db, connect_once, with_db};
 pub struct Store {
     db: Db,
     settings: Database,
+    known: Arc<layout::Known>,
 }
 
 impl Store {
@@ -44,7 +49,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadUrl`].
     pub fn open(settings: &Database) -> Result<Store, StoreError> {
-        Ok(Store { db: Db::open(settings)?, settings: settings.clone() })
+        Ok(Store { db: Db::open(settings)?, settings: settings.clone(), known: Arc::default() })
     }
 
     /// Asks the database whether it is there, once; waits up to `database.connect_timeout`.
