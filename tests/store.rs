@@ -5,7 +5,9 @@ mod commit;
 mod layout;
 mod outage;
 mod quarantine;
+mod retention;
 mod schema;
+mod timescale;
 mod view;
 
 use std::path::{Path, PathBuf};

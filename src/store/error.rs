@@ -35,6 +35,9 @@ pub enum StoreError {
     /// A value that no table takes; the rooms before should have refused it.
     #[error("{detail}")]
     Unfit { detail: String },
+    /// What was to be dropped could not be archived, so it was not dropped. The archive is tried again later.
+    #[error("the archive failed, and nothing was dropped: {detail}")]
+    Archive { detail: String },
     /// A statement failed.
     #[error("{during} failed: {source}")]
     Query { during: &'static str, source: DieselError },
@@ -109,7 +112,7 @@ impl StoreError {
     /// Whether trying again later may succeed though nobody acts.
     pub fn is_transient(&self) -> bool {
         match self {
-            StoreError::Unavailable { .. } => true,
+            StoreError::Unavailable { .. } | StoreError::Archive { .. } => true,
             StoreError::Migration { transient, .. } => *transient,
             StoreError::Query { source, .. } => is_transient(source),
             StoreError::Refused { .. }
@@ -151,6 +154,12 @@ impl StoreError {
             other => other.to_string(),
         }
     }
+}
+
+/// Whether a lock was not to be had in time.
+pub(super) fn tells_of_lock(error: &StoreError) -> bool {
+    matches!(error, StoreError::Query { source: DieselError::DatabaseError(_, words), .. }
+        if has_any(words.message(), &["lock timeout", "deadlock detected"]))
 }
 
 /// Whether a row found no partition, which PostgreSQL reports as a violated check of the table that has no name. The next

@@ -15,6 +15,8 @@ pub mod quarantine;
 pub mod query;
 mod reconcile;
 mod replay;
+mod restore;
+pub mod retention;
 pub mod schema;
 mod snapshot;
 mod sqlite;
@@ -30,6 +32,7 @@ pub use migrate::{MigrationName, SchemaStatus};
 pub use position::{Position, Reached, Replaced};
 pub use reconcile::Report;
 pub use replay::{HeldMessage, Replayed, Replayer};
+pub use restore::Restorer;
 
 use crate::config::Database;
 use error::During;

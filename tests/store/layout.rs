@@ -99,6 +99,11 @@ fn the_status_of_the_schema_changes_nothing(migrated: &Site) {
 /// A database as the first version of tidegate left it, with rows.
 fn of_the_first_version() -> Site {
     let site = Site::empty_postgres();
+    as_the_first_version(&site);
+    site
+}
+
+pub fn as_the_first_version(site: &Site) {
     site.execute("CREATE TABLE __diesel_schema_migrations (version varchar(50) PRIMARY KEY, run_on timestamp NOT NULL DEFAULT now())");
     for name in ["2026-08-01-000001_catalog", "2026-08-01-000002_telemetry", "2026-08-01-000003_bridge"] {
         site.execute(&std::fs::read_to_string(migrations().join("postgres").join(name).join("up.sql")).unwrap());
@@ -116,7 +121,6 @@ fn of_the_first_version() -> Site {
          DO $$ BEGIN CREATE ROLE reader_of_the_test; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
          GRANT SELECT ON telemetry, readings TO reader_of_the_test;",
     );
-    site
 }
 
 #[test]

@@ -14,7 +14,9 @@ use diesel::prelude::*;
 pub(super) use choose::settle;
 pub(super) use spans::Spans;
 pub use spans::{DAY_MICROS, Span};
+pub(super) use status::parts;
 pub use status::{LayoutStatus, Part, TableStatus};
+pub use timescale::Compressed;
 
 use super::Store;
 use super::batch::Batch;

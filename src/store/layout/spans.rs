@@ -24,8 +24,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The day, as `20261120`, or from and to.
-    pub(super) fn label(self) -> String {
+    /// The day, as `20261120`, or from and to: for names.
+    pub fn label(self) -> String {
         if self.to.0.checked_sub(self.from.0) == Some(DAY_MICROS) && self.from.0.rem_euclid(DAY_MICROS) == 0 {
             return date(self.from);
         }
@@ -39,10 +39,18 @@ impl fmt::Display for Span {
     }
 }
 
-/// `20261120`; where that would not tell all, the microseconds.
+/// `20261120`, with as much of the time as is needed.
 fn date(at: UtcMicros) -> String {
     let (year, month, day) = civil(at.0.div_euclid(DAY_MICROS));
-    if at.0.rem_euclid(DAY_MICROS) == 0 { format!("{year:04}{month:02}{day:02}") } else { at.0.to_string() }
+    let of_day = at.0.rem_euclid(DAY_MICROS);
+    let (seconds, micros) = (of_day / 1_000_000, of_day % 1_000_000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let date = format!("{year:04}{month:02}{day:02}");
+    match (seconds, micros) {
+        (0, 0) => date,
+        (_, 0) => format!("{date}t{hour:02}{minute:02}{second:02}"),
+        _ => format!("{date}t{hour:02}{minute:02}{second:02}.{micros:06}"),
+    }
 }
 
 /// The beginning of each day from that of `from` to that of `to`.

@@ -4,8 +4,10 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable, Text};
 
-use super::{Part, ReadingTable, Span};
+use super::{Layout, Part, ReadingTable, Span};
+use crate::store::Store;
 use crate::store::error::{During, StoreError};
+use crate::store::pool::Conn;
 use crate::store::schema::Instant;
 use crate::time::UtcMicros;
 
@@ -98,4 +100,116 @@ pub(super) fn list(c: &mut PgConnection, table: ReadingTable) -> Result<Vec<Part
         compressed: row.compressed,
     };
     Ok(rows.into_iter().map(part).collect())
+}
+
+/// What a look for something to compress has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compressed {
+    /// This chunk was compressed, or compressed anew with what came late; its table and part.
+    Chunk(ReadingTable, Part),
+    /// There is none left.
+    NothingLeft,
+    /// TimescaleDB under the Apache licence has no compression, and other layouts have none either.
+    NotThere,
+}
+
+/// A chunk is compressed with a lock that only writers of that chunk wait for.
+const LIMIT_WAIT: &str = "SET LOCAL lock_timeout = '2s'";
+/// The bit of a chunk's status that tells of rows which came after it was compressed.
+const PARTIAL: &str =
+    "_timescaledb_functions.chunk_status(format('%I.%I', chunk_schema, chunk_name)::regclass) & 8 <> 0";
+
+#[derive(QueryableByName)]
+struct Compression {
+    #[diesel(sql_type = Bool)]
+    licensed: bool,
+    #[diesel(sql_type = Bool)]
+    enabled: bool,
+}
+
+#[derive(QueryableByName)]
+struct NamedChunk {
+    #[diesel(sql_type = Text)]
+    hypertable: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Instant)]
+    lower: UtcMicros,
+    #[diesel(sql_type = Instant)]
+    upper: UtcMicros,
+}
+
+impl Store {
+    /// Compresses the first chunk after `after` that ends at `before` or earlier and is not compressed, or, if `partial`, is
+    /// but has rows that came late. Each sensor's rows stay together, in the order of time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn compress_next(
+        &self,
+        after: Option<(UtcMicros, ReadingTable)>,
+        before: UtcMicros,
+        partial: bool,
+    ) -> Result<Compressed, StoreError> {
+        if self.layout()? != Layout::Timescale {
+            return Ok(Compressed::NotThere);
+        }
+        self.db.write(|conn| {
+            let Conn::Postgres(c) = conn else { return Ok(Compressed::NotThere) };
+            c.batch_execute(LIMIT_WAIT).during("limiting the wait for locks")?;
+            for table in ReadingTable::ALL {
+                if !prepare(c, table)? {
+                    return Ok(Compressed::NotThere);
+                }
+            }
+            let condition = if partial { PARTIAL } else { "NOT coalesce(is_compressed, false)" };
+            let (time, table) = after.unwrap_or((UtcMicros(i64::MIN / 50), ReadingTable::Numbers));
+            let found: Option<NamedChunk> = diesel::sql_query(format!(
+                "SELECT hypertable_name::text AS hypertable, format('%I.%I', chunk_schema, chunk_name) AS name, \
+                 range_start AS lower, range_end AS upper FROM timescaledb_information.chunks \
+                 WHERE hypertable_schema = current_schema() AND hypertable_name IN ('telemetry', 'telemetry_text') \
+                 AND (range_start, hypertable_name) > ($1, $2) AND range_end <= $3 AND {condition} \
+                 ORDER BY range_start, hypertable_name LIMIT 1"
+            ))
+            .bind::<Instant, _>(time)
+            .bind::<Text, _>(table.name())
+            .bind::<Instant, _>(before)
+            .get_result(*c)
+            .optional()
+            .during("looking for a chunk to compress")?;
+            let Some(chunk) = found else { return Ok(Compressed::NothingLeft) };
+            diesel::sql_query("SELECT compress_chunk(to_regclass($1), if_not_compressed => true)")
+                .bind::<Text, _>(&chunk.name)
+                .execute(*c)
+                .during("compressing a chunk")?;
+            let table = if chunk.hypertable == ReadingTable::Texts.name() {
+                ReadingTable::Texts
+            } else {
+                ReadingTable::Numbers
+            };
+            let span = Span { from: chunk.lower, to: chunk.upper };
+            Ok(Compressed::Chunk(table, Part { name: chunk.name, span, compressed: true }))
+        })
+    }
+}
+
+/// Tells TimescaleDB once how a table is to be compressed; what an operator has set stays. False: there is no compression.
+fn prepare(c: &mut PgConnection, table: ReadingTable) -> Result<bool, StoreError> {
+    let found: Compression = diesel::sql_query(
+        "SELECT current_setting('timescaledb.license', true) IS DISTINCT FROM 'apache' AS licensed, \
+         EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema() \
+         AND hypertable_name = $1 AND compression_enabled) AS enabled",
+    )
+    .bind::<Text, _>(table.name())
+    .get_result(c)
+    .during("asking for compression")?;
+    if found.licensed && !found.enabled {
+        c.batch_execute(&format!(
+            "ALTER TABLE {} SET (timescaledb.compress, timescaledb.compress_segmentby = 'sensor_id', \
+             timescaledb.compress_orderby = 'time')",
+            table.name()
+        ))
+        .during("setting up compression")?;
+    }
+    Ok(found.licensed)
 }
