@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 #[cfg(feature = "embedded-broker")]
 use crate::broker;
 use crate::catalog::Declared;
@@ -28,6 +29,9 @@ use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
+use crate::upkeep::compression::Compression;
+use crate::upkeep::partitions::Partitions;
+use crate::upkeep::retention::Retention;
 use crate::upkeep::{Chore, Upkeep};
 use crate::writer::Writer;
 
@@ -175,7 +179,7 @@ impl Bridge {
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
-        let upkeep = Upkeep::new(store.clone(), chores(&config), stop.waiting.clone(), metrics.clone());
+        let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
         crew.thread("upkeep", move || upkeep.run(&opened))?;
         let writer = Writer {
             batches,
@@ -382,8 +386,16 @@ fn redelivery_window(broker: &config::Broker) -> usize {
 }
 
 /// What upkeep does, the urgent first.
-fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
-    Vec::new()
+fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
+    let archive = config.archive.dir.clone().map(Archive::new);
+    let mut chores: Vec<Box<dyn Chore>> = vec![
+        Box::new(Partitions::new(config.time.max_future)),
+        Box::new(Retention::new(&config.retention, archive, metrics.clone())),
+    ];
+    if let Some(after) = config.retention.compress_after {
+        chores.push(Box::new(Compression::new(after, metrics.clone())));
+    }
+    chores
 }
 
 fn journal_options(config: &Config) -> journal::Options {
@@ -421,6 +433,8 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("database", old.database == new.database),
         ("journal", old.journal == new.journal),
         ("quarantine", old.quarantine == new.quarantine),
+        ("retention", old.retention == new.retention),
+        ("archive", old.archive == new.archive),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

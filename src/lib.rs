@@ -46,6 +46,8 @@ pub mod upkeep;
 pub mod catch_up;
 /// The journal once more, through today's catalog.
 pub mod replay;
+/// Readings in files, before they are dropped.
+pub mod archive;
 /// Everything that knows SQL.
 pub mod store;
 /// The thread that opens the database and swaps catalogs.

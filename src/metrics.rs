@@ -30,6 +30,12 @@ pub struct ByChore {
     pub chore: &'static str,
 }
 
+/// A label set of one class of data, as in `[retention]`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByClass {
+    pub class: &'static str,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -193,6 +199,16 @@ metrics! {
     upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
     /// Steps of upkeep that failed, by chore; each is tried again
     upkeep_errors: Family<ByChore, Count> = "upkeep_errors";
+    /// Rows removed at the end of their lifetime, by class; those of partitions dropped without an archive are not counted
+    retention_rows: Family<ByClass, Count> = "retention_rows";
+    /// Partitions, chunks, or days of a plain table dropped at the end of their lifetime, by class
+    retention_parts: Family<ByClass, Count> = "retention_parts";
+    /// Files written to the archive
+    archive_files: Count = "archive_files";
+    /// Attempts to archive that failed; nothing is dropped then, and it is tried again
+    archive_errors: Count = "archive_errors";
+    /// Chunks compressed by TimescaleDB
+    chunks_compressed: Count = "chunks_compressed";
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
-    Transport, UnknownDevice, Unmodeled,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion, Reading,
+    Retained, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -117,6 +117,7 @@ fn everything_can_be_set() {
         connect_timeout = "3s"
         pgbouncer = true
         batch_max = 500
+        layout = "partitions"
         [journal]
         max_size = "64MiB"
         retain = "0s"
@@ -146,6 +147,13 @@ fn everything_can_be_set() {
         max_text_length = "1KiB"
         [quarantine]
         max_events = 7
+        [retention]
+        raw = "30days"
+        events = "forever"
+        compress_after = "never"
+        [archive]
+        dir = "/a"
+        format = "csv"
         [http]
         listen = "off"
         [log]
@@ -168,6 +176,10 @@ fn everything_can_be_set() {
         other => panic!("{other:?}"),
     }
     assert_eq!((config.database.pool_min, config.database.pool_max, config.database.batch_max), (2, 8, 500));
+    let life = &config.retention;
+    assert_eq!((life.raw, life.events, life.compress_after), (Some(Duration::from_secs(30 * 86_400)), None, None));
+    assert_eq!(config.archive.dir.as_deref(), Some(Path::new("/a")));
+    assert_eq!(config.database.layout, LayoutChoice::Partitions);
     assert_eq!(config.journal.sync, Sync::Every(Duration::from_millis(250)));
     assert_eq!((config.journal.max_size, config.journal.retain), (64 << 20, Duration::ZERO));
     let source = &config.sources[0];
@@ -252,10 +264,16 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         ("[database]\npool_max = 0", "0 is not within 1"),
         ("[database]\npgbouncer = \"yes\"", "expected true or false, found a text"),
         ("[database]\npassword = \"x\"", "is of no use with SQLite"),
+        ("[database]\nlayout = \"timescale\"", "did you mean `timescaledb`?"),
+        ("[database]\nlayout = \"partitions\"", "database.layout: is of no use with SQLite"),
         ("[journal]\nmax_size = \"1023KiB\"", "is not within 1.0 MiB"),
         ("[journal]\nmax_size = \"a lot\"", "\"a lot\" is not a size"),
         ("[journal]\nsync = \"allways\"", "did you mean `always`?"),
         ("[journal]\nretain = \"forever\"", "is not a duration"),
+        ("[retention]\nraw = \"30d\"", "t.toml:1: retention.raw: 30days is less than time.max_age, 20years"),
+        ("[retention]\nevents = \"0s\"", "retention.events: expected a duration, or \"forever\": 0s is not within 1h"),
+        ("[retention]\nraw = \"for ever\"", "did you mean `forever`?"),
+        ("[archive]\nformat = \"parquet\"", "expected one of \"csv\""),
         ("[http]\nlisten = \"localhost:9108\"", "did you mean `127.0.0.1:9108`?"),
         ("[log]\nlevel = \"debgu\"", "did you mean `debug`?"),
         ("[log]\nlevel = \"info,a=b=c\"", "log.level"),

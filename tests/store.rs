@@ -2,9 +2,12 @@
 
 mod catalog;
 mod commit;
+mod layout;
 mod outage;
 mod quarantine;
+mod retention;
 mod schema;
+mod timescale;
 mod view;
 
 use std::path::{Path, PathBuf};

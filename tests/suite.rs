@@ -20,6 +20,7 @@ mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;
+mod lifecycle;
 mod main_job;
 mod packaging;
 mod quiet;

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand group. stdout carries results, stderr the log.
 
+pub mod archive;
 pub mod check;
 pub mod decode;
 pub mod demo;
@@ -58,6 +59,8 @@ enum Command {
     Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
     Quarantine(quarantine::QuarantineArgs),
+    /// Readings that were written to files before they were dropped
+    Archive(archive::ArchiveArgs),
     /// The durable log of messages
     Journal(journal::JournalArgs),
 }
@@ -100,6 +103,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Devices(args) => devices::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
+        Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
     }
 }

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::Section;
-use super::{Database, DatabaseUrl, Secret, secret};
+use super::{Database, DatabaseUrl, LayoutChoice, Secret, secret};
 
 const EXPECTED: &str = "expected sqlite:PATH or postgres://user@host/database";
 /// All but the unreserved characters of RFC 3986, 2.3.
@@ -37,6 +37,15 @@ impl Database {
         if pool_min > pool_max {
             section.fault("pool_min", format!("{pool_min} is more than pool_max, {pool_max}"));
         }
+        let layouts = [
+            ("auto", LayoutChoice::Auto),
+            ("timescaledb", LayoutChoice::Timescale),
+            ("partitions", LayoutChoice::Partitions),
+        ];
+        let layout = section.word("layout", &layouts).unwrap_or(default.layout);
+        if matches!(url, DatabaseUrl::Sqlite(_)) && layout != LayoutChoice::Auto {
+            section.fault("layout", "is of no use with SQLite, which keeps readings in plain tables");
+        }
         Database {
             url,
             pool_min,
@@ -46,6 +55,7 @@ impl Database {
                 .unwrap_or(default.connect_timeout),
             pgbouncer: section.flag("pgbouncer").unwrap_or(default.pgbouncer),
             batch_max: section.integer("batch_max", 1..=1_000_000).unwrap_or(default.batch_max),
+            layout,
         }
     }
 }

@@ -33,6 +33,8 @@ impl Default for Config {
             time: Time::default(),
             limits: Limits::default(),
             quarantine: Quarantine::default(),
+            retention: Retention::default(),
+            archive: Archive::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -77,6 +79,7 @@ impl Database {
             connect_timeout: Duration::from_secs(10),
             pgbouncer: false,
             batch_max: 10_000,
+            layout: LayoutChoice::Auto,
         }
     }
 }
@@ -137,6 +140,21 @@ impl Default for Limits {
 impl Default for Quarantine {
     fn default() -> Quarantine {
         Quarantine { max_events: 100_000 }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            raw: None,
+            text: None,
+            rollups_hourly: None,
+            rollups_daily: None,
+            quarantine: Some(90 * DAY),
+            events: Some(YEAR),
+            alerts: None,
+            compress_after: Some(7 * DAY),
+        }
     }
 }
 

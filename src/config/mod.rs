@@ -6,6 +6,7 @@ mod defaults;
 pub mod document;
 mod environment;
 pub mod fault;
+mod lifetime;
 mod load;
 pub mod section;
 mod secret;
@@ -33,6 +34,8 @@ pub struct Config {
     pub time: Time,
     pub limits: Limits,
     pub quarantine: Quarantine,
+    pub retention: Retention,
+    pub archive: Archive,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -115,6 +118,18 @@ pub struct Database {
     pub pgbouncer: bool,
     /// Most readings in one transaction.
     pub batch_max: usize,
+    pub layout: LayoutChoice,
+}
+
+/// Which layout of readings a new database is to get. What is recorded there already stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutChoice {
+    /// TimescaleDB where it can be had, else partitions; on SQLite plain tables.
+    Auto,
+    /// TimescaleDB or nothing.
+    Timescale,
+    /// PostgreSQL's own partitions.
+    Partitions,
 }
 
 /// Which database, and how to reach it.
@@ -247,6 +262,29 @@ pub struct Limits {
 pub struct Quarantine {
     /// Most events kept; the oldest give way, counted.
     pub max_events: u64,
+}
+
+/// How long data lives, by class; none: for ever.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// Numbers; `time.max_age` or more.
+    pub raw: Option<Duration>,
+    /// Texts; `time.max_age` or more.
+    pub text: Option<Duration>,
+    pub rollups_hourly: Option<Duration>,
+    pub rollups_daily: Option<Duration>,
+    pub quarantine: Option<Duration>,
+    pub events: Option<Duration>,
+    pub alerts: Option<Duration>,
+    /// Age at which TimescaleDB compresses a day; none: never.
+    pub compress_after: Option<Duration>,
+}
+
+/// Where readings go before they are dropped.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Archive {
+    /// None: nowhere.
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

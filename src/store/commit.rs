@@ -80,7 +80,7 @@ impl BatchWriter {
         if outside {
             self.store.db.write(|conn| claim(conn, &self.instance, &self.journal_id, batch.position))?;
         }
-        let outcome = self.store.db.write(|conn| {
+        let outcome = self.store.write_covered(batch, |conn| {
             let moved =
                 if outside { Claim::Moved } else { claim(conn, &self.instance, &self.journal_id, batch.position)? };
             match moved {
@@ -147,7 +147,7 @@ impl Retrier {
     pub fn resolve(&mut self, ids: &[i64], batch: &Batch) -> Result<Resolved, StoreError> {
         let nothing = Known::default();
         let known = if self.generation == Some(batch.generation) { &self.known } else { &nothing };
-        let (resolved, fresh) = self.store.db.write(|conn| {
+        let (resolved, fresh) = self.store.write_covered(batch, |conn| {
             // A daemon must hear of devices made here, and of last values that its checks go by.
             reconcile::raise_version(conn)?;
             let events = settle(conn, ids)?;

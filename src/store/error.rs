@@ -1,6 +1,6 @@
 //! What can go wrong with the database, and whether waiting helps.
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,9 @@ pub enum StoreError {
     /// A value that no table takes; the rooms before should have refused it.
     #[error("{detail}")]
     Unfit { detail: String },
+    /// What was to be dropped could not be archived, so it was not dropped. The archive is tried again later.
+    #[error("the archive failed, and nothing was dropped: {detail}")]
+    Archive { detail: String },
     /// A statement failed.
     #[error("{during} failed: {source}")]
     Query { during: &'static str, source: DieselError },
@@ -109,7 +112,7 @@ impl StoreError {
     /// Whether trying again later may succeed though nobody acts.
     pub fn is_transient(&self) -> bool {
         match self {
-            StoreError::Unavailable { .. } => true,
+            StoreError::Unavailable { .. } | StoreError::Archive { .. } => true,
             StoreError::Migration { transient, .. } => *transient,
             StoreError::Query { source, .. } => is_transient(source),
             StoreError::Refused { .. }
@@ -127,6 +130,7 @@ impl StoreError {
         match self {
             StoreError::Query { source: DieselError::SerializationError(_), .. } => true,
             StoreError::Query { source: DieselError::DatabaseError(kind, words), .. } => match kind {
+                Kind::CheckViolation if lacks_partition(words.as_ref()) => false,
                 Kind::UniqueViolation
                 | Kind::ForeignKeyViolation
                 | Kind::NotNullViolation
@@ -152,6 +156,18 @@ impl StoreError {
     }
 }
 
+/// Whether a lock was not to be had in time.
+pub(super) fn tells_of_lock(error: &StoreError) -> bool {
+    matches!(error, StoreError::Query { source: DieselError::DatabaseError(_, words), .. }
+        if has_any(words.message(), &["lock timeout", "deadlock detected"]))
+}
+
+/// Whether a row found no partition, which PostgreSQL reports as a violated check of the table that has no name. The next
+/// attempt makes the partition.
+fn lacks_partition(words: &(dyn DatabaseErrorInformation + Send + Sync)) -> bool {
+    words.table_name().is_some() && words.constraint_name().is_none()
+}
+
 /// Whether the words of an error that has lost its kind tell of something that passes.
 pub(super) fn tells_of_outage(words: &str) -> bool {
     has_any(words, &TROUBLE) || has_any(words, &OUTAGE)
@@ -161,6 +177,7 @@ pub(super) fn is_transient(error: &DieselError) -> bool {
     use DatabaseErrorKind as Kind;
     match error {
         DieselError::DatabaseError(kind, words) => match kind {
+            Kind::CheckViolation if lacks_partition(words.as_ref()) => true,
             Kind::UniqueViolation
             | Kind::ForeignKeyViolation
             | Kind::NotNullViolation

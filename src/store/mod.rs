@@ -4,6 +4,7 @@ pub mod batch;
 mod commit;
 mod error;
 mod introduce;
+pub mod layout;
 pub mod limits;
 mod migrate;
 mod pool;
@@ -14,18 +15,24 @@ pub mod quarantine;
 pub mod query;
 mod reconcile;
 mod replay;
+mod restore;
+pub mod retention;
 pub mod schema;
 mod snapshot;
 mod sqlite;
 mod templates;
 
+use std::sync::Arc;
+
 use diesel::prelude::*;
 
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
+pub use migrate::{MigrationName, SchemaStatus};
 pub use position::{Position, Reached, Replaced};
 pub use reconcile::Report;
 pub use replay::{HeldMessage, Replayed, Replayer};
+pub use restore::Restorer;
 
 use crate::config::Database;
 use error::During;
@@ -36,6 +43,7 @@ use pool::{Db, connect_once, with_db};
 pub struct Store {
     db: Db,
     settings: Database,
+    known: Arc<layout::Known>,
 }
 
 impl Store {
@@ -44,7 +52,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadUrl`].
     pub fn open(settings: &Database) -> Result<Store, StoreError> {
-        Ok(Store { db: Db::open(settings)?, settings: settings.clone() })
+        Ok(Store { db: Db::open(settings)?, settings: settings.clone(), known: Arc::default() })
     }
 
     /// Asks the database whether it is there, once; waits up to `database.connect_timeout`.

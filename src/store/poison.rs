@@ -9,12 +9,12 @@ use diesel::sql_types::{Double, Text};
 use super::error::{During, StoreError};
 use super::pool::Conn;
 use super::{postgres, sqlite};
+use crate::clock;
 use crate::message::Seq;
 use crate::time::UtcMicros;
 
 /// The row that tells whether the table takes anything: of no sensor, and always undone.
 const CANARY_SENSOR: i32 = 0;
-const CANARY_TIME: UtcMicros = UtcMicros(0);
 
 /// Readings by columns, as both databases take them.
 #[derive(Debug)]
@@ -214,7 +214,8 @@ impl<V: Series> Rows<V> {
 /// A harmless row, undone at once: if it is refused too, the table is the trouble, and no row is to be blamed.
 fn try_canary<V: Series>(conn: &mut Conn<'_>) -> Result<(), StoreError> {
     conn.rehearse(|c| {
-        V::insert(c, &[CANARY_SENSOR], &[CANARY_TIME], &[V::CANARY]).during("storing a harmless test row")?;
+        // Now: a time for which there is a partition.
+        V::insert(c, &[CANARY_SENSOR], &[clock::now()], &[V::CANARY]).during("storing a harmless test row")?;
         Ok(())
     })
     .map_err(|error| {

@@ -202,7 +202,7 @@ impl Replayer {
     ) -> Result<Replayed, StoreError> {
         let origin = Origin::Replay { instance: &self.instance, journal_id: &self.journal_id, held };
         let known = &self.known;
-        let (replayed, fresh) = self.store.db.write(|conn| {
+        let (replayed, fresh) = self.store.write_covered(batch, |conn| {
             let (committed, fresh) = write(conn, batch, known, &origin, lookup)?;
             let ended =
                 |reason: &Option<Reason>| committed.rejected == 0 || *reason != Some(Reason::RejectedByDatabase);

@@ -298,6 +298,31 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    telemetry_layout (id) {
+        id -> Integer,
+        kind -> Text,
+        chosen_at -> Instant,
+        detail -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    archive_restored (id) {
+        id -> BigInt,
+        readings -> Text,
+        from_time -> Instant,
+        to_time -> Instant,
+        kept_until -> Instant,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
@@ -319,4 +344,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     quarantine_messages,
     quarantine_events,
     events,
+    telemetry_layout,
+    archive_restored,
 );

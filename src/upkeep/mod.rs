@@ -1,5 +1,9 @@
 //! The thread that looks after what is stored: chores that run by the clock, one at a time, each in small steps.
 
+pub mod compression;
+pub mod partitions;
+pub mod retention;
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 

@@ -44,6 +44,21 @@ pub fn shared() -> Arc<Postgres> {
 }
 
 impl Postgres {
+    /// Starts a server with TimescaleDB loaded; none, and a word on stderr, where the extension is not installed.
+    pub fn with_timescaledb() -> Option<Postgres> {
+        let shared = Command::new(bin("pg_config")).arg("--sharedir").output().ok()?;
+        let shared = PathBuf::from(String::from_utf8_lossy(&shared.stdout).trim());
+        if !shared.join("extension/timescaledb.control").exists() {
+            eprintln!("TimescaleDB is not installed: skipped");
+            return None;
+        }
+        let server = Postgres::start(false);
+        server.configure(&["shared_preload_libraries=timescaledb", "timescaledb.telemetry_level=off"]);
+        server.stop();
+        server.restart();
+        Some(server)
+    }
+
     /// Starts a server. `durable`: with fsync, for tests that kill it and look at what is left.
     pub fn start(durable: bool) -> Postgres {
         let user = unprivileged();
