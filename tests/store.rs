@@ -4,6 +4,7 @@ mod catalog;
 mod commit;
 mod outage;
 mod quarantine;
+mod rollups;
 mod schema;
 mod view;
 

@@ -33,6 +33,7 @@ impl Default for Config {
             time: Time::default(),
             limits: Limits::default(),
             quarantine: Quarantine::default(),
+            rollups: Rollups::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -137,6 +138,12 @@ impl Default for Limits {
 impl Default for Quarantine {
     fn default() -> Quarantine {
         Quarantine { max_events: 100_000 }
+    }
+}
+
+impl Default for Rollups {
+    fn default() -> Rollups {
+        Rollups { enabled: true, grace: Duration::from_secs(120), refresh: Duration::from_secs(30) }
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Config {
     pub time: Time,
     pub limits: Limits,
     pub quarantine: Quarantine,
+    pub rollups: Rollups,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -247,6 +248,16 @@ pub struct Limits {
 pub struct Quarantine {
     /// Most events kept; the oldest give way, counted.
     pub max_events: u64,
+}
+
+/// The figures of each hour and day behind `readings_hourly` and `readings_daily`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollups {
+    pub enabled: bool,
+    /// How long after its end an hour or day is rolled up; what comes later has it rolled up anew.
+    pub grace: Duration,
+    /// How often the daemon looks for what is to be rolled up.
+    pub refresh: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

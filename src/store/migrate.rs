@@ -8,6 +8,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use super::Store;
 use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::pool::{Conn, connect_once};
+use super::rollups;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -31,7 +32,9 @@ impl Store {
                     .bind::<BigInt, _>(LOCK_KEY)
                     .execute(c)
                     .during("locking the schema")?;
-                run(c, POSTGRES)
+                let done = run(c, POSTGRES)?;
+                rollups::install(&mut Conn::Postgres(c))?;
+                Ok(done)
             }),
             Conn::Sqlite(c) => c.immediate_transaction(|c| run(c, SQLITE)),
         })

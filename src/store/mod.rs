@@ -14,6 +14,7 @@ pub mod quarantine;
 pub mod query;
 mod reconcile;
 mod replay;
+pub mod rollups;
 pub mod schema;
 mod snapshot;
 mod sqlite;

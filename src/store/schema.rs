@@ -298,6 +298,71 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_hourly (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_daily (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_horizon (grain) {
+        grain -> Text,
+        horizon -> Instant,
+        rolled -> Instant,
+        sensor_id -> Integer,
+        bucket -> Instant,
+        raw_from -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_pending (grain, sensor_id, bucket) {
+        grain -> Text,
+        sensor_id -> Integer,
+        bucket -> Instant,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
@@ -319,4 +384,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     quarantine_messages,
     quarantine_events,
     events,
+    rollup_hourly,
+    rollup_daily,
+    rollup_horizon,
+    rollup_pending,
 );

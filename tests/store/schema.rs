@@ -17,7 +17,7 @@ fn migrations_go_up_and_down_and_up(site: &Site) {
     site.store.revert_all().unwrap();
     let left = site.texts(tables_sql(site));
     assert_eq!(left, ["__diesel_schema_migrations"]);
-    assert_eq!(site.store.migrate().unwrap().len(), 3);
+    assert_eq!(site.store.migrate().unwrap().len(), 4);
     assert_eq!(site.number("SELECT count(*) AS n FROM tenants WHERE name = 'default'"), 1);
 }
 
@@ -61,6 +61,10 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         events,
         quarantine_events,
         quarantine_messages,
+        rollup_daily,
+        rollup_horizon,
+        rollup_hourly,
+        rollup_pending,
         sites,
         telemetry,
         telemetry_text,
@@ -102,5 +106,5 @@ fn two_that_migrate_at_once_both_succeed(site: &Site) {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| site.store.migrate().unwrap().len())).collect();
         runs.into_iter().map(|run| run.join().unwrap()).sum()
     });
-    assert_eq!(done, 3);
+    assert_eq!(done, 4);
 }
