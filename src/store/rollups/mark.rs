@@ -71,10 +71,8 @@ fn put(conn: &mut Conn<'_>, marks: &BTreeSet<Mark>) -> QueryResult<()> {
             .execute(*c)?;
         }
         Conn::Sqlite(c) => {
-            let rows: Vec<String> = marks
-                .iter()
-                .map(|(grain, id, bucket)| format!("('{}', {id}, {})", grain.name(), bucket.0))
-                .collect();
+            let rows: Vec<String> =
+                marks.iter().map(|(grain, id, bucket)| format!("('{}', {id}, {})", grain.name(), bucket.0)).collect();
             for rows in rows.chunks(ROWS) {
                 diesel::sql_query(format!(
                     "INSERT INTO rollup_pending (grain, sensor_id, bucket) VALUES {} ON CONFLICT DO NOTHING",

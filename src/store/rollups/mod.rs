@@ -69,7 +69,8 @@ use crate::time::UtcMicros;
 use progress::Progress;
 
 /// The first instant of a `timestamptz`, 4714-11-24 BC, a midnight: where horizons begin.
-pub(super) const BEGINNING: UtcMicros = UtcMicros(-210_866_803_200_000_000);
+#[cfg(test)]
+const BEGINNING: UtcMicros = UtcMicros(-210_866_803_200_000_000);
 
 /// How long one transaction of this work goes on, about. A bucket is never divided, so one of very many readings takes longer.
 const STEP: Duration = Duration::from_millis(200);
@@ -94,8 +95,8 @@ impl Pace {
         Pace { started: Clock::now(), size: 8 }
     }
 
-    fn is_over(&self) -> bool {
-        self.started.elapsed() >= STEP
+    fn is_over(&self, after: Duration) -> bool {
+        self.started.elapsed() >= after
     }
 
     /// After a statement that took so long.
@@ -196,10 +197,8 @@ impl Store {
         self.db.write(|conn| {
             let opened = progress_alone(conn, grain)?.opened();
             keep(conn, grain, opened)?;
-            with_db!(conn, |c| diesel::delete(
-                rollup_pending::table.filter(rollup_pending::grain.eq(grain.name()))
-            )
-            .execute(c))
+            with_db!(conn, |c| diesel::delete(rollup_pending::table.filter(rollup_pending::grain.eq(grain.name())))
+                .execute(c))
             .during("discarding the marks of late readings")?;
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Integer, Text};
 
-use super::{Grain, Pace, Progress, Work};
+use super::{Grain, Pace, Progress, STEP, Work};
 use crate::store::error::{During, StoreError};
 use crate::store::pool::Conn;
 use crate::store::schema::{Instant, device_sensors, rollup_horizon, telemetry};
@@ -96,7 +96,7 @@ pub(super) fn sweep(c: &mut PgConnection, grain: Grain) -> Result<Work, StoreErr
     let Some(mut at) = take(c, grain)?.filter(|at| !at.is_swept()) else { return Ok(Work::default()) };
     let mut pace = Pace::begin();
     let mut buckets = 0;
-    while !at.is_swept() && !pace.is_over() {
+    while !at.is_swept() && !pace.is_over(STEP) {
         let started = Clock::now();
         let (next, rolled) = if at.is_long() || at.bucket > at.rolled {
             sweep_one(c, grain, at)?
@@ -157,12 +157,13 @@ fn sweep_one(c: &mut PgConnection, grain: Grain, at: Progress) -> Result<(Progre
 
 /// All of the next sensors, where that is little time.
 fn sweep_some(c: &mut PgConnection, grain: Grain, at: Progress, sensors: i64) -> Result<(Progress, u64), StoreError> {
-    let group: Group =
-        diesel::sql_query("SELECT max(id) AS last FROM (SELECT id FROM device_sensors WHERE id >= $1 ORDER BY id LIMIT $2) g")
-            .bind::<Integer, _>(at.sensor_id)
-            .bind::<BigInt, _>(sensors)
-            .get_result(c)
-            .during("finding the next sensors to roll up")?;
+    let group: Group = diesel::sql_query(
+        "SELECT max(id) AS last FROM (SELECT id FROM device_sensors WHERE id >= $1 ORDER BY id LIMIT $2) g",
+    )
+    .bind::<Integer, _>(at.sensor_id)
+    .bind::<BigInt, _>(sensors)
+    .get_result(c)
+    .during("finding the next sensors to roll up")?;
     let Some(last) = group.last else { return Ok((at.complete(), 0)) };
     let set: Vec<String> = COLUMNS.split(", ").map(|column| format!("{column} = excluded.{column}")).collect();
     let rolled = diesel::sql_query(format!(
@@ -190,7 +191,7 @@ pub(super) fn settle(c: &mut PgConnection, grain: Grain) -> Result<Work, StoreEr
     let Some(at) = take(c, grain)? else { return Ok(Work::default()) };
     let mut pace = Pace::begin();
     let mut buckets = 0;
-    while !pace.is_over() {
+    while !pace.is_over(STEP) {
         let started = Clock::now();
         // Marks that a writer is putting at this moment are left for the next time, not waited for.
         let marks: Vec<Mark> = diesel::sql_query(

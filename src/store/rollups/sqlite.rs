@@ -2,6 +2,7 @@
 //! without the one lock that writers have to share, and holds it only to write down what it has found.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
@@ -9,7 +10,7 @@ use diesel::sql_types::{BigInt, Double, Integer, Nullable};
 use diesel::sqlite::Sqlite;
 
 use super::postgres::COLUMNS;
-use super::{Aggregate, Grain, Pace, Progress, Work};
+use super::{Aggregate, Grain, Pace, Progress, STEP, Work};
 use crate::store::error::{During, StoreError};
 use crate::store::pool::Conn;
 use crate::store::schema::{Instant, device_sensors, rollup_horizon, rollup_pending, telemetry};
@@ -21,6 +22,10 @@ const READINGS: i64 = 50_000;
 const SENSORS: i64 = 500;
 /// Sensors in one step, at most: each costs a statement while the lock is held.
 const SENSORS_OF_STEP: usize = 2000;
+/// Buckets in one step, about.
+const ROWS_OF_STEP: usize = 5000;
+/// How long marks are settled in one transaction, about, for the writer waits meanwhile.
+const LOCKED: Duration = Duration::from_millis(50);
 /// Rows in one INSERT.
 const ROWS: usize = 256;
 
@@ -68,7 +73,8 @@ pub(super) fn look(c: &mut SqliteConnection, grain: Grain) -> Result<Option<Foun
                 left -= read;
                 found.stretches.push((sensor, from..to));
                 found.next = found.next.swept_to(sensor, to);
-                if left <= 0 || pace.is_over() || found.stretches.len() >= SENSORS_OF_STEP {
+                let full = found.stretches.len() >= SENSORS_OF_STEP || found.rows.len() >= ROWS_OF_STEP;
+                if left <= 0 || full || pace.is_over(STEP) {
                     return Ok(Some(found));
                 }
                 if to >= seen.horizon {
@@ -171,7 +177,7 @@ pub(super) fn settle(c: &mut SqliteConnection, grain: Grain) -> Result<Work, Sto
             .execute(c)
             .during("settling buckets with late readings")?;
         settled += 1;
-        if left <= 0 || pace.is_over() {
+        if left <= 0 || pace.is_over(LOCKED) {
             break;
         }
     }

@@ -38,7 +38,8 @@ pub(in crate::store) fn install(conn: &mut Conn<'_>) -> Result<(), StoreError> {
     let Conn::Postgres(c) = conn else { return Ok(()) };
     let continuous = is_hypertable(c)?;
     if continuous && !has_aggregates(c)? {
-        c.batch_execute("DROP VIEW IF EXISTS readings_hourly, readings_daily").during("replacing the rollups' views")?;
+        c.batch_execute("DROP VIEW IF EXISTS readings_hourly, readings_daily")
+            .during("replacing the rollups' views")?;
         for grain in Grain::ALL {
             c.batch_execute(&aggregate(grain)).during("making a continuous aggregate")?;
             // The writer shall find nothing to mark.
