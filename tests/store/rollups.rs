@@ -153,7 +153,7 @@ fn jiff_text(micros: i64) -> String {
     UtcMicros(micros).to_string().replace('Z', ".000000Z")
 }
 
-/// The same but for the rounding of sums.
+/// Equal but for the rounding of sums.
 fn agree(a: &RollupRow, b: &RollupRow) -> bool {
     let scale = a.min.abs().max(a.max.abs()).max(1e-300) * a.count as f64;
     let near = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-12 * scale || (a - b).abs() <= 1e-12 * a.abs();

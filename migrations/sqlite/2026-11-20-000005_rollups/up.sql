@@ -58,6 +58,7 @@ CREATE TABLE rollup_pending (
 -- sensor before it looks at which one is asked for; json_each makes the list of one sensor's buckets, and each column is
 -- a sub-select that is run only for a row and a column that is wanted. SQLite has no percentile, no standard deviation and,
 -- as it is built into many programs, no square root: Newton's method takes that one, from above, as long as it comes nearer.
+-- A table in a WITH must not join another one of it: SQLite could then not follow a table that is renamed.
 CREATE VIEW readings_hourly AS
 SELECT strftime('%Y-%m-%dT%H:%M:%S', r.bucket / 1000000, 'unixepoch') || '.000000Z' AS time,
     n.name AS tenant, d.uid AS device, s.metric, s.unit,
@@ -78,11 +79,11 @@ SELECT strftime('%Y-%m-%dT%H:%M:%S', k.value / 1000000, 'unixepoch') || '.000000
     (SELECT max(t.value) FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000),
     (SELECT CASE WHEN max(abs(t.value)) < 1e140 THEN avg(t.value) END FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000),
     (SELECT CASE WHEN max(abs(t.value)) < 1e140 THEN sum(t.value) END FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000),
-    (WITH RECURSIVE mean (mean, n) AS
-        (SELECT avg(t.value), count(*) FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000),
-    variance (v) AS (SELECT sum((t.value - mean) * (t.value - mean)) / (n - 1) FROM mean, telemetry t
-        WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000
-        HAVING max(abs(t.value)) < 1e140),
+    (WITH RECURSIVE variance (v) AS
+        (SELECT CASE WHEN max(abs(w.value)) < 1e140
+            THEN sum((w.value - w.mean) * (w.value - w.mean)) / (count(*) - 1) END FROM
+        (SELECT t.value, avg(t.value) OVER () AS mean
+        FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 3600000000) w),
     newton (x, v) AS (SELECT max(v, 1.0), v FROM variance WHERE v > 0
         UNION ALL SELECT (x + v / x) / 2, v FROM newton WHERE (x + v / x) / 2 < x)
     SELECT CASE WHEN v > 0 THEN (SELECT min(x) FROM newton) ELSE v END FROM variance),
@@ -134,11 +135,11 @@ SELECT strftime('%Y-%m-%dT%H:%M:%S', k.value / 1000000, 'unixepoch') || '.000000
     (SELECT max(t.value) FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000),
     (SELECT CASE WHEN max(abs(t.value)) < 1e140 THEN avg(t.value) END FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000),
     (SELECT CASE WHEN max(abs(t.value)) < 1e140 THEN sum(t.value) END FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000),
-    (WITH RECURSIVE mean (mean, n) AS
-        (SELECT avg(t.value), count(*) FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000),
-    variance (v) AS (SELECT sum((t.value - mean) * (t.value - mean)) / (n - 1) FROM mean, telemetry t
-        WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000
-        HAVING max(abs(t.value)) < 1e140),
+    (WITH RECURSIVE variance (v) AS
+        (SELECT CASE WHEN max(abs(w.value)) < 1e140
+            THEN sum((w.value - w.mean) * (w.value - w.mean)) / (count(*) - 1) END FROM
+        (SELECT t.value, avg(t.value) OVER () AS mean
+        FROM telemetry t WHERE t.sensor_id = s.id AND t.time >= k.value AND t.time < k.value + 86400000000) w),
     newton (x, v) AS (SELECT max(v, 1.0), v FROM variance WHERE v > 0
         UNION ALL SELECT (x + v / x) / 2, v FROM newton WHERE (x + v / x) / 2 < x)
     SELECT CASE WHEN v > 0 THEN (SELECT min(x) FROM newton) ELSE v END FROM variance),
