@@ -34,8 +34,8 @@
 //!
 //! # TimescaleDB
 //!
-//! There the views stand on continuous aggregates ([`timescale`]), the horizons never move and nothing is marked. Open buckets
-//! are right at any moment; a late reading of a bucket that is materialized shows after the next refresh.
+//! There the views stand on continuous aggregates ([`timescale`]), the horizons never move and nothing is marked; `rolled` tells
+//! how far the refresh has come. Open buckets are right at any moment; a late reading of a bucket that is materialized shows after the next refresh.
 //!
 //! # Limits
 //!
@@ -204,8 +204,8 @@ impl Store {
         })
     }
 
-    /// Raw readings before this instant are rolled up, hours and days, the late ones too: they can be dropped without
-    /// a loss to the views.
+    /// Raw readings before this instant are rolled up, hours and days, the late ones too (on TimescaleDB those that came before
+    /// the last refresh): they can be dropped without a loss to the views.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -256,10 +256,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn refresh_rollups(&self, grain: Grain, from: Option<UtcMicros>, to: UtcMicros) -> Result<(), StoreError> {
-        // On a connection of the pool, but in no transaction: the procedure has transactions of its own.
-        self.db.with(|conn| match conn {
-            Conn::Postgres(c) => timescale::refresh(c, grain, from, to),
-            Conn::Sqlite(_) => Ok(()),
+        self.db.with(|conn| {
+            // On a connection of the pool, but in no transaction: the procedure has transactions of its own.
+            match conn {
+                Conn::Postgres(c) => timescale::refresh(c, grain, from, to)?,
+                Conn::Sqlite(_) => {}
+            }
+            with_db!(conn, |c| diesel::update(rollup_horizon::table.find(grain.name()))
+                .filter(rollup_horizon::rolled.lt(to))
+                .set(rollup_horizon::rolled.eq(to))
+                .execute(c))
+            .during("keeping how far the rollups have come")?;
+            Ok(())
         })
     }
 }
