@@ -32,6 +32,7 @@ use crate::supervise::{Crew, Exit};
 use crate::upkeep::compression::Compression;
 use crate::upkeep::partitions::Partitions;
 use crate::upkeep::retention::Retention;
+use crate::upkeep::rollups::Rollups;
 use crate::upkeep::{Chore, Upkeep};
 use crate::writer::Writer;
 
@@ -390,6 +391,7 @@ fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
     let archive = config.archive.dir.clone().map(Archive::new);
     let mut chores: Vec<Box<dyn Chore>> = vec![
         Box::new(Partitions::new(config.time.max_future)),
+        Box::new(Rollups::new(config.rollups.clone(), config.retention.raw, metrics.clone())),
         Box::new(Retention::new(&config.retention, archive, metrics.clone())),
     ];
     if let Some(after) = config.retention.compress_after {
@@ -435,6 +437,7 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("quarantine", old.quarantine == new.quarantine),
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),
+        ("rollups", old.rollups == new.rollups),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

@@ -36,6 +36,12 @@ pub struct ByClass {
     pub class: &'static str,
 }
 
+/// A label set of one width of rollups.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByGrain {
+    pub grain: &'static str,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -209,6 +215,10 @@ metrics! {
     archive_errors: Count = "archive_errors";
     /// Chunks compressed by TimescaleDB
     chunks_compressed: Count = "chunks_compressed";
+    /// Hours and days of a sensor that were rolled up, those with late readings once more
+    rollup_buckets: Family<ByGrain, Count> = "rollup_buckets";
+    /// Hours and days of a sensor that late readings came into, and that are still to be rolled up anew
+    rollup_pending: Family<ByGrain, Level> = "rollup_pending";
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

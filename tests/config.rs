@@ -154,6 +154,10 @@ fn everything_can_be_set() {
         [archive]
         dir = "/a"
         format = "csv"
+        [rollups]
+        enabled = false
+        grace = "10m"
+        refresh = "1m"
         [http]
         listen = "off"
         [log]
@@ -161,6 +165,9 @@ fn everything_can_be_set() {
         format = "journald"
         "#,
     );
+    let rollups = &config.rollups;
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!((rollups.enabled, rollups.grace, rollups.refresh), (false, minutes(10), minutes(1)));
     let instance = &config.instance;
     assert_eq!((instance.id.as_str(), instance.state_dir.as_path()), ("gw-02", Path::new("/s")));
     let broker = &config.broker;

@@ -6,6 +6,7 @@ mod layout;
 mod outage;
 mod quarantine;
 mod retention;
+mod rollups;
 mod schema;
 mod timescale;
 mod view;

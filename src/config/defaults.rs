@@ -35,6 +35,7 @@ impl Default for Config {
             quarantine: Quarantine::default(),
             retention: Retention::default(),
             archive: Archive::default(),
+            rollups: Rollups::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -155,6 +156,12 @@ impl Default for Retention {
             alerts: None,
             compress_after: Some(7 * DAY),
         }
+        }
+    }
+
+impl Default for Rollups {
+    fn default() -> Rollups {
+        Rollups { enabled: true, grace: Duration::from_secs(120), refresh: Duration::from_secs(30) }
     }
 }
 

@@ -128,6 +128,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         quarantine: root.table("quarantine", Quarantine::read),
         retention: root.table("retention", Retention::read),
         archive: root.table("archive", |section| Archive::read(section, around)),
+        rollups: root.table("rollups", Rollups::read),
         http: root.table("http", Http::read),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),

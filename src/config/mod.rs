@@ -36,6 +36,7 @@ pub struct Config {
     pub quarantine: Quarantine,
     pub retention: Retention,
     pub archive: Archive,
+    pub rollups: Rollups,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -285,6 +286,16 @@ pub struct Retention {
 pub struct Archive {
     /// None: nowhere.
     pub dir: Option<PathBuf>,
+}
+
+/// The figures of each hour and day behind `readings_hourly` and `readings_daily`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollups {
+    pub enabled: bool,
+    /// How long after its end an hour or day is rolled up; what comes later has it rolled up anew.
+    pub grace: Duration,
+    /// How often the daemon looks for what is to be rolled up.
+    pub refresh: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

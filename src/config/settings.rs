@@ -10,8 +10,8 @@ use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::{Section, duration};
 use super::{
-    Catalog, Devices, Http, Instance, Journal, Limits, Log, LogFormat, Metrics, Quarantine, Sync, Time, UnknownDevice,
-    Unmodeled,
+    Catalog, Devices, Http, Instance, Journal, Limits, Log, LogFormat, Metrics, Quarantine, Rollups, Sync, Time,
+    UnknownDevice, Unmodeled,
 };
 
 /// 100 years of 365.25 days: more than any duration here needs.
@@ -109,6 +109,18 @@ impl Quarantine {
     pub(super) fn read(section: &mut Section<'_>) -> Quarantine {
         let default = Quarantine::default();
         Quarantine { max_events: section.integer("max_events", 1..=1_000_000_000).unwrap_or(default.max_events) }
+    }
+}
+
+impl Rollups {
+    pub(super) fn read(section: &mut Section<'_>) -> Rollups {
+        let default = Rollups::default();
+        let hour = Duration::from_secs(3600);
+        Rollups {
+            enabled: section.flag("enabled").unwrap_or(default.enabled),
+            grace: section.duration("grace", Duration::ZERO..=24 * hour).unwrap_or(default.grace),
+            refresh: section.duration("refresh", Duration::from_secs(1)..=hour).unwrap_or(default.refresh),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
+use super::rollups::mark_late;
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
@@ -216,6 +217,7 @@ pub(super) fn write(
         entries = not_yet_held(entries, held);
     }
     let quarantined = if entries.is_empty() { 0 } else { record(conn, origin, &entries)? };
+    mark_late(conn, batch, &ids)?;
     let all = (batch.readings.len() + batch.texts.len()) as u64;
     let committed = Committed {
         stored,

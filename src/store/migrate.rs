@@ -9,6 +9,7 @@ use super::Store;
 use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::layout::{self, LayoutStatus};
 use super::pool::{Conn, connect_once, with_db};
+use super::rollups;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -51,7 +52,7 @@ impl Store {
     /// comes after it, here.
     fn settle(&self, conn: &mut Conn<'_>) -> Result<(), StoreError> {
         layout::settle(conn, self.settings.layout)?;
-        Ok(())
+        rollups::install(conn)
     }
 
     /// Which migrations are applied and which are to come, and the layout. Changes nothing.

@@ -17,6 +17,7 @@ mod reconcile;
 mod replay;
 mod restore;
 pub mod retention;
+pub mod rollups;
 pub mod schema;
 mod snapshot;
 mod sqlite;

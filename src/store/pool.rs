@@ -127,6 +127,10 @@ impl Db {
         }
     }
 
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self, Db::Sqlite(_))
+    }
+
     /// Checks a connection out and hands it to `work`.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match self {

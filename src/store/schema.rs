@@ -314,12 +314,77 @@ diesel::table! {
     use diesel::sql_types::*;
     use super::Instant;
 
+    rollup_hourly (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
     archive_restored (id) {
         id -> BigInt,
         readings -> Text,
         from_time -> Instant,
         to_time -> Instant,
         kept_until -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_daily (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_horizon (grain) {
+        grain -> Text,
+        horizon -> Instant,
+        rolled -> Instant,
+        sensor_id -> Integer,
+        bucket -> Instant,
+        raw_from -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_pending (grain, sensor_id, bucket) {
+        grain -> Text,
+        sensor_id -> Integer,
+        bucket -> Instant,
     }
 }
 
@@ -346,4 +411,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     telemetry_layout,
     archive_restored,
+    rollup_hourly,
+    rollup_daily,
+    rollup_horizon,
+    rollup_pending,
 );

@@ -3,6 +3,7 @@
 pub mod compression;
 pub mod partitions;
 pub mod retention;
+pub mod rollups;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
