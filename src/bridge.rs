@@ -28,7 +28,7 @@ use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
-use crate::upkeep::{Chore, Upkeep};
+use crate::upkeep::{Chore, Figures, SqliteCare, Upkeep};
 use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
@@ -175,7 +175,7 @@ impl Bridge {
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
-        let upkeep = Upkeep::new(store.clone(), chores(&config), stop.waiting.clone(), metrics.clone());
+        let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
         crew.thread("upkeep", move || upkeep.run(&opened))?;
         let writer = Writer {
             batches,
@@ -382,8 +382,11 @@ fn redelivery_window(broker: &config::Broker) -> usize {
 }
 
 /// What upkeep does, the urgent first.
-fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
-    Vec::new()
+fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
+    let mut chores: Vec<Box<dyn Chore>> = Vec::new();
+    chores.extend(Figures::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
+    chores.extend(SqliteCare::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
+    chores
 }
 
 fn journal_options(config: &Config) -> journal::Options {
@@ -421,6 +424,8 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("database", old.database == new.database),
         ("journal", old.journal == new.journal),
         ("quarantine", old.quarantine == new.quarantine),
+        ("figures", old.figures == new.figures),
+        ("maintenance", old.maintenance == new.maintenance),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

@@ -193,6 +193,12 @@ metrics! {
     upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
     /// Steps of upkeep that failed, by chore; each is tried again
     upkeep_errors: Family<ByChore, Count> = "upkeep_errors";
+    /// Figures written to `system_metrics`
+    figures_written: Count = "figures_written";
+    /// Figures older than `figures.retain` that were deleted
+    figures_expired: Count = "figures_expired";
+    /// Bytes of SQLite's file given back by the incremental vacuum
+    sqlite_vacuumed: Count = "sqlite_vacuumed", Unit::Bytes;
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

@@ -14,6 +14,8 @@ pub mod readings;
 mod replay;
 mod run;
 pub mod simulate;
+pub mod stats;
+pub mod uptime;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,6 +62,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     /// The durable log of messages
     Journal(journal::JournalArgs),
+    /// What the database says of itself: sizes, layout, rows, the slowest queries
+    Stats(stats::StatsArgs),
 }
 
 /// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration.
@@ -101,6 +105,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
+        Command::Stats(args) => stats::run(&place, &args),
     }
 }
 

@@ -33,6 +33,8 @@ impl Default for Config {
             time: Time::default(),
             limits: Limits::default(),
             quarantine: Quarantine::default(),
+            figures: Figures::default(),
+            maintenance: Maintenance::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -137,6 +139,18 @@ impl Default for Limits {
 impl Default for Quarantine {
     fn default() -> Quarantine {
         Quarantine { max_events: 100_000 }
+    }
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        Figures { every: Some(Duration::from_secs(60)), retain: 90 * DAY }
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Maintenance {
+        Maintenance { at: Some(jiff::civil::time(3, 0, 0, 0)) }
     }
 }
 

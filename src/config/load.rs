@@ -126,6 +126,8 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         time: root.table("time", Time::read),
         limits: root.table("limits", Limits::read),
         quarantine: root.table("quarantine", Quarantine::read),
+        figures: root.table("figures", Figures::read),
+        maintenance: root.table("maintenance", Maintenance::read),
         http: root.table("http", Http::read),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),

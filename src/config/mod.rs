@@ -33,6 +33,8 @@ pub struct Config {
     pub time: Time,
     pub limits: Limits,
     pub quarantine: Quarantine,
+    pub figures: Figures,
+    pub maintenance: Maintenance,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -247,6 +249,22 @@ pub struct Limits {
 pub struct Quarantine {
     /// Most events kept; the oldest give way, counted.
     pub max_events: u64,
+}
+
+/// tidegate's own figures in the table `system_metrics`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// How often they are written; none: never.
+    pub every: Option<Duration>,
+    /// How long they stay.
+    pub retain: Duration,
+}
+
+/// What SQLite needs done once a day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Maintenance {
+    /// Time of day, local to the machine; none: never.
+    pub at: Option<jiff::civil::Time>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,10 @@
 
 pub mod batch;
 mod commit;
+pub mod completeness;
 mod error;
+mod extensions;
+pub mod figures;
 mod introduce;
 pub mod limits;
 mod migrate;
@@ -17,6 +20,8 @@ mod replay;
 pub mod schema;
 mod snapshot;
 mod sqlite;
+pub mod sqlite_care;
+pub mod stats;
 mod templates;
 
 use diesel::prelude::*;

@@ -298,6 +298,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    system_metrics (instance, name, time, labels) {
+        instance -> Text,
+        name -> Text,
+        time -> Instant,
+        labels -> Text,
+        value -> Double,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
@@ -319,4 +332,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     quarantine_messages,
     quarantine_events,
     events,
+    system_metrics,
 );

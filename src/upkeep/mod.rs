@@ -1,5 +1,12 @@
 //! The thread that looks after what is stored: chores that run by the clock, one at a time, each in small steps.
 
+mod exposition;
+mod figures;
+mod sqlite;
+
+pub use figures::Figures;
+pub use sqlite::SqliteCare;
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
