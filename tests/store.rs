@@ -2,9 +2,14 @@
 
 mod catalog;
 mod commit;
+mod completeness;
+mod figures;
 mod outage;
+mod plans;
 mod quarantine;
 mod schema;
+mod sqlite_care;
+mod stats;
 mod view;
 
 use std::path::{Path, PathBuf};

@@ -73,9 +73,9 @@ fn facts(stats: &Stats, journal: &JournalState, out: &mut dyn Write) -> anyhow::
     }
     let bytes = readings.bytes_per_reading;
     facts.push(("bytes a reading", bytes.map_or_else(unknown, |bytes| format!("{bytes:.1}, with indexes"))));
-    let oldest = readings.oldest.map(|(time, exact)| {
-        format!("{}{}", instant(time), if exact { "" } else { " among the sensors looked at" })
-    });
+    let oldest = readings
+        .oldest
+        .map(|(time, exact)| format!("{}{}", instant(time), if exact { "" } else { " among the sensors looked at" }));
     facts.push(("oldest reading", oldest.unwrap_or_else(|| "-".to_owned())));
     facts.push(("newest reading", instant_or_dash(readings.newest)));
     if let Some(chunks) = &stats.chunks {
@@ -98,7 +98,10 @@ fn facts(stats: &Stats, journal: &JournalState, out: &mut dyn Write) -> anyhow::
         let (devices, sensors, live) = (counts.devices, counts.sensors, counts.live_sensors);
         facts.push((
             "catalog",
-            format!("{devices} devices, {} modules, {} templates, {} tenants", counts.modules, counts.templates, counts.tenants),
+            format!(
+                "{devices} devices, {} modules, {} templates, {} tenants",
+                counts.modules, counts.templates, counts.tenants
+            ),
         ));
         facts.push(("sensors", format!("{sensors}, {live} with a number in the last 7 days")));
     }
@@ -198,9 +201,8 @@ fn journal_words(journal: &JournalState) -> String {
 }
 
 fn chunk_json(chunk: Option<&Chunk>) -> Value {
-    chunk.map_or(Value::Null, |chunk| {
-        json!({"name": chunk.name, "bytes": chunk.bytes, "from": chunk.from.map(instant)})
-    })
+    chunk
+        .map_or(Value::Null, |chunk| json!({"name": chunk.name, "bytes": chunk.bytes, "from": chunk.from.map(instant)}))
 }
 
 fn table_json(table: &TableStats) -> Value {

@@ -108,8 +108,11 @@ pub fn all(
         let present: u64 = device.sensors.iter().map(|sensor| sensor.present).sum();
         let down = device.longest_down.first().map_or_else(|| "-".to_owned(), |gap| length(gap.length()));
         let (uptime, complete) = (percent(device.uptime), percent(device.completeness));
-        let tenant =
-            if device.tenant == crate::catalog::DEFAULT_TENANT { String::new() } else { format!(" ({})", device.tenant) };
+        let tenant = if device.tenant == crate::catalog::DEFAULT_TENANT {
+            String::new()
+        } else {
+            format!(" ({})", device.tenant)
+        };
         let name = output::printable(&format!("{}{tenant}", device.device));
         writeln!(out, "{uptime:>8}  {complete:>8}  {present:>12}  {down:>14}  {name}")?;
         Ok(())
@@ -131,10 +134,10 @@ fn show(device: &DeviceCompleteness, out: &mut dyn Write) -> anyhow::Result<()> 
     writeln!(out)?;
     let lines = device.sensors.iter().map(|sensor| {
         let expected = sensor.expected.map_or_else(|| "-".to_owned(), |expected| expected.to_string());
-        let longest = sensor.longest.first().map_or_else(
-            || "-".to_owned(),
-            |gap| format!("{} from {}", length(gap.length()), instant(gap.from)),
-        );
+        let longest = sensor
+            .longest
+            .first()
+            .map_or_else(|| "-".to_owned(), |gap| format!("{} from {}", length(gap.length()), instant(gap.from)));
         vec![
             sensor.metric.clone(),
             sensor.present.to_string(),

@@ -117,10 +117,12 @@ impl Figures {
         let default = Figures::default();
         let every = section.parsed("every", "a duration such as \"60s\", or \"off\"", |text| match text {
             "off" | "0" => Ok(None),
-            text => duration(text, &(Duration::from_secs(1)..=Duration::from_secs(24 * 3600))).map(Some).map_err(|wrong| {
-                let message = format!("expected a duration or \"off\": {}", wrong.message);
-                Wrong::new(message).suggest(did_you_mean(text, ["off"]))
-            }),
+            text => {
+                duration(text, &(Duration::from_secs(1)..=Duration::from_secs(24 * 3600))).map(Some).map_err(|wrong| {
+                    let message = format!("expected a duration or \"off\": {}", wrong.message);
+                    Wrong::new(message).suggest(did_you_mean(text, ["off"]))
+                })
+            }
         });
         Figures {
             every: every.unwrap_or(default.every),

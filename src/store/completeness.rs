@@ -274,9 +274,9 @@ fn pass(conn: &mut Conn<'_>, sensor: i32, is_text: bool, period: Period) -> Resu
                 .select($table::time)
                 .order($table::time);
             match conn {
-                Conn::Postgres(c) => rows
-                    .load_iter::<UtcMicros, PgRowByRowLoadingMode>(*c)
-                    .and_then(|mut rows| rows.try_for_each(take)),
+                Conn::Postgres(c) => {
+                    rows.load_iter::<UtcMicros, PgRowByRowLoadingMode>(*c).and_then(|mut rows| rows.try_for_each(take))
+                }
                 Conn::Sqlite(c) => {
                     rows.load_iter::<UtcMicros, DefaultLoadingMode>(*c).and_then(|mut rows| rows.try_for_each(take))
                 }
@@ -338,7 +338,11 @@ fn intersection(a: &[Gap], b: &[Gap]) -> Vec<Gap> {
         if common.from < common.to {
             both.push(common);
         }
-        if one.to < other.to { drop(a.next()) } else { drop(b.next()) }
+        if one.to < other.to {
+            a.next()
+        } else {
+            b.next()
+        };
     }
     both
 }

@@ -49,9 +49,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then none is written.
     pub fn write_figures(&self, of: &str, at: UtcMicros, figures: &[Figure]) -> Result<u64, StoreError> {
-        let fits = |figure: &&Figure| {
-            figure.value.is_finite() && figure.name.len() <= NAME && figure.labels.len() <= LABELS
-        };
+        let fits =
+            |figure: &&Figure| figure.value.is_finite() && figure.name.len() <= NAME && figure.labels.len() <= LABELS;
         let rows: Vec<_> = figures
             .iter()
             .filter(fits)
@@ -110,7 +109,8 @@ impl Store {
         let beyond = i64::try_from(at_most).unwrap_or(i64::MAX).saturating_sub(1).max(0);
         let times = |offset: i64| {
             let nth = old().select(system_metrics::time).order(system_metrics::time).offset(offset).limit(1);
-            self.db.with(|conn| with_db!(conn, |c| nth.first::<UtcMicros>(c).optional()).during("looking for old figures"))
+            self.db
+                .with(|conn| with_db!(conn, |c| nth.first::<UtcMicros>(c).optional()).during("looking for old figures"))
         };
         // Most figures have nothing old most of the time: no transaction that writes is begun for them.
         if times(0)?.is_none() {
@@ -119,7 +119,9 @@ impl Store {
         let last = times(beyond)?;
         self.db.write(|conn| {
             let deleted = match last {
-                Some(last) => with_db!(conn, |c| diesel::delete(old().filter(system_metrics::time.le(last))).execute(c)),
+                Some(last) => {
+                    with_db!(conn, |c| diesel::delete(old().filter(system_metrics::time.le(last))).execute(c))
+                }
                 None => with_db!(conn, |c| diesel::delete(old()).execute(c)),
             };
             deleted.map(|rows| rows as u64).during("deleting old figures")

@@ -143,8 +143,17 @@ mod tests {
         assert_eq!(value(&reading, "tidegate_journal_size_bytes", ""), Some(-3.0));
         assert_eq!(value(&reading, "tidegate_quarantined_total", "reason=\"malformed\""), Some(1.0));
         assert!(reading.figures.iter().all(|figure| !figure.name.ends_with("_bucket")));
-        let lines = metrics.encode().unwrap().lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).count();
-        assert_eq!(reading.figures.len(), lines, "nothing is passed over, and a histogram without values has no quantile");
+        let lines = metrics
+            .encode()
+            .unwrap()
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("_bucket"))
+            .count();
+        assert_eq!(
+            reading.figures.len(),
+            lines,
+            "nothing is passed over, and a histogram without values has no quantile"
+        );
     }
 
     #[test]

@@ -243,8 +243,8 @@ fn catalog(conn: &mut Conn<'_>, stats: &mut Stats) {
         Ok(CatalogCounts { tenants, templates, devices, modules, ..sensors })
     });
     stats.quarantine = told(conn, unknown, "the quarantine", |conn| {
-        let messages: i64 = with_db!(conn, |c| quarantine_messages::table.count().get_result(c))
-            .during("counting the quarantine")?;
+        let messages: i64 =
+            with_db!(conn, |c| quarantine_messages::table.count().get_result(c)).during("counting the quarantine")?;
         let events: i64 =
             with_db!(conn, |c| quarantine_events::table.count().get_result(c)).during("counting the quarantine")?;
         let open: Vec<(String, i64)> = with_db!(conn, |c| quarantine_events::table

@@ -105,8 +105,7 @@ pub(super) fn describe(c: &mut PgConnection, now: UtcMicros, stats: &mut Stats) 
     let unknown = &mut stats.unknown;
     let mut conn = Conn::Postgres(c);
     stats.timescaledb = ask(&mut conn, unknown, "TimescaleDB", |c| extension_version(c, "timescaledb")).flatten();
-    let hypertable =
-        ask(&mut conn, unknown, "the hypertable", |c| is_hypertable(c, "telemetry")).unwrap_or_default();
+    let hypertable = ask(&mut conn, unknown, "the hypertable", |c| is_hypertable(c, "telemetry")).unwrap_or_default();
     let leaves = ask(&mut conn, unknown, "sizes of tables", leaves).unwrap_or_default();
     stats.slowest = ask(&mut conn, unknown, "the slowest queries", slowest).flatten();
     stats.tables = tables(&leaves);
@@ -175,9 +174,11 @@ fn tables(leaves: &[Leaf]) -> Vec<TableStats> {
     let mut tables: BTreeMap<&str, TableStats> = BTreeMap::new();
     let mut lived: BTreeMap<&str, f64> = BTreeMap::new();
     for leaf in leaves.iter().filter(|leaf| !leaf.root.starts_with("__")) {
-        let table = tables
-            .entry(&leaf.root)
-            .or_insert_with(|| TableStats { name: leaf.root.clone(), dead_rows: Some(0), ..TableStats::default() });
+        let table = tables.entry(&leaf.root).or_insert_with(|| TableStats {
+            name: leaf.root.clone(),
+            dead_rows: Some(0),
+            ..TableStats::default()
+        });
         if !leaf.has_rows_of_its_own {
             continue;
         }
@@ -221,7 +222,9 @@ fn oldest(leaves: &[Leaf], table: &str) -> Option<String> {
     let filled = own().filter(|leaf| !leaf.is_root && leaf.heap_pages > 0);
     // A compressed chunk has its rows elsewhere; the hypertable itself finds them.
     let oldest = filled.filter(|leaf| leaf.from.is_some()).min_by_key(|leaf| leaf.from);
-    oldest.map(|leaf| leaf.quoted.clone()).or_else(|| leaves.iter().any(|leaf| leaf.root == table).then(|| table.into()))
+    oldest
+        .map(|leaf| leaf.quoted.clone())
+        .or_else(|| leaves.iter().any(|leaf| leaf.root == table).then(|| table.into()))
 }
 
 #[derive(QueryableByName)]

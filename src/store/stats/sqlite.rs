@@ -57,8 +57,7 @@ pub(super) fn describe(
     )
     .load(connection)
     .during("listing tables")?;
-    stats.tables =
-        tables.into_iter().map(|table| TableStats { name: table.word, ..TableStats::default() }).collect();
+    stats.tables = tables.into_iter().map(|table| TableStats { name: table.word, ..TableStats::default() }).collect();
     if file.bytes <= SMALL {
         measure(connection, stats)?;
     } else {
