@@ -25,7 +25,7 @@ fn a_running_daemon_writes_its_figures_and_tells_of_its_database() {
     eventually("figures are written again and again", || {
         sqlite(&database, written).trim().parse::<f64>().is_ok_and(|count| count > 50.0).then_some(())
     });
-    let stats = tidegate.json(&["stats", "--json"]);
+    let stats = tidegate.json(&["stats"]);
     assert_eq!(stats["layout"], "plain table");
     assert_eq!((&stats["readings"]["rows"], &stats["journal"]["messages"]), (&Value::from(0), &Value::from(0)));
     assert_eq!(stats["journal"]["lag"], 0);
@@ -33,7 +33,7 @@ fn a_running_daemon_writes_its_figures_and_tells_of_its_database() {
     let figures = stats["tables"].as_array().unwrap().iter().find(|table| table["table"] == "system_metrics").unwrap();
     assert!(figures["rows"].as_u64().unwrap() > 50, "{figures}");
     assert!(tidegate.output(&["stats"]).contains("system_metrics"));
-    assert_eq!(tidegate.json(&["devices", "uptime", "--all", "--json"]), serde_json::json!([]));
+    assert_eq!(tidegate.json(&["devices", "uptime", "--all"]), serde_json::json!([]));
     assert!(tidegate.stop().success());
 }
 

@@ -43,7 +43,7 @@ impl Gap {
 pub enum Basis {
     /// The caller gave it.
     Given,
-    /// The median of the pauses between the period's readings.
+    /// The median of the pauses between the period's readings, to three digits.
     Median,
 }
 
@@ -245,7 +245,7 @@ struct Settled {
 
 impl Pass {
     fn settle(self, given: Option<Duration>) -> Settled {
-        let median = || Duration::from_micros(self.pauses.value_at_quantile(0.5));
+        let median = || Duration::from_micros(three_digits(self.pauses.value_at_quantile(0.5)));
         let interval = match given {
             Some(given) => Some((given, Basis::Given)),
             None => (self.present >= 2).then(|| (median(), Basis::Median)),
@@ -255,6 +255,12 @@ impl Pass {
         let gaps = gaps.filter(|gap| interval.is_some_and(|(interval, _)| is_gap(*gap, interval))).collect();
         Settled { present: self.present, first: self.first, last: self.last, interval, gaps }
     }
+}
+
+/// Rounded to as many digits as the histogram tells apart, so that ten seconds are ten seconds.
+fn three_digits(number: u64) -> u64 {
+    let unit = 10_u64.saturating_pow(number.checked_ilog10().unwrap_or(0).saturating_sub(2));
+    number.saturating_add(unit / 2) / unit * unit
 }
 
 fn is_gap(pause: Gap, interval: Duration) -> bool {
@@ -379,6 +385,13 @@ mod tests {
         assert_eq!((sensor.present, sensor.gaps), (80, 1));
         assert!((sensor.completeness.unwrap() - 0.8).abs() < 0.01, "{sensor:?}");
         assert!((sensor.covered.unwrap() - 0.79).abs() < 0.001, "{sensor:?}");
+    }
+
+    #[test]
+    fn an_interval_has_three_digits() {
+        for (number, rounded) in [(0, 0), (7, 7), (999, 999), (10_002_431, 10_000_000), (59_981_823, 60_000_000)] {
+            assert_eq!(three_digits(number), rounded);
+        }
     }
 
     #[test]

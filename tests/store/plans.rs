@@ -348,7 +348,7 @@ fn sqlite_faults(lines: &[String], expected: &Expected) -> Vec<String> {
         .collect();
     // The aliases that the page and the view give the tables of readings.
     let on_readings = |line: &&String| {
-        ["t", "n", "telemetry"].iter().any(|table| {
+        ["t", "x", "telemetry"].iter().any(|table| {
             line.starts_with(&format!("SEARCH {table} ")) && line.contains("sensor_id")
                 || **line == format!("SCAN {table}")
         })

@@ -12,8 +12,9 @@ use crate::store::pool::Conn;
 use crate::store::schema::Instant;
 use crate::time::UtcMicros;
 
-/// A table up to here is counted, bytes.
+/// The readings are counted up to here, and any other table up to there, bytes; a small one may never have been analyzed.
 const SMALL: u64 = 16 << 20;
+const SMALL_BESIDE: u64 = 1 << 20;
 /// Statements shown of `pg_stat_statements`.
 const SLOWEST: i64 = 10;
 /// Rows on a page of `telemetry` (48 bytes and a pointer of 4 each), for a table that was never analyzed.
@@ -309,18 +310,23 @@ fn hypertable_sizes(conn: &mut Conn<'_>, now: UtcMicros, stats: &mut Stats) {
     });
 }
 
-/// The readings' number: the table's estimate, or a count where it is small.
+/// Counts the tables that are small; the others keep their estimate.
 fn rows(conn: &mut Conn<'_>, stats: &mut Stats) {
-    let Some(telemetry) = stats.tables.iter_mut().find(|table| table.name == "telemetry") else { return };
-    if telemetry.total_bytes() <= SMALL && stats.compression.is_none() {
-        let counted = ask(conn, &mut stats.unknown, "the number of readings", |c| {
-            diesel::sql_query("SELECT count(*) AS n FROM telemetry").get_result::<Number>(c)
-        });
-        if let Some(count) = counted {
-            telemetry.rows = Some(Count { rows: unsigned(count.n), exact: true });
+    let compressed = stats.layout == Layout::Hypertable;
+    for table in &mut stats.tables {
+        let is_readings = table.name == "telemetry";
+        let small = if is_readings { SMALL } else { SMALL_BESIDE };
+        if table.total_bytes() <= small && !(is_readings && compressed) {
+            let quoted = table.name.replace('"', "\"\"");
+            let counted = ask(conn, &mut stats.unknown, "the number of rows", |c| {
+                diesel::sql_query(format!("SELECT count(*) AS n FROM \"{quoted}\"")).get_result::<Number>(c)
+            });
+            table.rows = counted.map(|count| Count { rows: unsigned(count.n), exact: true }).or(table.rows);
+        }
+        if is_readings {
+            stats.readings.rows = table.rows;
         }
     }
-    stats.readings.rows = telemetry.rows;
 }
 
 #[derive(QueryableByName)]
