@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::journal::{Status, status};
 use crate::store::Store;
-use crate::store::stats::{Chunk, Count, Layout, SlowQuery, Stats, TableStats};
+use crate::store::stats::{Chunk, Count, Layout, Oldest, SlowQuery, Stats, TableStats};
 
 /// Longest part of a statement that the table shows, characters; `--json` has all of it.
 const SHOWN_QUERY: usize = 100;
@@ -73,9 +73,11 @@ fn facts(stats: &Stats, journal: &JournalState, out: &mut dyn Write) -> anyhow::
     }
     let bytes = readings.bytes_per_reading;
     facts.push(("bytes a reading", bytes.map_or_else(unknown, |bytes| format!("{bytes:.1}, with indexes"))));
-    let oldest = readings
-        .oldest
-        .map(|(time, exact)| format!("{}{}", instant(time), if exact { "" } else { " among the sensors looked at" }));
+    let oldest = readings.oldest.map(|(time, how)| match how {
+        Oldest::OfAll => instant(time),
+        Oldest::OfSome => format!("{} among the sensors looked at", instant(time)),
+        Oldest::ChunkStart => format!("{} at the earliest, where the oldest chunk begins", instant(time)),
+    });
     facts.push(("oldest reading", oldest.unwrap_or_else(|| "-".to_owned())));
     facts.push(("newest reading", instant_or_dash(readings.newest)));
     if let Some(chunks) = &stats.chunks {
@@ -222,7 +224,7 @@ fn readings_json(stats: &Stats) -> Value {
         "per_day_exact": readings.rows_per_day.map(|rate| rate.exact),
         "per_day_sensors": readings.rows_per_day.map(|rate| rate.sensors),
         "bytes_per_reading": readings.bytes_per_reading,
-        "oldest": readings.oldest.map(|(time, _)| instant(time)), "oldest_exact": readings.oldest.map(|(_, exact)| exact),
+        "oldest": readings.oldest.map(|(time, _)| instant(time)), "oldest_exact": readings.oldest.map(|(_, how)| how == Oldest::OfAll),
         "newest": readings.newest.map(instant),
     })
 }

@@ -5,7 +5,7 @@ use tidegate::cli;
 use tidegate::clock;
 use tidegate::config::{DatabaseUrl, Secret};
 use tidegate::store::Store;
-use tidegate::store::stats::{Layout, Stats};
+use tidegate::store::stats::{Layout, Oldest, Stats};
 use tidegate::time::UtcMicros;
 
 use super::{Site, batch, lookup, on_both, plans, sensor, settings};
@@ -43,7 +43,7 @@ fn a_small_database_is_counted(site: &Site) {
     let rate = stats.readings.rows_per_day.unwrap();
     // 168 hours of 7 days, the first of them at their very beginning.
     assert!((rate.per_day - 240.0).abs() < 0.01 && rate.exact, "{rate:?}");
-    assert_eq!(stats.readings.oldest, Some((UtcMicros(now.0 - 240 * HOUR), true)));
+    assert_eq!(stats.readings.oldest, Some((UtcMicros(now.0 - 240 * HOUR), Oldest::OfAll)));
     assert_eq!(stats.readings.newest, Some(UtcMicros(now.0 - HOUR)));
     assert!(stats.readings.bytes_per_reading.unwrap() > 10.0);
     let catalog = stats.catalog.unwrap();

@@ -96,6 +96,17 @@ impl Compression {
     }
 }
 
+/// How the oldest reading was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Oldest {
+    /// Every sensor was looked at.
+    OfAll,
+    /// Only some were; another may have an older one.
+    OfSome,
+    /// It is the beginning of the oldest chunk; the reading is this old at most.
+    ChunkStart,
+}
+
 /// The readings that are numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReadingStats {
@@ -103,8 +114,8 @@ pub struct ReadingStats {
     /// Of the last seven days.
     pub rows_per_day: Option<Sampled>,
     pub bytes_per_reading: Option<f64>,
-    /// The oldest of those looked at, texts too; exact if all were.
-    pub oldest: Option<(UtcMicros, bool)>,
+    /// Texts too.
+    pub oldest: Option<(UtcMicros, Oldest)>,
     /// By the sensors' last values.
     pub newest: Option<UtcMicros>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text};
 
-use super::{Chunk, Chunks, Compression, Count, Layout, SlowQuery, Stats, TableStats, rounded, told, unsigned};
+use super::{Chunk, Chunks, Compression, Count, Layout, Oldest, SlowQuery, Stats, TableStats, rounded, told, unsigned};
 use crate::store::error::{During, StoreError};
 use crate::store::extensions::{has_extension, is_hypertable};
 use crate::store::pool::Conn;
@@ -122,6 +122,10 @@ pub(super) fn describe(c: &mut PgConnection, now: UtcMicros, stats: &mut Stats) 
         stats.chunks = Some(partitions(&own, now));
     }
     rows(&mut conn, stats);
+    if stats.layout == Layout::Hypertable {
+        // A compressed chunk has no key to go by: looking for its first reading would decompress it.
+        return Ok(Vec::new());
+    }
     Ok(["telemetry", "telemetry_text"].into_iter().filter_map(|table| oldest(&leaves, table)).collect())
 }
 
@@ -221,7 +225,6 @@ fn partitions(own: &[&Leaf], now: UtcMicros) -> Chunks {
 fn oldest(leaves: &[Leaf], table: &str) -> Option<String> {
     let own = || leaves.iter().filter(|leaf| leaf.root == table && leaf.has_rows_of_its_own);
     let filled = own().filter(|leaf| !leaf.is_root && leaf.heap_pages > 0);
-    // A compressed chunk has its rows elsewhere; the hypertable itself finds them.
     let oldest = filled.filter(|leaf| leaf.from.is_some()).min_by_key(|leaf| leaf.from);
     oldest
         .map(|leaf| leaf.quoted.clone())
@@ -264,7 +267,8 @@ struct CompressionRow {
 fn hypertable_sizes(conn: &mut Conn<'_>, now: UtcMicros, stats: &mut Stats) {
     let sizes = ask(conn, &mut stats.unknown, "the hypertable's size", |c| {
         diesel::sql_query(
-            "SELECT (sum(table_bytes) + sum(toast_bytes))::bigint AS table_bytes, sum(index_bytes)::bigint AS index_bytes, \
+            "SELECT (coalesce(sum(table_bytes), 0) + coalesce(sum(toast_bytes), 0))::bigint AS table_bytes, \
+             coalesce(sum(index_bytes), 0)::bigint AS index_bytes, \
              approximate_row_count('telemetry') AS rows FROM hypertable_detailed_size('telemetry')",
         )
         .get_result::<HypertableSize>(c)
@@ -282,6 +286,8 @@ fn hypertable_sizes(conn: &mut Conn<'_>, now: UtcMicros, stats: &mut Stats) {
         )
         .load::<ChunkRow>(c)
     });
+    let first = chunks.iter().flatten().filter_map(|row| row.from).min();
+    stats.readings.oldest = first.map(|from| (from, Oldest::ChunkStart));
     stats.chunks = chunks.map(|rows| {
         let chunk = |row: &ChunkRow| Chunk { name: row.name.clone(), bytes: unsigned(row.bytes), from: row.from };
         let begun = rows.iter().filter(|row| row.from.is_some_and(|from| from <= now));

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer, Nullable};
 
-use super::{CatalogCounts, Count, Stats, rounded, told, unsigned};
+use super::{CatalogCounts, Count, Oldest, Stats, rounded, told, unsigned};
 use crate::store::error::{During, StoreError};
 use crate::store::pool::{Conn, with_db};
 use crate::store::schema::Instant;
@@ -84,15 +84,14 @@ pub(super) fn describe(conn: &mut Conn<'_>, oldest: &[String], now: UtcMicros, s
         stats.readings.rows =
             told(conn, &mut stats.unknown, "the number of readings", |conn| all(conn, ends.with_numbers));
     }
-    let mut first: Option<(UtcMicros, bool)> = None;
     for table in oldest {
-        if let Some(Some((time, exact))) =
+        if let Some(Some((time, how))) =
             told(conn, &mut stats.unknown, "the oldest reading", |conn| first_of(conn, table))
         {
-            first = Some(first.map_or((time, exact), |(known, all)| (known.min(time), all && exact)));
+            let known = stats.readings.oldest.unwrap_or((time, how));
+            stats.readings.oldest = Some((known.0.min(time), known.1.max(how)));
         }
     }
-    stats.readings.oldest = first;
 }
 
 fn ends(conn: &mut Conn<'_>, since: UtcMicros) -> Result<Ends, StoreError> {
@@ -182,9 +181,9 @@ fn first_of_sensor(conn: &mut Conn<'_>, sensor: i32) -> Result<Option<UtcMicros>
     with_db!(conn, |c| first.first(c).optional()).during("reading a sensor's first reading")
 }
 
-/// The first reading in a table, of as many sensors as are looked at, and whether those were all. From sensor to sensor by
+/// The first reading in a table, of as many sensors as are looked at. From sensor to sensor by
 /// descents of the primary key: there is no index by time alone.
-fn first_of(conn: &mut Conn<'_>, table: &str) -> Result<Option<(UtcMicros, bool)>, StoreError> {
+fn first_of(conn: &mut Conn<'_>, table: &str) -> Result<Option<(UtcMicros, Oldest)>, StoreError> {
     let query = diesel::sql_query(format!(
         "WITH RECURSIVE s (id, n) AS (SELECT min(sensor_id), 1 FROM {table} UNION ALL \
          SELECT (SELECT min(t.sensor_id) FROM {table} t WHERE t.sensor_id > s.id), s.n + 1 FROM s \
@@ -192,5 +191,6 @@ fn first_of(conn: &mut Conn<'_>, table: &str) -> Result<Option<(UtcMicros, bool)
          SELECT min((SELECT min(t.time) FROM {table} t WHERE t.sensor_id = s.id)) AS first, count(s.id) AS sensors FROM s"
     ));
     let first: First = with_db!(conn, |c| query.get_result(c)).during("looking for the oldest reading")?;
-    Ok(first.first.map(|time| (time, first.sensors < FIRSTS)))
+    let how = if first.sensors < FIRSTS { Oldest::OfAll } else { Oldest::OfSome };
+    Ok(first.first.map(|time| (time, how)))
 }
