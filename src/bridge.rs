@@ -34,6 +34,7 @@ use crate::upkeep::partitions::Partitions;
 use crate::upkeep::retention::Retention;
 use crate::upkeep::rollups::Rollups;
 use crate::upkeep::{Chore, Upkeep};
+use crate::upkeep::{Chore, Figures, SqliteCare, Upkeep};
 use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
@@ -397,6 +398,8 @@ fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
     if let Some(after) = config.retention.compress_after {
         chores.push(Box::new(Compression::new(after, metrics.clone())));
     }
+    chores.extend(Figures::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
+    chores.extend(SqliteCare::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
     chores
 }
 
@@ -438,6 +441,8 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),
         ("rollups", old.rollups == new.rollups),
+        ("figures", old.figures == new.figures),
+        ("maintenance", old.maintenance == new.maintenance),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

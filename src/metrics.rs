@@ -219,6 +219,12 @@ metrics! {
     rollup_buckets: Family<ByGrain, Count> = "rollup_buckets";
     /// Hours and days of a sensor that late readings came into, and that are still to be rolled up anew
     rollup_pending: Family<ByGrain, Level> = "rollup_pending";
+    /// Figures written to `system_metrics`
+    figures_written: Count = "figures_written";
+    /// Figures older than `figures.retain` that were deleted
+    figures_expired: Count = "figures_expired";
+    /// Bytes of SQLite's file given back by the incremental vacuum
+    sqlite_vacuumed: Count = "sqlite_vacuumed", Unit::Bytes;
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

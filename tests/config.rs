@@ -234,6 +234,22 @@ fn a_broken_header_brings_no_misleading_faults_after_it() {
 }
 
 #[test]
+fn figures_and_maintenance_take_a_duration_or_a_time_of_day_or_off() {
+    let config = accepted("[figures]\nevery = \"off\"\n[maintenance]\nat = \"off\"");
+    assert_eq!((config.figures.every, config.maintenance.at), (None, None));
+    assert_eq!(accepted("[figures]\nevery = \"0\"").figures.every, None);
+    assert_eq!(accepted("[maintenance]\nat = \"23:59\"").maintenance.at, Some(jiff::civil::time(23, 59, 0, 0)));
+    for at in ["3:00", "24:00", "03:60", "-3:00", "3am", "", "03:00:00"] {
+        let told = refused(&format!("[maintenance]\nat = \"{at}\""));
+        assert!(told.contains("maintenance.at") && told.contains("time of day such as \"03:00\""), "{told}");
+    }
+    for (text, words) in [("every = \"10ms\"", "1s to 1day"), ("every = \"of\"", "`off`"), ("retain = \"1m\"", "1h")] {
+        let told = refused(&format!("[figures]\n{text}"));
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn a_key_given_twice_is_a_fault() {
     assert!(refused("[log]\nlevel = \"info\"\nlevel = \"debug\"\n").contains("t.toml:3"));
 }

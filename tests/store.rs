@@ -3,12 +3,17 @@
 mod catalog;
 mod commit;
 mod layout;
+mod completeness;
+mod figures;
 mod outage;
+mod plans;
 mod quarantine;
 mod retention;
 mod rollups;
 mod schema;
 mod timescale;
+mod sqlite_care;
+mod stats;
 mod view;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ mod catalog_thread;
 mod catch_up;
 mod config;
 mod corpus;
+mod describing;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]
 mod demo;

@@ -15,6 +15,8 @@ pub mod readings;
 mod replay;
 mod run;
 pub mod simulate;
+pub mod stats;
+pub mod uptime;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ enum Command {
     Archive(archive::ArchiveArgs),
     /// The durable log of messages
     Journal(journal::JournalArgs),
+    /// What the database says of itself: sizes, layout, rows, the slowest queries
+    Stats(stats::StatsArgs),
 }
 
 /// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration.
@@ -105,6 +109,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
+        Command::Stats(args) => stats::run(&place, &args),
     }
 }
 

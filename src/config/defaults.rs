@@ -36,6 +36,8 @@ impl Default for Config {
             retention: Retention::default(),
             archive: Archive::default(),
             rollups: Rollups::default(),
+            figures: Figures::default(),
+            maintenance: Maintenance::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -156,12 +158,24 @@ impl Default for Retention {
             alerts: None,
             compress_after: Some(7 * DAY),
         }
-        }
     }
+}
 
 impl Default for Rollups {
     fn default() -> Rollups {
         Rollups { enabled: true, grace: Duration::from_secs(120), refresh: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        Figures { every: Some(Duration::from_secs(60)), retain: 90 * DAY }
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Maintenance {
+        Maintenance { at: Some(jiff::civil::time(3, 0, 0, 0)) }
     }
 }
 

@@ -129,6 +129,8 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         retention: root.table("retention", Retention::read),
         archive: root.table("archive", |section| Archive::read(section, around)),
         rollups: root.table("rollups", Rollups::read),
+        figures: root.table("figures", Figures::read),
+        maintenance: root.table("maintenance", Maintenance::read),
         http: root.table("http", Http::read),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),

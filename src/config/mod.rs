@@ -37,6 +37,8 @@ pub struct Config {
     pub retention: Retention,
     pub archive: Archive,
     pub rollups: Rollups,
+    pub figures: Figures,
+    pub maintenance: Maintenance,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -296,6 +298,22 @@ pub struct Rollups {
     pub grace: Duration,
     /// How often the daemon looks for what is to be rolled up.
     pub refresh: Duration,
+}
+
+/// tidegate's own figures in the table `system_metrics`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// How often they are written; none: never.
+    pub every: Option<Duration>,
+    /// How long they stay.
+    pub retain: Duration,
+}
+
+/// What SQLite needs done once a day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Maintenance {
+    /// Time of day, local to the machine; none: never.
+    pub at: Option<jiff::civil::Time>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

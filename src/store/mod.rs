@@ -2,7 +2,10 @@
 
 pub mod batch;
 mod commit;
+pub mod completeness;
 mod error;
+mod extensions;
+pub mod figures;
 mod introduce;
 pub mod layout;
 pub mod limits;
@@ -21,6 +24,8 @@ pub mod rollups;
 pub mod schema;
 mod snapshot;
 mod sqlite;
+pub mod sqlite_care;
+pub mod stats;
 mod templates;
 
 use std::sync::Arc;

@@ -388,6 +388,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    system_metrics (instance, name, time, labels) {
+        instance -> Text,
+        name -> Text,
+        time -> Instant,
+        labels -> Text,
+        value -> Double,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
@@ -415,4 +428,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     rollup_daily,
     rollup_horizon,
     rollup_pending,
+    system_metrics,
 );

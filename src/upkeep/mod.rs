@@ -4,6 +4,12 @@ pub mod compression;
 pub mod partitions;
 pub mod retention;
 pub mod rollups;
+mod exposition;
+mod figures;
+mod sqlite;
+
+pub use figures::Figures;
+pub use sqlite::SqliteCare;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;

@@ -73,6 +73,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         rollup_hourly,
         rollup_pending,
         sites,
+        system_metrics,
         telemetry,
         telemetry_layout,
         telemetry_text,
