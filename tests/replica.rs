@@ -69,7 +69,7 @@ fn a_replica_that_is_behind_is_read_from_and_decides_nothing() {
         scene.tidegate.json(command);
     }
 
-    // A daemon that took its position from there would store the second once more, at another time or not at all.
+    // A daemon that took its position from there would begin before the second, and be fenced off.
     scene.tidegate.kill();
     scene.tidegate.start();
     scene.tidegate.listening();
