@@ -20,7 +20,7 @@ use crate::unanswered::Unanswered;
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
 const SWEEP_SHARE: u64 = 100;
 

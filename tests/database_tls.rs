@@ -151,7 +151,8 @@ fn a_client_certificate_that_the_server_wants_is_asked_for_and_works() {
 #[test]
 fn the_systems_authorities_are_found() {
     let secured = Secured::start(SCRAM);
-    let tidegate = Tidegate::configured(&between("embedded://127.0.0.1:0", &secured.url("localhost", "sslrootcert=system")));
+    let tidegate =
+        Tidegate::configured(&between("embedded://127.0.0.1:0", &secured.url("localhost", "sslrootcert=system")));
     let check = |file: &Path| tidegate.command(&["check", "--connect"]).env("SSL_CERT_FILE", file).output().unwrap();
     let known = check(&secured.certificates.ca);
     assert!(known.status.success(), "{}", complaint(&known));

@@ -102,5 +102,8 @@ fn an_option_that_pgbouncer_does_not_take_is_told_with_what_to_do() {
     let said = complaint(&check);
     assert_eq!(check.status.code(), Some(1), "{said}");
     assert!(said.contains("unsupported startup parameter: options"), "{said}");
-    assert!(said.contains("take it out of database.url, or name it in PgBouncer's ignore_startup_parameters"), "{said}");
+    assert!(
+        said.contains("take it out of database.url, or name it in PgBouncer's ignore_startup_parameters"),
+        "{said}"
+    );
 }

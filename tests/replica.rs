@@ -102,7 +102,11 @@ fn the_primary_answers_when_the_replica_does_not_and_each_does_without_the_other
     assert_eq!(scene.readings(), (2, String::new()), "without the primary");
     scene.standby.stop();
     let neither = scene.tidegate.command(&["readings", "d"]).output().unwrap();
-    assert!(neither.status.code() == Some(1) && complaint(&neither).contains("does not answer"), "{}", complaint(&neither));
+    assert!(
+        neither.status.code() == Some(1) && complaint(&neither).contains("does not answer"),
+        "{}",
+        complaint(&neither)
+    );
     scene.primary.restart();
     assert!(scene.tidegate.stop().success());
 }

@@ -67,7 +67,9 @@ fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyho
 fn database(settings: &Database, err: &mut impl Write) -> io::Result<Vec<Result<&'static str, String>>> {
     match &settings.url {
         // Asking would make an empty file.
-        DatabaseUrl::Sqlite(path) if !path.exists() => return Ok(vec![Ok("database: not there yet; `tidegate run` makes it")]),
+        DatabaseUrl::Sqlite(path) if !path.exists() => {
+            return Ok(vec![Ok("database: not there yet; `tidegate run` makes it")]);
+        }
         _ => {}
     }
     let store = match Store::open(settings) {
@@ -76,11 +78,17 @@ fn database(settings: &Database, err: &mut impl Write) -> io::Result<Vec<Result<
     };
     let database = store.ping();
     if database.is_ok() && store.is_behind_untold_pooler().is_ok_and(|untold| untold) {
-        writeln!(err, "warning: a connection pooler such as PgBouncer stands before the database: set database.pgbouncer = true")?;
+        writeln!(
+            err,
+            "warning: a connection pooler such as PgBouncer stands before the database: set database.pgbouncer = true"
+        )?;
     }
     let mut answers = vec![database.map(|()| "database answers").map_err(|error| error.to_string())];
     let replica = store.ping_replica();
-    answers.extend(replica.map(|answer| answer.map(|()| "replica answers").map_err(|error| format!("database.replica_url: {error}"))));
+    answers
+        .extend(replica.map(|answer| {
+            answer.map(|()| "replica answers").map_err(|error| format!("database.replica_url: {error}"))
+        }));
     Ok(answers)
 }
 

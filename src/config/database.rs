@@ -23,9 +23,12 @@ impl Database {
         let given = secret::password(section, around);
         // Where url is at fault it may have been meant for PostgreSQL.
         let meant = url.is_some() || !section.has("url");
-        let mut replica_url = replica_url.map(|replica| with_password(section, around, "replica_url", replica, given.clone()));
+        let mut replica_url =
+            replica_url.map(|replica| with_password(section, around, "replica_url", replica, given.clone()));
         let url = match url {
-            Some(DatabaseUrl::Postgres(url)) => DatabaseUrl::Postgres(with_password(section, around, "url", url, given)),
+            Some(DatabaseUrl::Postgres(url)) => {
+                DatabaseUrl::Postgres(with_password(section, around, "url", url, given))
+            }
             other => {
                 if replica_url.take().is_some() && meant {
                     section.fault("replica_url", "is of no use with SQLite; url must be a postgres:// one");

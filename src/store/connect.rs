@@ -90,7 +90,8 @@ struct Mark {
 }
 
 fn has_mark(connection: &mut PgConnection) -> QueryResult<bool> {
-    let found: Mark = diesel::sql_query("SELECT current_setting('tidegate.direct', true) AS direct").get_result(connection)?;
+    let found: Mark =
+        diesel::sql_query("SELECT current_setting('tidegate.direct', true) AS direct").get_result(connection)?;
     Ok(found.direct.as_deref() == Some("on"))
 }
 

@@ -89,7 +89,10 @@ const LASTING: [&str; 7] = [
 
 /// Words of a connection that does not come about until somebody acts, and what to do.
 const TURNED_AWAY: [(&str, &str); 24] = [
-    ("certificate verify failed", "sslrootcert in database.url must be the authority that signed the server's certificate"),
+    (
+        "certificate verify failed",
+        "sslrootcert in database.url must be the authority that signed the server's certificate",
+    ),
     ("does not match host name", "database.url must have the host by a name that is in the server's certificate"),
     ("server does not support ssl", "turn ssl on at the server, or ask for less than TLS with sslmode in database.url"),
     ("requires a valid client certificate", CLIENT_CERTIFICATE),
@@ -115,7 +118,8 @@ const TURNED_AWAY: [(&str, &str); 24] = [
     ("invalid uri", WHO),
 ];
 const WHO: &str = "correct database.url or the database's users";
-const CLIENT_CERTIFICATE: &str = "give a client certificate that the server takes with sslcert and sslkey in database.url";
+const CLIENT_CERTIFICATE: &str =
+    "give a client certificate that the server takes with sslcert and sslkey in database.url";
 const KEY_FILES: &str =
     "sslcert and sslkey in database.url must name files that this user can read, and the key's nobody else";
 

@@ -24,7 +24,8 @@ impl Disk {
         fs::create_dir_all(at).unwrap();
         let image = home.join("disk.img");
         fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status().is_ok_and(|status| status.success());
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status().is_ok_and(|status| status.success());
         let disk = Disk { image, at: at.to_owned() };
         (made && disk.mount("loop,errors=remount-ro")).then_some(disk)
     }
@@ -59,7 +60,9 @@ impl Drop for Disk {
 async fn a_disk_that_turns_read_only_stops_acknowledgements_and_loses_nothing() {
     let mut scene = Scene::new(5, "").await;
     let Some(disk) = Disk::make(scene.tidegate.dir.path(), &scene.tidegate.state_dir()) else {
-        eprintln!("skipped: only root can mount the file system that this needs, on a kernel with ext4 and loop devices");
+        eprintln!(
+            "skipped: only root can mount the file system that this needs, on a kernel with ext4 and loop devices"
+        );
         return;
     };
     let mut peer = scene.start().await;
@@ -74,7 +77,10 @@ async fn a_disk_that_turns_read_only_stops_acknowledgements_and_loses_nothing() 
     scene.counted("tidegate_journal_errors_total", 1.0);
     scene.said("the journal can't be written; nothing is acknowledged until it can");
     let advice = scene.tidegate.told("the journal can't be written", "error");
-    assert!(advice[0].contains("check the disk, and the kernel's log") && advice[0].contains("read-only"), "{advice:?}");
+    assert!(
+        advice[0].contains("check the disk, and the kernel's log") && advice[0].contains("read-only"),
+        "{advice:?}"
+    );
     scene.readiness_of("journal", "failing");
     scene.stores_once(1..=5);
 
@@ -82,12 +88,12 @@ async fn a_disk_that_turns_read_only_stops_acknowledgements_and_loses_nothing() 
     scene.tidegate.signal("TERM");
     scene.tidegate.wait();
     drop(peer);
-    assert!(disk.unmount() && disk.mount("loop,ro"));
+    assert!(disk.unmount() && disk.mount("loop") && disk.mount("remount,ro"));
     let refused = scene.tidegate.command(&["run"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     let said = complaint(&refused);
     assert!(said.contains("can't write in the state directory") && said.contains("Read-only file system"), "{said}");
-    assert!(disk.unmount() && disk.mount("loop"));
+    assert!(disk.mount("remount,rw"));
     let mut peer = scene.start().await;
     for id in 6..=20 {
         peer.publish(TOPIC, &numbered(id.into()), 1, id, true).await;
