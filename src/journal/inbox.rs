@@ -83,10 +83,10 @@ impl Inbox {
         }
         let allowance = if token.is_some() { 4 } else { 1 };
         let bounds = self.shared.bounds;
-        // One alone is always taken: a message may be larger than the bound.
-        let full = queue.items.len() >= bounds.messages.saturating_mul(allowance)
-            || queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance);
-        if full && !queue.items.is_empty() {
+        let too_many = queue.items.len() >= bounds.messages.saturating_mul(allowance);
+        let too_large = queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance);
+        // Alone it is taken however large: there would never be more room.
+        if too_many || (too_large && !queue.items.is_empty()) {
             return Err(Refused::Full);
         }
         let stamp = queue.stamper.stamp(clock::now());
