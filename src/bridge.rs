@@ -27,20 +27,21 @@ use crate::normalize::Normalizer;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
-use crate::store::{BatchWriter, Store};
+use crate::store::{BatchWriter, Store, StoreError};
 use crate::supervise::{Crew, Exit};
+use crate::unanswered::{self, Unanswered};
 use crate::upkeep::compression::Compression;
 use crate::upkeep::partitions::Partitions;
 use crate::upkeep::retention::Retention;
 use crate::upkeep::rollups::Rollups;
-use crate::upkeep::{Chore, Upkeep};
 use crate::upkeep::{Chore, Figures, SqliteCare, Upkeep};
 use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
 const BATCHES_WAITING: usize = 2;
-/// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum.
-const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 20 };
+/// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum, and where a broker ignores that
+/// by four times as much.
+const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 8 << 20 };
 /// Packet ids that a sender has. Most give them in turn, so that after so many messages one comes back for another message.
 const PACKET_IDS: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
@@ -77,6 +78,9 @@ pub enum BridgeError {
     NoEmbeddedBroker,
     #[error("the {name} stopped: {why}")]
     Worker { name: &'static str, why: String },
+    /// Another tidegate has this instance's position. To start again would take it back, and so on without an end.
+    #[error("the writer stopped: {why}")]
+    Fenced { why: String },
 }
 
 /// A running daemon.
@@ -107,6 +111,8 @@ struct Stop {
     /// What is not yet committed stays in the journal.
     draining: CancellationToken,
     http: CancellationToken,
+    /// Not a stage: set by a writer that another tidegate has fenced off.
+    fenced: CancellationToken,
 }
 
 impl Bridge {
@@ -139,6 +145,8 @@ impl Bridge {
             crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
         }
         crew.task("deafness", deafness::watch(listening.ears(), link_watch, stop.intake.clone(), metrics.clone()));
+        let unanswered = Unanswered::default();
+        crew.task("unanswered", unanswered::watch(unanswered.clone(), stop.http.clone(), metrics.clone()));
         let (opening_out, opening) = sync_channel(1);
         let (opened_out, opened) = sync_channel(1);
         let (reloads_out, reloads) = sync_channel(1);
@@ -156,6 +164,7 @@ impl Bridge {
             requests: requests_in,
             reloads: reloads_out,
             listening: listening.clone(),
+            unanswered: unanswered.clone(),
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
         };
@@ -191,12 +200,20 @@ impl Bridge {
             progress,
             batch_max: config.database.batch_max,
             quarantine_max: config.quarantine.max_events,
+            unanswered,
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
             latency: latency.clone(),
             catch_up: CatchUp::new(std::time::Instant::now(), journal_last),
         };
-        crew.thread("writer", move || writer.run())?;
+        let fenced = stop.fenced.clone();
+        crew.thread("writer", move || {
+            writer.run().inspect_err(|error| {
+                if matches!(error, StoreError::Fenced { .. }) {
+                    fenced.cancel();
+                }
+            })
+        })?;
 
         Ok(Bridge {
             config,
@@ -217,6 +234,9 @@ impl Bridge {
     pub async fn failed(&mut self) -> BridgeError {
         let exit = self.crew.failure().await;
         let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
+        if self.stop.fenced.is_cancelled() {
+            return BridgeError::Fenced { why };
+        }
         BridgeError::Worker { name: exit.name, why }
     }
 
@@ -282,7 +302,7 @@ impl Bridge {
         }
 
         self.stop.http.cancel();
-        let (ended, _) = self.crew.wait_for(&["http"], Instant::now() + Duration::from_secs(1)).await;
+        let (ended, _) = self.crew.wait_for(&["http", "unanswered"], Instant::now() + Duration::from_secs(1)).await;
         exits.extend(ended);
         first_failure(exits)
     }

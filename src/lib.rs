@@ -52,6 +52,8 @@ pub mod archive;
 pub mod store;
 /// The thread that opens the database and swaps catalogs.
 pub mod reload;
+/// Tells that the database has been at one transaction for long.
+pub mod unanswered;
 /// Waits between attempts.
 pub mod backoff;
 /// Where the fault campaign makes tidegate die; nothing in a release build.

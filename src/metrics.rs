@@ -195,6 +195,10 @@ metrics! {
     batches_bisected: Count = "batches_bisected";
     /// Failed transactions; each is tried again
     database_errors: Count = "database_errors";
+    /// How long the database has been at the transaction that waits longest; 0 when none does
+    database_unanswered: Level = "database_unanswered", Unit::Seconds;
+    /// Transactions that the database did not answer for half a minute
+    database_stalls: Count = "database_stalls";
     /// 1 while the database takes what is written
     database_connected: Level = "database_connected";
     /// Time of one batch transaction

@@ -15,9 +15,12 @@ use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 use crate::store::batch::Batch;
 use crate::store::{BatchWriter, Committed, Store, StoreError};
+use crate::unanswered::Unanswered;
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
+const BATCH_BYTES: usize = 4 << 20;
 /// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
 const SWEEP_SHARE: u64 = 100;
 
@@ -32,6 +35,7 @@ pub struct Writer {
     /// Most rows in one transaction.
     pub batch_max: usize,
     pub quarantine_max: u64,
+    pub unanswered: Unanswered,
     /// Set when tidegate stops: a failing batch is then left to the next start.
     pub stop: CancellationToken,
     pub metrics: Metrics,
@@ -64,18 +68,20 @@ impl Writer {
         Ok(())
     }
 
-    /// The next batch: what came while the last commit ran, up to `batch_max` rows of one generation.
+    /// The next batch: what came while the last commit ran, up to `batch_max` rows and [`BATCH_BYTES`] of one generation.
     fn gather(&self, held: &mut Option<Batch>) -> Option<Batch> {
         let mut batch = match held.take() {
             Some(batch) => batch,
             None => self.batches.recv().ok()?,
         };
-        while batch.rows() < self.batch_max {
+        let mut bytes = batch.bytes();
+        while batch.rows() < self.batch_max && bytes < BATCH_BYTES {
             match self.batches.try_recv() {
                 Ok(next)
                     if next.generation == batch.generation
                         && batch.rows().saturating_add(next.rows()) <= self.batch_max =>
                 {
+                    bytes = bytes.saturating_add(next.bytes());
                     batch.append(next);
                 }
                 Ok(next) => {
@@ -95,7 +101,9 @@ impl Writer {
         let mut failing_since = None;
         loop {
             let reader = RefCell::new(&mut self.reader);
+            let question = self.unanswered.ask("commit a batch");
             let outcome = self.rows.commit(batch, &|seq| find(&mut reader.borrow_mut(), seq));
+            drop(question);
             match outcome {
                 Ok(committed) => {
                     self.account(batch, &committed);

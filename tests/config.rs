@@ -289,6 +289,12 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         ("[database]\npassword = \"x\"", "is of no use with SQLite"),
         ("[database]\nlayout = \"timescale\"", "did you mean `timescaledb`?"),
         ("[database]\nlayout = \"partitions\"", "database.layout: is of no use with SQLite"),
+        ("[database]\nreplica_url = \"postgres://h/d\"", "t.toml:2: database.replica_url: is of no use with SQLite"),
+        ("[database]\nurl = \"postgres://h/d\"\nreplica_url = \"sqlite:x\"", "SQLite has no replicas"),
+        (
+            "[database]\nurl = \"postgres://h/d\"\nreplica_url = \"postgres://u:p@r/d\"\npassword = \"x\"",
+            "database.replica_url: holds a password, and one is given beside it",
+        ),
         ("[journal]\nmax_size = \"1023KiB\"", "is not within 1.0 MiB"),
         ("[journal]\nmax_size = \"a lot\"", "\"a lot\" is not a size"),
         ("[journal]\nsync = \"allways\"", "did you mean `always`?"),
@@ -402,9 +408,12 @@ fn passwords_come_from_files_without_their_line_end() {
     let dir = TempDir::new().unwrap();
     write(&dir, "broker", "p@ss\n");
     write(&dir, "db", "w/rd");
-    let text = "[broker]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"broker\"\n[database]\nurl = \"postgresql://v@h/d\"\npassword_file = \"db\"\n";
+    let text = "[broker]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"broker\"\n[database]\nurl = \"postgresql://v@h/d\"\nreplica_url = \"postgres://r/d\"\npassword_file = \"db\"\n";
     let config = Config::load(Some(&write(&dir, "t.toml", text)), &[]).unwrap();
-    assert_eq!(config.broker.password.unwrap().expose(), "p@ss");
+    assert_eq!(config.broker.password.as_ref().unwrap().expose(), "p@ss");
+    assert_eq!(config.database.replica_url.as_ref().unwrap().expose(), "postgres://:w%2Frd@r/d");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("w%2Frd") && !shown.contains("w/rd") && !shown.contains("p@ss"), "{shown}");
     assert_eq!(
         config.database.url,
         DatabaseUrl::Postgres(tidegate::config::Secret::new("postgresql://v:w%2Frd@h/d".into()))

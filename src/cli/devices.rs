@@ -46,7 +46,7 @@ enum Action {
 }
 
 pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode> {
-    let store = place.store()?;
+    let store = place.reader()?;
     let mut out = std::io::stdout().lock();
     match &args.action {
         Action::List { tenant, template, limit, json } => {

@@ -69,7 +69,8 @@ enum Command {
     Stats(stats::StatsArgs),
 }
 
-/// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration.
+/// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration; 3: `run` gave
+/// way to another tidegate.
 pub fn run(arguments: Arguments) -> ExitCode {
     match dispatch(arguments) {
         Ok(code) => code,
@@ -121,6 +122,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+const NO_SCHEMA: &str = "the database has no schema of tidegate; run `tidegate migrate`";
+
 /// Where the configuration is read from.
 struct Place {
     given: Option<PathBuf>,
@@ -149,6 +152,26 @@ impl Place {
         check::validate(self.file(), &self.environment)
     }
 
+    /// The configured database, with a schema in it, for commands that only read: where there is a replica, its answer will
+    /// do.
+    fn reader(&self) -> anyhow::Result<Store> {
+        let config = self.config()?;
+        if config.database.replica_url.is_none() {
+            return self.store();
+        }
+        let store = Store::open(&config.database)?;
+        let read = store.catalog_version_to_read();
+        if let Some(why) = store.replica_away() {
+            eprintln!("tidegate: the replica is not asked, but the primary: {why}");
+        }
+        if read.is_err() {
+            // Nobody there is told otherwise than nothing in it.
+            store.ping()?;
+        }
+        read.context(NO_SCHEMA)?;
+        Ok(store)
+    }
+
     /// The configured database, with a schema in it.
     fn store(&self) -> anyhow::Result<Store> {
         let config = self.config()?;
@@ -159,7 +182,7 @@ impl Place {
         }
         let store = Store::open(&config.database)?;
         store.ping()?;
-        store.catalog_version().context("the database has no schema of tidegate; run `tidegate migrate`")?;
+        store.catalog_version().context(NO_SCHEMA)?;
         Ok(store)
     }
 }

@@ -60,7 +60,7 @@ impl From<Every> for Grain {
 }
 
 pub(super) fn run(place: &Place, args: &ReadingsArgs) -> anyhow::Result<ExitCode> {
-    let store = place.store()?;
+    let store = place.reader()?;
     let query = ReadingsQuery {
         tenant: args.tenant.clone(),
         device: args.device.clone(),

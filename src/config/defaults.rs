@@ -77,6 +77,7 @@ impl Database {
     pub(super) fn under(state_dir: &Path) -> Database {
         Database {
             url: DatabaseUrl::Sqlite(state_dir.join("tidegate.db")),
+            replica_url: None,
             pool_min: 1,
             pool_max: 4,
             connect_timeout: Duration::from_secs(10),

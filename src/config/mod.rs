@@ -114,6 +114,8 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Database {
     pub url: DatabaseUrl,
+    /// A copy of the primary for what is only read; a libpq URL, with the password in it. PostgreSQL only.
+    pub replica_url: Option<Secret>,
     pub pool_min: u32,
     pub pool_max: u32,
     pub connect_timeout: Duration,

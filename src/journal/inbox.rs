@@ -83,9 +83,10 @@ impl Inbox {
         }
         let allowance = if token.is_some() { 4 } else { 1 };
         let bounds = self.shared.bounds;
-        if queue.items.len() >= bounds.messages.saturating_mul(allowance)
-            || queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance)
-        {
+        let too_many = queue.items.len() >= bounds.messages.saturating_mul(allowance);
+        let too_large = queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance);
+        // Alone it is taken however large: there would never be more room.
+        if too_many || (too_large && !queue.items.is_empty()) {
             return Err(Refused::Full);
         }
         let stamp = queue.stamper.stamp(clock::now());
@@ -216,6 +217,14 @@ mod tests {
         assert_eq!(inbox.submit(publish(0, 1), None), Err(Refused::Full));
         assert_eq!(inbox.submit(publish(1, 1), Some(Token(1))), Ok(()));
         assert_eq!(inbox.submit(publish(1, 5000), Some(Token(1))), Err(Refused::Full));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_bound_is_taken_alone() {
+        let inbox = inbox();
+        inbox.submit(publish(0, 5000), None).unwrap();
+        assert_eq!(inbox.submit(publish(1, 1), Some(Token(1))), Err(Refused::Full));
+        assert_eq!(inbox.take(9, 9, Duration::ZERO).unwrap().len(), 1);
     }
 
     #[test]

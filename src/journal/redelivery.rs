@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hash};
 use super::JournalError;
 use super::file::JournalFile;
 use super::frame::Frames;
+use crate::crash;
 use crate::message::{Publish, Seq};
 
 /// Bytes read at most to recognise redeliveries of before the start.
@@ -77,6 +78,7 @@ impl Redeliveries {
     pub fn recognises(&self, publish: &Publish) -> bool {
         publish.dup
             && publish.qos > 0
+            && !crash::has(crash::Mutation::RedeliveryStored)
             && self.newest.get(&self.sender(publish)).is_some_and(|known| known.content == self.content(publish))
     }
 

@@ -160,6 +160,14 @@ impl Tidegate {
         ticks / String::from_utf8(second.stdout).unwrap().trim().parse::<f64>().unwrap()
     }
 
+    /// The most memory that was resident so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("running").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 
-const PASSWORD: &str = "tide";
+pub(super) const PASSWORD: &str = "tide";
 
 /// A running (or stopped) server of its own.
 pub struct Postgres {
@@ -26,9 +26,9 @@ pub struct Postgres {
 
 /// Whom the server runs as, since it refuses to be root.
 #[derive(Clone, Copy)]
-struct User {
-    uid: u32,
-    gid: u32,
+pub(super) struct User {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// The server that tests share; each makes its own database in it. It ends with the last test that has it.
@@ -63,13 +63,24 @@ impl Postgres {
     pub fn start(durable: bool) -> Postgres {
         let user = unprivileged();
         let template = template(user);
-        let mut home = tempfile::tempdir().unwrap();
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = home(user);
         let status = Command::new("cp").arg("-a").arg(&template).arg(home.path().join("data")).status().unwrap();
         assert!(status.success());
-        if let Some(user) = user {
-            chown(home.path(), Some(user.uid), Some(user.gid)).unwrap();
-        }
+        Postgres::run(home, user, durable)
+    }
+
+    /// A streaming standby of this server, which must live longer.
+    pub fn standby(&self) -> Postgres {
+        let home = home(self.user);
+        let mut command = Command::new(bin("pg_basebackup"));
+        command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &self.url("postgres"), "-D"]);
+        command.arg(home.path().join("data"));
+        as_user(&mut command, self.user);
+        assert!(command.current_dir("/").status().unwrap().success(), "pg_basebackup: {}", self.log());
+        Postgres::run(home, self.user, false)
+    }
+
+    fn run(mut home: tempfile::TempDir, user: Option<User>, durable: bool) -> Postgres {
         for _ in 0..5 {
             let port = super::free_port();
             let mut server =
@@ -120,6 +131,43 @@ impl Postgres {
         self.end("-KILL");
     }
 
+    /// It and its children stand still, and its machine goes on acknowledging what is sent to them.
+    pub fn freeze(&self) {
+        self.signal_all("-STOP");
+    }
+
+    /// They go on as if nothing had been.
+    pub fn thaw(&self) {
+        self.signal_all("-CONT");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(server) = child.as_ref().map(|child| child.id().to_string()) else { return };
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &server]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        // The server first: it makes no more children then.
+        for pid in std::iter::once(server.as_str()).chain(children.split_whitespace()) {
+            let _ = Command::new("kill").args([signal, pid]).status();
+        }
+    }
+
+    /// Puts a file where the server may read it, and nobody else; returns its path.
+    pub fn private_file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.home.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some(user) = self.user {
+            chown(&path, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        path
+    }
+
+    /// Who is let in, for the next start: lines of `pg_hba.conf`.
+    pub fn let_in(&self, lines: &str) {
+        fs::write(self.home.path().join("data/pg_hba.conf"), lines).unwrap();
+    }
+
     /// Settings that the next start gets, e.g. `max_connections=8`.
     pub fn configure(&self, settings: &[&str]) {
         *self.settings.lock().unwrap() = settings.iter().map(|setting| (*setting).to_owned()).collect();
@@ -140,6 +188,7 @@ impl Postgres {
     }
 
     fn end(&self, signal: &str) {
+        self.thaw();
         let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let _ = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
         let _ = child.wait();
@@ -184,14 +233,24 @@ impl Drop for Postgres {
     }
 }
 
-fn as_user(command: &mut Command, user: Option<User>) {
+/// A directory that the server's user has.
+pub(super) fn home(user: Option<User>) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if let Some(user) = user {
+        chown(home.path(), Some(user.uid), Some(user.gid)).unwrap();
+    }
+    home
+}
+
+pub(super) fn as_user(command: &mut Command, user: Option<User>) {
     if let Some(user) = user {
         command.uid(user.uid).gid(user.gid);
     }
 }
 
 /// None unless we are root.
-fn unprivileged() -> Option<User> {
+pub(super) fn unprivileged() -> Option<User> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
     }

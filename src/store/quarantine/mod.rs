@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn quarantine_list(&self, filter: &Filter, limit: i64) -> Result<Vec<Event>, StoreError> {
-        self.db.with(|conn| {
+        self.look(|conn| {
             with_db!(conn, |c, B| {
                 let query = joined!().select(event_columns()).into_boxed::<B>();
                 filtered!(query, filter).order(quarantine_events::id.desc()).limit(limit).load(c)
@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn quarantine_show(&self, message: i64) -> Result<Option<(Held, Vec<Event>)>, StoreError> {
-        self.db.read(|conn| {
+        self.look(|conn| {
             let Some(held) = held(conn, &[message])?.into_iter().next() else { return Ok(None) };
             let events = with_db!(conn, |c| joined!()
                 .filter(quarantine_messages::id.eq(message))
