@@ -22,13 +22,15 @@ pub struct Rollups {
     refreshed: [Option<UtcMicros>; 2],
     /// Whether the views stand on continuous aggregates, once that is known.
     continuous: Option<bool>,
+    /// Whether a step has been done.
+    begun: bool,
 }
 
 impl Rollups {
     /// `keep_raw`: how long raw readings are kept, by retention; none: for ever. Hours and days that begin before are not rolled up
     /// anew.
     pub fn new(settings: config::Rollups, keep_raw: Option<Duration>, metrics: Metrics) -> Rollups {
-        Rollups { settings, keep_raw, metrics, refreshed: [None; 2], continuous: None }
+        Rollups { settings, keep_raw, metrics, refreshed: [None; 2], continuous: None, begun: false }
     }
 
     fn is_continuous(&mut self, store: &Store) -> Result<bool, StoreError> {
@@ -38,13 +40,25 @@ impl Rollups {
         }
     }
 
+    /// What ended before this is over: some grace ago, and not after what the journal still holds for the database, or all of
+    /// that would be late. None: how old that is will be known by the next step.
+    fn ended(&self, now: UtcMicros) -> Option<UtcMicros> {
+        let lag = u64::try_from(self.metrics.journal_lag_seconds.get()).unwrap_or(0);
+        if lag == 0 && !self.begun && self.metrics.journal_lag_messages.get() > 0 {
+            return None;
+        }
+        now.checked_sub(self.settings.grace)?.checked_sub(Duration::from_secs(lag))
+    }
+
     /// One step for each grain of horizon, late readings and sweep. Whether there is more to do.
     fn roll_up(&self, store: &Store, now: UtcMicros) -> Result<bool, StoreError> {
-        let ended = now.checked_sub(self.settings.grace).unwrap_or(now);
+        let ended = self.ended(now);
         let raw_before = self.keep_raw.and_then(|kept| now.checked_sub(kept));
         let mut more = false;
         for grain in Grain::ALL {
-            if store.advance_rollups(grain, ended, raw_before)? {
+            if let Some(ended) = ended
+                && store.advance_rollups(grain, now, ended, raw_before)?
+            {
                 tracing::debug!(grain = grain.name(), "rolling up what has ended");
             }
             // Late readings first: what is marked costs every query more.
@@ -104,6 +118,7 @@ impl Chore for Rollups {
             }
             false
         };
+        self.begun = true;
         let later = now.checked_add(self.settings.refresh).unwrap_or(now);
         Ok(if more { Next::AtOnce } else { Next::At(later) })
     }

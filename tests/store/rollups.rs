@@ -24,6 +24,7 @@ on_both!(
     the_views_equal_the_readings_while_everybody_writes,
     what_has_ended_is_read_from_its_rollup,
     a_late_reading_shows_at_once,
+    the_horizon_does_not_pass_what_the_journal_still_holds,
     what_retention_has_dropped_keeps_its_rollups,
     rollups_that_are_switched_off_leave_the_views_right,
     a_replay_that_is_late_marks_too,
@@ -374,6 +375,32 @@ fn a_late_reading_shows_at_once(site: &Site) {
     assert_right(site, &model, "after");
     assert_eq!(site.rows("rollup_hourly"), 27);
     assert_eq!(clockwork.buckets(Grain::Hour), 28, "one bucket was rolled up once more");
+}
+
+fn the_horizon_does_not_pass_what_the_journal_still_holds(site: &Site) {
+    let (mut writer, mut model, mut clockwork) = ten_hours(site);
+    // The database was away for three hours, and the daemon has started since: how much it lacks is told by the second look.
+    let lag = |messages, seconds| {
+        clockwork.metrics.journal_lag_messages.set(messages);
+        clockwork.metrics.journal_lag_seconds.set(seconds);
+    };
+    lag(1, 3 * 3600);
+    clockwork.now += 3 * HOUR;
+    clockwork.run(&site.store);
+    store(&mut writer, &mut model, 2, vec![reading(0, START + 10 * HOUR, 1.0)]);
+    assert_eq!(site.rows("rollup_pending"), 0);
+    let mut restarted = chore(true, None);
+    restarted.now = clockwork.now;
+    restarted.metrics.journal_lag_messages.set(1);
+    restarted.step(&site.store);
+    store(&mut writer, &mut model, 3, vec![reading(0, START + 11 * HOUR, 1.0)]);
+    assert_eq!(site.rows("rollup_pending"), 0);
+    restarted.metrics.journal_lag_messages.set(0);
+    restarted.run(&site.store);
+    assert_right(site, &model, "caught up");
+    assert_eq!(site.number("SELECT count(*) AS n FROM rollup_horizon WHERE rolled = horizon"), 2);
+    store(&mut writer, &mut model, 4, vec![reading(0, START + 11 * HOUR + 1, 1.0)]);
+    assert_eq!(site.rows("rollup_pending"), 1);
 }
 
 fn what_retention_has_dropped_keeps_its_rollups(site: &Site) {

@@ -115,17 +115,18 @@ impl Store {
     pub fn advance_rollups(
         &self,
         grain: Grain,
+        now: UtcMicros,
         ended: UtcMicros,
         raw_before: Option<UtcMicros>,
     ) -> Result<bool, StoreError> {
         // Without the lock first: most times there is nothing to move.
         let seen = self.db.with(|conn| progress(conn, grain))?;
-        if seen.advanced(grain, ended, raw_before) == seen {
+        if seen.advanced(grain, now, ended, raw_before) == seen {
             return Ok(false);
         }
         self.db.write(|conn| {
             let seen = progress_alone(conn, grain)?;
-            let next = seen.advanced(grain, ended, raw_before);
+            let next = seen.advanced(grain, now, ended, raw_before);
             keep(conn, grain, next)?;
             Ok(next.horizon != seen.horizon)
         })

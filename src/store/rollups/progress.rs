@@ -71,13 +71,19 @@ impl Progress {
 
     /// With the horizon where `ended` allows it.
     ///
-    /// A horizon that lies more than a day behind where it should not yet be is brought back: the clock had been ahead, and
-    /// until that time comes every reading would be a late one.
-    pub(super) fn advanced(self, grain: Grain, ended: UtcMicros, raw_before: Option<UtcMicros>) -> Progress {
+    /// A horizon more than two days after `now` is brought back: the clock had been ahead, and until that time came every reading
+    /// would be a late one.
+    pub(super) fn advanced(
+        self,
+        grain: Grain,
+        now: UtcMicros,
+        ended: UtcMicros,
+        raw_before: Option<UtcMicros>,
+    ) -> Progress {
         let mut next = self;
         if self.is_swept() {
             let ended = grain.floor(ended);
-            let was_ahead = self.horizon.0.saturating_sub(ended.0) > 2 * Grain::Day.width() && ended >= PLAUSIBLE;
+            let was_ahead = self.horizon.0.saturating_sub(now.0) > 2 * Grain::Day.width() && now >= PLAUSIBLE;
             if ended > self.horizon {
                 next = Progress { horizon: ended, sensor_id: 0, bucket: self.rolled, ..self };
             } else if was_ahead {
@@ -109,25 +115,31 @@ mod tests {
     const HOUR: i64 = 3_600_000_000;
     const NOW: UtcMicros = UtcMicros(PLAUSIBLE.0 + 1000 * HOUR + 7);
 
+    impl Progress {
+        fn at(self, now: UtcMicros, raw_before: Option<UtcMicros>) -> Progress {
+            self.advanced(Grain::Hour, now, now, raw_before)
+        }
+    }
+
     fn fresh() -> Progress {
         Progress { horizon: BEGINNING, rolled: BEGINNING, sensor_id: 0, bucket: BEGINNING, raw_from: BEGINNING }
     }
 
     #[test]
     fn the_horizon_moves_over_what_has_ended_and_waits_for_the_sweep() {
-        let first = fresh().advanced(Grain::Hour, NOW, None);
+        let first = fresh().at(NOW, None);
         assert_eq!((first.horizon, first.rolled), (UtcMicros(NOW.0 - 7), BEGINNING));
         assert!(!first.is_swept());
         let later = UtcMicros(NOW.0 + HOUR);
-        assert_eq!(first.advanced(Grain::Hour, later, None), first);
+        assert_eq!(first.at(later, None), first);
         let swept = first.swept_to(7, UtcMicros(5)).swept_past(8).complete();
-        assert_eq!(swept.advanced(Grain::Hour, NOW, None), swept);
-        assert_eq!(swept.advanced(Grain::Hour, later, None).horizon.0, NOW.0 - 7 + HOUR);
+        assert_eq!(swept.at(NOW, None), swept);
+        assert_eq!(swept.at(later, None).horizon.0, NOW.0 - 7 + HOUR);
     }
 
     #[test]
     fn the_sweep_goes_on_where_it_was() {
-        let at = fresh().advanced(Grain::Hour, NOW, None).swept_to(3, UtcMicros(HOUR));
+        let at = fresh().at(NOW, None).swept_to(3, UtcMicros(HOUR));
         assert_eq!((at.sweep_from(3), at.sweep_from(4)), (UtcMicros(HOUR), BEGINNING));
         let past = at.swept_to(3, at.horizon);
         assert_eq!((past.sensor_id, past.sweep_from(4)), (4, BEGINNING));
@@ -135,24 +147,27 @@ mod tests {
 
     #[test]
     fn a_horizon_that_a_wrong_clock_has_left_ahead_is_brought_back() {
-        let ahead = fresh().advanced(Grain::Hour, UtcMicros(NOW.0 + 9000 * HOUR), None).complete();
-        let back = ahead.advanced(Grain::Hour, NOW, None);
+        let ahead = fresh().at(UtcMicros(NOW.0 + 9000 * HOUR), None).complete();
+        let back = ahead.at(NOW, None);
         assert_eq!((back.horizon, back.rolled), (UtcMicros(NOW.0 - 7), UtcMicros(NOW.0 - 7)));
+        // That what has ended is told to be long ago is another matter.
+        let swept = fresh().at(NOW, None).complete();
+        assert_eq!(swept.advanced(Grain::Hour, NOW, UtcMicros(NOW.0 - 99 * HOUR), None), swept);
         // A clock that is not set is no reason.
-        assert_eq!(ahead.advanced(Grain::Hour, UtcMicros(HOUR), None), ahead);
+        assert_eq!(ahead.at(UtcMicros(HOUR), None), ahead);
         // Nor is a little.
-        let little = fresh().advanced(Grain::Hour, UtcMicros(NOW.0 + HOUR), None).complete();
-        assert_eq!(little.advanced(Grain::Hour, NOW, None), little);
+        let little = fresh().at(UtcMicros(NOW.0 + HOUR), None).complete();
+        assert_eq!(little.at(NOW, None), little);
     }
 
     #[test]
     fn raw_readings_are_given_up_only_once_they_are_rolled_up() {
         let bound = Some(UtcMicros(NOW.0 - 500 * HOUR));
-        let sweeping = fresh().advanced(Grain::Hour, NOW, bound);
+        let sweeping = fresh().at(NOW, bound);
         assert_eq!(sweeping.raw_from, BEGINNING);
-        let done = sweeping.complete().advanced(Grain::Hour, NOW, bound);
+        let done = sweeping.complete().at(NOW, bound);
         assert_eq!(done.raw_from, UtcMicros(NOW.0 - 7 - 499 * HOUR), "rounded up");
-        assert_eq!(done.advanced(Grain::Hour, NOW, None).raw_from, done.raw_from);
+        assert_eq!(done.at(NOW, None).raw_from, done.raw_from);
         assert_eq!(done.opened().horizon, done.raw_from);
     }
 }
