@@ -181,6 +181,10 @@ metrics! {
     batches_committed: Count = "batches_committed";
     /// Batches that the database rejected and that were bisected
     batches_bisected: Count = "batches_bisected";
+    /// Batches with readings that the fast way did not take: most often since the database had them already
+    batches_staged: Count = "batches_staged";
+    /// Sensors whose last value waits to be written
+    last_values_waiting: Level = "last_values_waiting";
     /// Failed transactions; each is tried again
     database_errors: Count = "database_errors";
     /// 1 while the database takes what is written

@@ -77,6 +77,7 @@ impl Database {
             connect_timeout: Duration::from_secs(10),
             pgbouncer: false,
             batch_max: 10_000,
+            duplicates: Duplicates::KeepFirst,
         }
     }
 }

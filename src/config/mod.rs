@@ -115,6 +115,14 @@ pub struct Database {
     pub pgbouncer: bool,
     /// Most readings in one transaction.
     pub batch_max: usize,
+    pub duplicates: Duplicates,
+}
+
+/// Which of several readings of one sensor with one time stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    KeepFirst,
+    KeepLast,
 }
 
 /// Which database, and how to reach it.

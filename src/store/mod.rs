@@ -4,6 +4,7 @@ pub mod batch;
 mod commit;
 mod error;
 mod introduce;
+mod last_values;
 pub mod limits;
 mod migrate;
 mod pool;
