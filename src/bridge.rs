@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::config::{self, Config, Endpoint};
+use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
 use crate::health::Health;
 use crate::http;
@@ -28,6 +28,7 @@ use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store};
 use crate::supervise::{Crew, Exit};
+use crate::upkeep::checkpoint::CheckpointLog;
 use crate::upkeep::{Chore, Upkeep};
 use crate::writer::Writer;
 
@@ -175,7 +176,7 @@ impl Bridge {
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
-        let upkeep = Upkeep::new(store.clone(), chores(&config), stop.waiting.clone(), metrics.clone());
+        let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
         crew.thread("upkeep", move || upkeep.run(&opened))?;
         let writer = Writer {
             batches,
@@ -382,8 +383,12 @@ fn redelivery_window(broker: &config::Broker) -> usize {
 }
 
 /// What upkeep does, the urgent first.
-fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
-    Vec::new()
+fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
+    let mut chores: Vec<Box<dyn Chore>> = Vec::new();
+    if matches!(config.database.url, DatabaseUrl::Sqlite(_)) {
+        chores.push(Box::new(CheckpointLog::new(metrics.clone())));
+    }
+    chores
 }
 
 fn journal_options(config: &Config) -> journal::Options {

@@ -193,6 +193,8 @@ metrics! {
     batch_commit_duration: Histogram = "batch_commit_duration", Unit::Seconds;
     /// From the receipt of a batch's oldest message to its commit
     store_latency: Histogram = "store_latency", Unit::Seconds;
+    /// Bytes of SQLite's write-ahead log; 0 on PostgreSQL
+    sqlite_log_size: Level = "sqlite_log_size", Unit::Bytes;
     /// Steps of upkeep done, by chore
     upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
     /// Steps of upkeep that failed, by chore; each is tried again

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
     Transport, UnknownDevice, Unmodeled,
 };
 
@@ -117,6 +117,7 @@ fn everything_can_be_set() {
         connect_timeout = "3s"
         pgbouncer = true
         batch_max = 500
+        duplicates = "keep_last"
         [journal]
         max_size = "64MiB"
         retain = "0s"
@@ -168,6 +169,7 @@ fn everything_can_be_set() {
         other => panic!("{other:?}"),
     }
     assert_eq!((config.database.pool_min, config.database.pool_max, config.database.batch_max), (2, 8, 500));
+    assert_eq!(config.database.duplicates, Duplicates::KeepLast);
     assert_eq!(config.journal.sync, Sync::Every(Duration::from_millis(250)));
     assert_eq!((config.journal.max_size, config.journal.retain), (64 << 20, Duration::ZERO));
     let source = &config.sources[0];

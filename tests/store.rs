@@ -1,7 +1,10 @@
 //! What the store promises, on both databases from one text.
 
 mod catalog;
+mod checkpoint;
 mod commit;
+mod duplicates;
+mod last_values;
 mod outage;
 mod quarantine;
 mod schema;

@@ -7,6 +7,7 @@ use rumqttc::{
     StateError, SubscribeFilter, SubscribeReasonCode,
 };
 
+use super::cork::{Cork, Waiting};
 use super::ledger::Receipt;
 use super::loss::{self, Loss};
 use super::protocol::{Event, Full, Sent};
@@ -16,19 +17,26 @@ use crate::message;
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
+    cork: Cork,
 }
 
 impl Connection {
-    pub(super) fn new(options: MqttOptions, network: NetworkOptions, requests: usize) -> (AsyncClient, Connection) {
+    pub(super) fn new(options: MqttOptions, network: NetworkOptions, requests: usize, waiting: Waiting) -> (AsyncClient, Connection) {
         let (client, mut events) = AsyncClient::new(options, requests);
         events.set_network_options(network);
-        (client, Connection { events: Box::new(events) })
+        (client, Connection { events: Box::new(events), cork: Cork::new(waiting) })
     }
 
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
-        let polled = self.events.poll().await;
+        let polled = self.cork.poll(&mut *self.events).await;
         match polled {
-            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
+            Ok(rumqttc::Event::Outgoing(outgoing)) => {
+                let sent = Sent::from(&outgoing);
+                if sent == Sent::Acknowledgement {
+                    self.cork.waiting.taken();
+                }
+                Ok(Event::Sent(sent))
+            }
             Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
@@ -149,7 +157,7 @@ mod tests {
     #[test]
     fn whatever_comes_counts_as_an_answer_to_pingreq() {
         let options = rumqttc::MqttOptions::new("id", "localhost", 1);
-        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1);
+        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1, Waiting::default());
         connection.events.state.await_pingresp = true;
         connection.incoming(Packet::Publish(Publish::new("t", QoS::AtLeastOnce, Vec::new())));
         assert!(!connection.events.state.await_pingresp);

@@ -10,10 +10,10 @@ use crate::quarantine::{Reason, Refusal};
 use crate::store::batch::{SensorIntro, SensorOrigin};
 
 impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
-    /// What a raw key is; none if its sample goes no further, which has been told then.
-    pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str) -> Option<Resolved> {
+    /// What a raw key at this place of the message is; none if its sample goes no further, which has been told then.
+    pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str, place: usize) -> Option<Resolved> {
         let module = self.captures.module;
-        if let Some(target) = self.registry.remembered(device, module, key) {
+        if let Some(target) = self.registry.remembered(device, module, key, place) {
             return Some(Resolved { target, fresh: false });
         }
         if let Some((model, owner)) = self.registry.modeled(device, module, key) {

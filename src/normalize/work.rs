@@ -212,8 +212,8 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         let mut resolved = std::mem::take(self.scratch);
         resolved.clear();
-        for sample in &point.samples {
-            let one = self.resolve(device, &sample.key);
+        for (place, sample) in point.samples.iter().enumerate() {
+            let one = self.resolve(device, &sample.key, place);
             resolved.push(one);
         }
         self.shadow(&mut resolved, &point.samples);

@@ -1,6 +1,7 @@
 //! Everything that knows SQL: pools, migrations, the batch transaction, the catalog's rows, queries.
 
 pub mod batch;
+mod checkpoint;
 mod commit;
 mod error;
 mod introduce;
@@ -22,6 +23,7 @@ mod templates;
 
 use diesel::prelude::*;
 
+pub use checkpoint::Checkpointed;
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
 pub use position::{Position, Reached, Replaced};

@@ -244,11 +244,16 @@ impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for SqliteSessio
     }
 }
 
-/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here.
+/// How long a statement waits for a lock.
+pub(super) const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000;";
+
+/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here. Commits move
+/// the write-ahead log into the database only where it has become much longer (in pages of 4 KiB) than upkeep lets it become.
 fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> {
-    connection.batch_execute(
-        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-    )
+    connection.batch_execute(&format!(
+        "{BUSY_TIMEOUT} PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+         PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 67108864;",
+    ))
 }
 
 #[cfg(test)]

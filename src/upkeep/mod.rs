@@ -1,5 +1,7 @@
 //! The thread that looks after what is stored: chores that run by the clock, one at a time, each in small steps.
 
+pub mod checkpoint;
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 

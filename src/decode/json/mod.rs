@@ -26,7 +26,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     if text.trim_ascii().is_empty() {
         return Err(Refusal::message(Reason::Empty, "empty payload: a JSON document is wanted"));
     }
-    let mut walk = Walk::new(context);
+    let mut walk = Walk::new(context, text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     if let Err(error) = (Document { walk: &mut walk, element: false }).deserialize(&mut deserializer) {
         return Err(walk.refusal.take().unwrap_or_else(|| walk.syntax(&error)));

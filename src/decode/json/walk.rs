@@ -8,6 +8,10 @@ use crate::time::{self, Stamp};
 /// What the flattened keys of an envelope begin with.
 const ENVELOPE: &str = "values.";
 
+/// Room is made at once for payloads of up to so many bytes, and for a member in every few of them.
+const MOST_ROOM: usize = 4096;
+const BYTES_A_MEMBER: usize = 12;
+
 /// Where the walk through the document is, and what it has found.
 pub(super) struct Walk<'c> {
     context: &'c Context<'c>,
@@ -45,11 +49,17 @@ pub(super) struct Shape {
 }
 
 /// Every member's flattened key, for finding duplicates.
-#[derive(Default)]
 pub(super) struct Members {
     paths: String,
     list: Vec<Member>,
+    /// A bit for each key that came, chosen by a hash of it: as long as none is set twice, there are no two equal keys.
+    seen: [u64; SEEN_WORDS],
+    /// A bit was to be set twice.
+    suspicious: bool,
 }
+
+/// With so many words of 64 bits, one point of ten keys in a hundred is looked at closely.
+const SEEN_WORDS: usize = 64;
 
 struct Member {
     start: usize,
@@ -61,7 +71,18 @@ struct Member {
 }
 
 impl Members {
+    fn with_room_for(bytes: usize) -> Members {
+        let list = Vec::with_capacity(bytes / BYTES_A_MEMBER);
+        Members { paths: String::with_capacity(bytes), list, seen: [0; SEEN_WORDS], suspicious: false }
+    }
+
     pub(super) fn add(&mut self, path: &str, object: u32, leaf: bool) {
+        let hash = fnv1a(path.as_bytes());
+        let bit = 1 << (hash % 64);
+        if let Some(word) = self.seen.get_mut((hash / 64) as usize % SEEN_WORDS) {
+            self.suspicious |= *word & bit != 0;
+            *word |= bit;
+        }
         let start = self.paths.len();
         self.paths.push_str(path);
         self.list.push(Member { start, end: self.paths.len(), object, leaf });
@@ -69,6 +90,9 @@ impl Members {
 
     /// A key that one object has twice, or that two leaves flatten to.
     fn duplicate(&mut self) -> Option<&str> {
+        if !self.suspicious {
+            return None;
+        }
         let paths = &self.paths;
         let path = |member: &Member| paths.get(member.start..member.end).unwrap_or("");
         self.list.sort_unstable_by(|a, b| path(a).cmp(path(b)).then(a.object.cmp(&b.object)));
@@ -82,7 +106,14 @@ impl Members {
     fn clear(&mut self) {
         self.paths.clear();
         self.list.clear();
+        self.seen = [0; SEEN_WORDS];
+        self.suspicious = false;
     }
+}
+
+/// A quick hash of short keys. Whoever makes keys collide only makes his own message dearer.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A value that holds no others.
@@ -98,16 +129,18 @@ pub(super) enum Leaf<'t> {
 pub(super) struct Stopped;
 
 impl<'c> Walk<'c> {
-    pub(super) fn new(context: &'c Context<'c>) -> Walk<'c> {
+    /// `length`: of the payload.
+    pub(super) fn new(context: &'c Context<'c>, length: usize) -> Walk<'c> {
+        let room = length.min(MOST_ROOM);
         Walk {
             context,
-            points: Vec::new(),
-            samples: Vec::new(),
-            path: String::new(),
+            points: Vec::with_capacity(1),
+            samples: Vec::with_capacity(room / BYTES_A_MEMBER),
+            path: String::with_capacity(64),
             depth: 0,
             values: 0,
             object: 0,
-            members: Members::default(),
+            members: Members::with_room_for(room),
             shape: Shape::default(),
             stamps: Vec::new(),
             refusal: None,
