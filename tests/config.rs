@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
-    Transport, UnknownDevice, Unmodeled,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained,
+    Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {

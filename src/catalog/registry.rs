@@ -315,13 +315,7 @@ impl Registry {
 
     /// What is remembered of a raw key that came under this module of the device. `place`: the key's in its message; a
     /// device whose messages are alike costs no search.
-    pub fn remembered(
-        &mut self,
-        device: DeviceSlot,
-        module: Option<&str>,
-        key: &str,
-        place: usize,
-    ) -> Option<Target> {
+    pub fn remembered(&mut self, device: DeviceSlot, module: Option<&str>, key: &str, place: usize) -> Option<Target> {
         let device = &mut self.devices[device];
         let named = |entry: &Entry| match module {
             Some(module) => entry.module != NO_MODULE && **self.names.get(entry.module) == *module,

@@ -3,7 +3,6 @@
 //! Every connection gets an event loop of its own: nothing that one connection queued (events, acknowledgements,
 //! publishes, packet ids, limits the broker set) can come out on the next.
 
-mod cork;
 mod ledger;
 mod live;
 pub mod load;

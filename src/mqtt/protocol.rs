@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::cork::Waiting;
 use super::ledger::Receipt;
 use super::loss::Loss;
 use super::options::Options;
@@ -36,7 +35,7 @@ pub(super) enum Event {
     Other,
 }
 
-/// Something that went out: it is flushed with the next packet of its kind, if not yet.
+/// Something that went out, flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// A SUBSCRIBE or UNSUBSCRIBE has got this packet id.
@@ -75,31 +74,23 @@ pub(super) enum Connection {
 
 /// The way to ask something of the connection; never waits.
 #[derive(Clone)]
-pub(super) struct Client {
-    inner: Inner,
-    waiting: Waiting,
-}
-
-#[derive(Clone)]
-enum Inner {
+pub(super) enum Client {
     V5(rumqttc::v5::AsyncClient),
     V4(rumqttc::AsyncClient),
 }
 
 /// An event loop of its own for each connection. `requests` is the capacity of the channel to it.
 pub(super) fn open(options: Options, requests: usize) -> (Client, Connection) {
-    let waiting = Waiting::default();
-    let (inner, connection) = match options {
+    match options {
         Options::V5(options) => {
-            let (client, connection) = v5::Connection::new(*options, requests, waiting.clone());
-            (Inner::V5(client), Connection::V5(connection))
+            let (client, connection) = v5::Connection::new(*options, requests);
+            (Client::V5(client), Connection::V5(connection))
         }
         Options::V4(options, network) => {
-            let (client, connection) = v4::Connection::new(*options, network, requests, waiting.clone());
-            (Inner::V4(client), Connection::V4(connection))
+            let (client, connection) = v4::Connection::new(*options, network, requests);
+            (Client::V4(client), Connection::V4(connection))
         }
-    };
-    (Client { inner, waiting }, connection)
+    }
 }
 
 impl Connection {
@@ -123,37 +114,34 @@ impl Connection {
 
 impl Client {
     pub(super) fn acknowledge(&self, receipt: Receipt) -> Result<(), Full> {
-        match &self.inner {
-            Inner::V5(client) => v5::acknowledge(client, receipt),
-            Inner::V4(client) => v4::acknowledge(client, receipt),
-        }?;
-        self.waiting.handed();
-        Ok(())
+        match self {
+            Client::V5(client) => v5::acknowledge(client, receipt),
+            Client::V4(client) => v4::acknowledge(client, receipt),
+        }
     }
 
     pub(super) fn ask(&self, ask: &Ask) -> Result<(), Full> {
-        match &self.inner {
-            Inner::V5(client) => v5::ask(client, ask),
-            Inner::V4(client) => v4::ask(client, ask),
+        match self {
+            Client::V5(client) => v5::ask(client, ask),
+            Client::V4(client) => v4::ask(client, ask),
         }
     }
 
     /// At QoS 1, retained.
     pub(super) fn publish_retained(&self, topic: &str, payload: &'static str) -> Result<(), Full> {
-        match &self.inner {
-            Inner::V5(client) => {
+        match self {
+            Client::V5(client) => {
                 let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
                 client.try_publish(topic, qos, true, payload).map_err(|_| Full)
             }
-            Inner::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, true, payload).map_err(|_| Full),
+            Client::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, true, payload).map_err(|_| Full),
         }
     }
 
     pub(super) fn disconnect(&self) -> Result<(), Full> {
-        self.waiting.close();
-        match &self.inner {
-            Inner::V5(client) => client.try_disconnect().map_err(|_| Full),
-            Inner::V4(client) => client.try_disconnect().map_err(|_| Full),
+        match self {
+            Client::V5(client) => client.try_disconnect().map_err(|_| Full),
+            Client::V4(client) => client.try_disconnect().map_err(|_| Full),
         }
     }
 }

@@ -7,7 +7,6 @@ use rumqttc::{
     StateError, SubscribeFilter, SubscribeReasonCode,
 };
 
-use super::cork::{Cork, Waiting};
 use super::ledger::Receipt;
 use super::loss::{self, Loss};
 use super::protocol::{Event, Full, Sent};
@@ -17,26 +16,19 @@ use crate::message;
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
-    cork: Cork,
 }
 
 impl Connection {
-    pub(super) fn new(options: MqttOptions, network: NetworkOptions, requests: usize, waiting: Waiting) -> (AsyncClient, Connection) {
+    pub(super) fn new(options: MqttOptions, network: NetworkOptions, requests: usize) -> (AsyncClient, Connection) {
         let (client, mut events) = AsyncClient::new(options, requests);
         events.set_network_options(network);
-        (client, Connection { events: Box::new(events), cork: Cork::new(waiting) })
+        (client, Connection { events: Box::new(events) })
     }
 
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
-        let polled = self.cork.poll(&mut *self.events).await;
+        let polled = self.events.poll().await;
         match polled {
-            Ok(rumqttc::Event::Outgoing(outgoing)) => {
-                let sent = Sent::from(&outgoing);
-                if sent == Sent::Acknowledgement {
-                    self.cork.waiting.taken();
-                }
-                Ok(Event::Sent(sent))
-            }
+            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
@@ -157,7 +149,7 @@ mod tests {
     #[test]
     fn whatever_comes_counts_as_an_answer_to_pingreq() {
         let options = rumqttc::MqttOptions::new("id", "localhost", 1);
-        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1, Waiting::default());
+        let (_client, mut connection) = Connection::new(options, NetworkOptions::new(), 1);
         connection.events.state.await_pingresp = true;
         connection.incoming(Packet::Publish(Publish::new("t", QoS::AtLeastOnce, Vec::new())));
         assert!(!connection.events.state.await_pingresp);

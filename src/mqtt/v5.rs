@@ -8,7 +8,6 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::mqttbytes::{self, QoS};
 use rumqttc::v5::{self, AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
 
-use super::cork::{Cork, Waiting};
 use super::ledger::Receipt;
 use super::loss::{self, Loss};
 use super::protocol::{Event, Full, Sent};
@@ -21,28 +20,21 @@ const NO_CONNACK_HINT: &str = "; it may not speak MQTT 5 (broker.version)";
 /// An event loop, for one connection.
 pub(super) struct Connection {
     events: Box<EventLoop>,
-    cork: Cork,
     keep_alive: Duration,
     connected: bool,
 }
 
 impl Connection {
-    pub(super) fn new(options: MqttOptions, requests: usize, waiting: Waiting) -> (AsyncClient, Connection) {
+    pub(super) fn new(options: MqttOptions, requests: usize) -> (AsyncClient, Connection) {
         let keep_alive = options.keep_alive();
         let (client, events) = AsyncClient::new(options, requests);
-        (client, Connection { events: Box::new(events), cork: Cork::new(waiting), keep_alive, connected: false })
+        (client, Connection { events: Box::new(events), keep_alive, connected: false })
     }
 
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
-        let polled = self.cork.poll(&mut *self.events).await;
+        let polled = self.events.poll().await;
         match polled {
-            Ok(v5::Event::Outgoing(outgoing)) => {
-                let sent = Sent::from(&outgoing);
-                if sent == Sent::Acknowledgement {
-                    self.cork.waiting.taken();
-                }
-                Ok(Event::Sent(sent))
-            }
+            Ok(v5::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
             Ok(v5::Event::Incoming(packet)) => Ok(self.incoming(packet)),
             Err(error) => Err(self.loss(error)),
         }
@@ -234,7 +226,7 @@ mod tests {
 
     #[test]
     fn whatever_comes_counts_as_an_answer_to_pingreq() {
-        let (_client, mut connection) = Connection::new(MqttOptions::new("id", "localhost", 1), 1, Waiting::default());
+        let (_client, mut connection) = Connection::new(MqttOptions::new("id", "localhost", 1), 1);
         connection.events.state.await_pingresp = true;
         connection.incoming(Packet::Publish(Publish::default()));
         assert!(!connection.events.state.await_pingresp);

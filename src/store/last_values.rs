@@ -85,12 +85,15 @@ impl LastValues {
     }
 
     fn turn(&self, newest: Vec<Newest<f64>>, room: usize, since: UtcMicros) -> Turn {
-        let of_batch = |id: i32| newest.binary_search_by_key(&id, |one| one.sensor_id).ok().and_then(|at| newest.get(at));
+        let of_batch =
+            |id: i32| newest.binary_search_by_key(&id, |one| one.sensor_id).ok().and_then(|at| newest.get(at));
         let mut written: Vec<Newest<f64>> = Vec::with_capacity(room.min(self.queue.len() + newest.len()));
         for &sensor_id in self.queue.iter().take(room) {
             let Some(Waiting { time, value, .. }) = self.waiting.get(&sensor_id).copied() else { continue };
             let waiting = Newest { sensor_id, time, value };
-            written.push(of_batch(sensor_id).filter(|one| later(self.duplicates, one.time, time)).copied().unwrap_or(waiting));
+            written.push(
+                of_batch(sensor_id).filter(|one| later(self.duplicates, one.time, time)).copied().unwrap_or(waiting),
+            );
         }
         let from_queue = written.len();
         let left = room.saturating_sub(from_queue);

@@ -192,9 +192,7 @@ where
 /// Raises `last_seen` of devices; each id once.
 pub(super) fn keep_last_seen(conn: &mut Conn<'_>, ids: &[i32], times: &[UtcMicros]) -> QueryResult<usize> {
     match conn {
-        Conn::Postgres(c) => {
-            postgres::Unnest::<f64, Double>::new(postgres::LAST_SEEN, ids, times, None).execute(*c)
-        }
+        Conn::Postgres(c) => postgres::Unnest::<f64, Double>::new(postgres::LAST_SEEN, ids, times, None).execute(*c),
         Conn::Sqlite(c) => sqlite::execute::<f64, Double>(c, sqlite::LAST_SEEN, ids, times, None),
     }
 }
@@ -226,8 +224,7 @@ impl<V: Series> Rows<V> {
     /// A failure that is not the rows' fault comes back as it is.
     pub(super) fn store(mut self, conn: &mut Conn<'_>, manner: Manner) -> Result<Stored<V>, StoreError> {
         self.sort(manner.duplicates);
-        let mut outcome =
-            Stored { stored: 0, refused: Vec::new(), bisected: false, staged: false, newest: Vec::new() };
+        let mut outcome = Stored { stored: 0, refused: Vec::new(), bisected: false, staged: false, newest: Vec::new() };
         let mut left_out = Vec::new();
         if !(manner.straight && self.copy(conn, &mut outcome)?) {
             self.insert_all(conn, manner.duplicates, &mut outcome, &mut left_out)?;

@@ -4,9 +4,9 @@ use diesel::prelude::*;
 
 use super::Store;
 use super::error::{During, StoreError};
-use super::{last_values, limits};
 use super::pool::{Conn, with_db};
 use super::schema::{bridge_instances, events, quarantine_messages, tenants};
+use super::{last_values, limits};
 use crate::catalog::DEFAULT_TENANT;
 use crate::clock;
 use crate::message::Seq;
