@@ -50,7 +50,8 @@ mod tests {
 
     fn points(payload: &str, timestamp: Option<&str>) -> Vec<(Option<UtcMicros>, Vec<String>)> {
         let found = decode(payload.as_bytes(), &Context { timestamp, ..context() }).unwrap();
-        found.into_iter().map(|p| (p.time, p.samples.into_iter().map(|s| s.key).collect())).collect()
+        let keys = |point: &Point| point.samples.iter().map(|sample| sample.key(&point.keys).to_owned()).collect();
+        found.into_iter().map(|point| (point.time, keys(&point))).collect()
     }
 
     fn one(payload: &str, timestamp: Option<&str>) -> (Option<UtcMicros>, String) {
