@@ -14,7 +14,7 @@ use crate::archive::Archive;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::config::{self, Config, Endpoint};
+use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
 use crate::health::Health;
 use crate::http;
@@ -30,6 +30,7 @@ use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store, StoreError};
 use crate::supervise::{Crew, Exit};
 use crate::unanswered::{self, Unanswered};
+use crate::upkeep::checkpoint::CheckpointLog;
 use crate::upkeep::compression::Compression;
 use crate::upkeep::partitions::Partitions;
 use crate::upkeep::retention::Retention;
@@ -415,6 +416,9 @@ fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
         Box::new(Rollups::new(config.rollups.clone(), config.retention.raw, metrics.clone())),
         Box::new(Retention::new(&config.retention, archive, metrics.clone())),
     ];
+    if matches!(config.database.url, DatabaseUrl::Sqlite(_)) {
+        chores.push(Box::new(CheckpointLog::new(metrics.clone())));
+    }
     if let Some(after) = config.retention.compress_after {
         chores.push(Box::new(Compression::new(after, metrics.clone())));
     }

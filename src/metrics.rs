@@ -193,6 +193,10 @@ metrics! {
     batches_committed: Count = "batches_committed";
     /// Batches that the database rejected and that were bisected
     batches_bisected: Count = "batches_bisected";
+    /// Batches with readings that the fast way did not take: most often since the database had them already
+    batches_staged: Count = "batches_staged";
+    /// Sensors whose last value waits to be written
+    last_values_waiting: Level = "last_values_waiting";
     /// Failed transactions; each is tried again
     database_errors: Count = "database_errors";
     /// How long the database has been at the transaction that waits longest; 0 when none does
@@ -205,6 +209,8 @@ metrics! {
     batch_commit_duration: Histogram = "batch_commit_duration", Unit::Seconds;
     /// From the receipt of a batch's oldest message to its commit
     store_latency: Histogram = "store_latency", Unit::Seconds;
+    /// Bytes of SQLite's write-ahead log; 0 on PostgreSQL
+    sqlite_log_size: Level = "sqlite_log_size", Unit::Bytes;
     /// Steps of upkeep done, by chore
     upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
     /// Steps of upkeep that failed, by chore; each is tried again

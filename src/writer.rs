@@ -1,7 +1,7 @@
 //! The writer thread: commits what has gathered since its last commit, as one transaction, until it succeeds.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const BATCH_BYTES: usize = 4 << 20;
 /// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
 const SWEEP_SHARE: u64 = 100;
+
+/// So long no batch has come when last values that wait are written without one.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long the end may take for them; the next start finds the others among the readings.
+const LAST_VALUES: Duration = Duration::from_secs(3);
 
 /// The one writer of an instance's readings and position.
 pub struct Writer {
@@ -69,10 +74,10 @@ impl Writer {
     }
 
     /// The next batch: what came while the last commit ran, up to `batch_max` rows and [`BATCH_BYTES`] of one generation.
-    fn gather(&self, held: &mut Option<Batch>) -> Option<Batch> {
+    fn gather(&mut self, held: &mut Option<Batch>) -> Option<Batch> {
         let mut batch = match held.take() {
             Some(batch) => batch,
-            None => self.batches.recv().ok()?,
+            None => self.await_batch()?,
         };
         let mut bytes = batch.bytes();
         while batch.rows() < self.batch_max && bytes < BATCH_BYTES {
@@ -92,6 +97,38 @@ impl Writer {
             }
         }
         Some(batch)
+    }
+
+    /// The next batch. While none comes, last values that wait are written. None: the pipeline has ended.
+    fn await_batch(&mut self) -> Option<Batch> {
+        let mut backoff = Backoff::new(PAUSE, RETRY.1);
+        let mut pause = PAUSE;
+        while !self.rows.is_settled() {
+            match self.batches.recv_timeout(pause) {
+                Ok(batch) => return Some(batch),
+                Err(RecvTimeoutError::Timeout) => {
+                    pause = if self.settle() { Duration::ZERO } else { backoff.next_delay() };
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let deadline = Instant::now() + LAST_VALUES;
+                    while !self.rows.is_settled() && Instant::now() < deadline && self.settle() {}
+                    return None;
+                }
+            }
+        }
+        self.batches.recv().ok()
+    }
+
+    /// Writes some of the last values that wait. False: the database did not take them.
+    fn settle(&mut self) -> bool {
+        match self.rows.settle() {
+            Ok(()) => true,
+            Err(error) => {
+                self.metrics.database_errors.inc();
+                tracing::warn!(%error, "the database did not take sensors' last values; they are tried again, or found among the readings at the next start");
+                false
+            }
+        }
     }
 
     /// Tries until the batch is in the database, whatever the error: the journal keeps what comes meanwhile, and to end would

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion, Reading,
-    Retained, Sync, Transport, UnknownDevice, Unmodeled,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion,
+    Reading, Retained, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -118,6 +118,7 @@ fn everything_can_be_set() {
         pgbouncer = true
         batch_max = 500
         layout = "partitions"
+        duplicates = "keep_last"
         [journal]
         max_size = "64MiB"
         retain = "0s"
@@ -187,6 +188,7 @@ fn everything_can_be_set() {
     assert_eq!((life.raw, life.events, life.compress_after), (Some(Duration::from_secs(30 * 86_400)), None, None));
     assert_eq!(config.archive.dir.as_deref(), Some(Path::new("/a")));
     assert_eq!(config.database.layout, LayoutChoice::Partitions);
+    assert_eq!(config.database.duplicates, Duplicates::KeepLast);
     assert_eq!(config.journal.sync, Sync::Every(Duration::from_millis(250)));
     assert_eq!((config.journal.max_size, config.journal.retain), (64 << 20, Duration::ZERO));
     let source = &config.sources[0];

@@ -113,11 +113,12 @@ fn merged(points: Vec<Point>, name: &str) -> Found {
     let mut found = Found::new();
     for point in points {
         for sample in point.samples {
+            let key = sample.key(&point.keys).to_owned();
             let value = match sample.value {
                 Value::Literal { number, .. } => Value::Number(number),
                 value => value,
             };
-            let before = found.entry(point.time).or_default().insert(sample.key, value);
+            let before = found.entry(point.time).or_default().insert(key, value);
             assert_eq!(before, None, "{name}: twice at one instant");
         }
     }

@@ -1,10 +1,13 @@
 //! What the store promises, on both databases from one text.
 
 mod catalog;
+mod checkpoint;
 mod commit;
 mod layout;
 mod completeness;
 mod figures;
+mod duplicates;
+mod last_values;
 mod outage;
 mod plans;
 mod quarantine;

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::Section;
-use super::{Database, DatabaseUrl, LayoutChoice, Secret, secret};
+use super::{Database, DatabaseUrl, Duplicates, LayoutChoice, Secret, secret};
 
 const EXPECTED: &str = "expected sqlite:PATH or postgres://user@host/database";
 const EXPECTED_REPLICA: &str = "expected postgres://user@host/database";
@@ -68,6 +68,9 @@ impl Database {
             pgbouncer: section.flag("pgbouncer").unwrap_or(default.pgbouncer),
             batch_max: section.integer("batch_max", 1..=1_000_000).unwrap_or(default.batch_max),
             layout,
+            duplicates: section
+                .word("duplicates", &[("keep_first", Duplicates::KeepFirst), ("keep_last", Duplicates::KeepLast)])
+                .unwrap_or(default.duplicates),
         }
     }
 }

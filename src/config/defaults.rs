@@ -84,6 +84,7 @@ impl Database {
             pgbouncer: false,
             batch_max: 10_000,
             layout: LayoutChoice::Auto,
+            duplicates: Duplicates::KeepFirst,
         }
     }
 }

@@ -124,6 +124,7 @@ pub struct Database {
     /// Most readings in one transaction.
     pub batch_max: usize,
     pub layout: LayoutChoice,
+    pub duplicates: Duplicates,
 }
 
 /// Which layout of readings a new database is to get. What is recorded there already stays.
@@ -135,6 +136,13 @@ pub enum LayoutChoice {
     Timescale,
     /// PostgreSQL's own partitions.
     Partitions,
+}
+
+/// Which of several readings of one sensor with one time stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    KeepFirst,
+    KeepLast,
 }
 
 /// Which database, and how to reach it.

@@ -25,7 +25,8 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     if length > context.limits.max_text_length {
         return Err(super::text_too_long(key, length, context.limits));
     }
-    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+    let sample = Sample { place: 0..key.len(), value };
+    Ok(vec![Point { time: None, keys: key.to_owned(), samples: vec![sample] }])
 }
 
 /// None: a number that is not finite.

@@ -89,11 +89,15 @@ impl Inbox {
         if too_many || (too_large && !queue.items.is_empty()) {
             return Err(Refused::Full);
         }
+        // Only then somebody may wait for it, and to call nobody is a system call too.
+        let first = queue.items.is_empty();
         let stamp = queue.stamper.stamp(clock::now());
         queue.bytes = queue.bytes.saturating_add(size);
         queue.items.push_back(Submission { received_at: stamp.at, publish, token });
         drop(queue);
-        self.shared.ready.notify_one();
+        if first {
+            self.shared.ready.notify_one();
+        }
         if let Some(micros) = stamp.set_back_micros {
             self.shared.metrics.clock_steps_back.inc();
             tracing::warn!(

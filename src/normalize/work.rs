@@ -9,7 +9,7 @@ use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::config::{Retained, UnknownDevice};
-use crate::decode::{Context, Point, Sample, decode};
+use crate::decode::{Context, Point, Value, decode};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -201,7 +201,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
     fn point(&mut self, device: DeviceSlot, point: Point, latest: bool) -> bool {
         if latest && point.time.is_none() {
             for sample in &point.samples {
-                (self.observe)(&sample.key, Fate::Stale);
+                (self.observe)(sample.key(&point.keys), Fate::Stale);
             }
             return true;
         }
@@ -212,15 +212,15 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         let mut resolved = std::mem::take(self.scratch);
         resolved.clear();
-        for sample in &point.samples {
-            let one = self.resolve(device, &sample.key);
+        for (place, sample) in point.samples.iter().enumerate() {
+            let one = self.resolve(device, sample.key(&point.keys), place);
             resolved.push(one);
         }
-        self.shadow(&mut resolved, &point.samples);
+        self.shadow(&mut resolved, &point);
         let mut stale = false;
         for (sample, resolved) in point.samples.into_iter().zip(&resolved) {
             if let Some(resolved) = resolved {
-                stale |= self.sample(device, time, sample, *resolved, latest);
+                stale |= self.sample(device, time, (sample.key(&point.keys), sample.value), *resolved, latest);
             }
         }
         *self.scratch = resolved;
@@ -248,11 +248,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         &mut self,
         device: DeviceSlot,
         time: UtcMicros,
-        sample: Sample,
+        (key, value): (&str, Value),
         resolved: Resolved,
         latest: bool,
     ) -> bool {
-        let Sample { key, value } = sample;
         let Resolved { mut target, fresh } = resolved;
         let fitted = match target.model {
             Some(model) => {
@@ -265,22 +264,22 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         let (kind, fit) = match checked {
             Ok(fitting) => fitting,
             Err((reason, detail)) => {
-                self.refuse(Refusal::sample(reason, &key, detail));
+                self.refuse(Refusal::sample(reason, key, detail));
                 return false;
             }
         };
         if latest && matches!(fit, Fit::Number(_)) && self.last(&target).is_some_and(|(newest, _)| time <= newest) {
-            (self.observe)(&key, Fate::Stale);
+            (self.observe)(key, Fate::Stale);
             return true;
         }
-        let Some(sensor) = self.sensor(device, &key, &mut target, kind) else {
+        let Some(sensor) = self.sensor(device, key, &mut target, kind) else {
             return false;
         };
         if fresh {
             let most = self.policy.max_sensors.saturating_mul(KEYS_PER_SENSOR);
-            self.registry.remember(device, self.captures.module, &key, target, most);
+            self.registry.remember(device, self.captures.module, key, target, most);
         }
-        self.emit(&key, sensor, time, kind, fit);
+        self.emit(key, sensor, time, kind, fit);
         false
     }
 

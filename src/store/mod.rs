@@ -1,6 +1,7 @@
 //! Everything that knows SQL: pools, migrations, the batch transaction, the catalog's rows, queries.
 
 pub mod batch;
+mod checkpoint;
 mod commit;
 pub mod completeness;
 mod connect;
@@ -9,6 +10,7 @@ mod extensions;
 pub mod figures;
 mod introduce;
 pub mod layout;
+mod last_values;
 pub mod limits;
 mod migrate;
 mod pool;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 
+pub use checkpoint::Checkpointed;
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;
 pub use migrate::{MigrationName, SchemaStatus};

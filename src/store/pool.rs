@@ -217,13 +217,20 @@ impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for SqliteSessio
     }
 }
 
-/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here.
+/// How long a statement waits for a lock.
+pub(super) const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000;";
+
+/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here. Commits move
+/// the write-ahead log into the database only where it has become much longer (in pages of 4 KiB) than upkeep lets it become.
 fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> {
-    connection.batch_execute("PRAGMA busy_timeout = 5000")?;
+    connection.batch_execute(BUSY_TIMEOUT)?;
     // Only a file without a page can still become one that gives its free pages back bit by bit. To say it of one that has
     // become so already would be a transaction that writes, for every connection.
     if super::sqlite_care::pages(connection)?.total == 0 {
         connection.batch_execute("PRAGMA auto_vacuum = INCREMENTAL")?;
     }
-    connection.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+    connection.batch_execute(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+         PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 67108864;",
+    )
 }

@@ -5,8 +5,10 @@ use super::batch::Batch;
 use super::commit::{Committed, write};
 use super::error::StoreError;
 use super::introduce::Known;
+use super::poison::Manner;
 use super::quarantine::Origin;
 use super::reconcile;
+use crate::config::Duplicates;
 
 /// Stores readings from the archive. What is there already stays as it is.
 pub struct Restorer {
@@ -24,8 +26,13 @@ impl Restorer {
     /// # Errors
     /// [`StoreError`]; then nothing of it is stored.
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        let (committed, _) =
-            self.store.write_covered(batch, |conn| write(conn, batch, &Known::default(), &Origin::Retry, &|_| None))?;
+        // What is in the database is as good as what is in the archive.
+        let manner = Manner { duplicates: Duplicates::KeepFirst, straight: true };
+        let committed = self.store.write_covered(batch, |conn| {
+            let written = write(conn, batch, &Known::default(), &Origin::Retry, manner, &|_| None)?;
+            written.keep_newest(conn, manner)?;
+            Ok(written.committed)
+        })?;
         self.made += committed.devices_provisioned;
         Ok(committed)
     }

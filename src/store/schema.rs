@@ -27,9 +27,14 @@ struct UtcMicrosProxy(UtcMicros);
 /// 2000-01-01T00:00:00Z, from where PostgreSQL counts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// An instant as PostgreSQL's binary format has it.
+pub(super) fn postgres_micros(instant: UtcMicros) -> Result<i64, &'static str> {
+    instant.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("the instant is out of PostgreSQL's range")
+}
+
 impl ToSql<Instant, Pg> for UtcMicros {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        let micros = self.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("the instant is out of PostgreSQL's range")?;
+        let micros = postgres_micros(*self)?;
         ToSql::<BigInt, Pg>::to_sql(&micros, &mut out.reborrow())
     }
 }
@@ -241,6 +246,7 @@ diesel::table! {
         journal_id -> Text,
         position -> BigInt,
         updated_at -> Instant,
+        last_values_since -> Nullable<Instant>,
     }
 }
 

@@ -10,6 +10,7 @@ mod sqlite;
 
 pub use figures::Figures;
 pub use sqlite::SqliteCare;
+pub mod checkpoint;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;

@@ -22,6 +22,7 @@ fn migrations_go_up_and_down_and_up(site: &Site) {
 }
 
 /// Migrations of each database.
+/// How many migrations there are.
 fn count() -> usize {
     std::fs::read_dir(migrations().join("postgres")).unwrap().count()
 }

@@ -26,7 +26,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     if text.trim_ascii().is_empty() {
         return Err(Refusal::message(Reason::Empty, "empty payload: a JSON document is wanted"));
     }
-    let mut walk = Walk::new(context);
+    let mut walk = Walk::new(context, text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     if let Err(error) = (Document { walk: &mut walk, element: false }).deserialize(&mut deserializer) {
         return Err(walk.refusal.take().unwrap_or_else(|| walk.syntax(&error)));
@@ -50,7 +50,8 @@ mod tests {
 
     fn points(payload: &str, timestamp: Option<&str>) -> Vec<(Option<UtcMicros>, Vec<String>)> {
         let found = decode(payload.as_bytes(), &Context { timestamp, ..context() }).unwrap();
-        found.into_iter().map(|p| (p.time, p.samples.into_iter().map(|s| s.key).collect())).collect()
+        let keys = |point: &Point| point.samples.iter().map(|sample| sample.key(&point.keys).to_owned()).collect();
+        found.into_iter().map(|point| (point.time, keys(&point))).collect()
     }
 
     fn one(payload: &str, timestamp: Option<&str>) -> (Option<UtcMicros>, String) {
