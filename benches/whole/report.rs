@@ -1,0 +1,218 @@
+//! The figures as tables: on the terminal, and as Markdown.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::runner::results::{self, Figure, Outcome, Results};
+
+/// What stands before and after the figures in a document.
+const MARKERS: (&str, &str) = ("<!-- figures -->\n", "<!-- /figures -->\n");
+
+/// A budget: of which scenario's figure, the bound, and whether that is the least or the most.
+struct Budget {
+    what: &'static str,
+    scenario: &'static str,
+    figure: &'static str,
+    bound: f64,
+    least: bool,
+}
+
+const fn at_least(what: &'static str, scenario: &'static str, figure: &'static str, bound: f64) -> Budget {
+    Budget { what, scenario, figure, bound, least: true }
+}
+
+const fn at_most(what: &'static str, scenario: &'static str, figure: &'static str, bound: f64) -> Budget {
+    Budget { what, scenario, figure, bound, least: false }
+}
+
+const BUDGETS: [Budget; 14] = [
+    at_most("CPU of tidegate for a stored reading", "metrics-10", results::TIDEGATE_CPU, 1.0),
+    at_least("end to end into PostgreSQL", "metrics-10", results::RATE, 250_000.0),
+    at_least("the writer alone, against COPY", "writer", results::OF_CEILING, 0.85),
+    at_least("end to end into SQLite", "sqlite", results::RATE, 100_000.0),
+    at_most("PUBLISH to PUBACK, idle", "idle-latency", results::IN_FSYNCS, 2.0),
+    at_most("the same, embedded broker", "idle-latency", results::EMBEDDED_IN_FSYNCS, 2.0),
+    at_most("PUBLISH to visible, p99 at 10,000 readings/s", "steady-10k", results::VISIBLE_99, 100.0),
+    at_most("memory at full load, 1,000 devices", "metrics-10", results::MEMORY, 96.0),
+    at_most("memory at 50,000 readings/s, 10,000 devices", "soak", results::MEMORY, 96.0),
+    at_most("memory during an outage", "catch-up", results::MEMORY_IN_OUTAGE, 96.0),
+    at_most("memory while catching up", "catch-up", results::MEMORY_CATCHING_UP, 96.0),
+    at_least("catching up, live traffic going on", "catch-up", results::DRAINED_TO_ARRIVING, 2.0),
+    at_most("start with 100,000 devices of 10 sensors", "start-100k", results::START, 3.0),
+    at_most("its memory", "start-100k", results::MEMORY, 400.0),
+];
+
+/// The machine and the command, before the first scenario.
+pub fn preamble(results: &Results) -> String {
+    let mut text = format!("command: {}\n", results.command);
+    for (what, value) in machine(results) {
+        let _ = writeln!(text, "{what}: {value}");
+    }
+    if results.machine.load_before > 0.5 {
+        let _ = writeln!(text, "the machine is busy: other processes share these figures");
+    }
+    text
+}
+
+fn machine(results: &Results) -> Vec<(&'static str, String)> {
+    let machine = &results.machine;
+    vec![
+        ("processor", format!("{} cores, {}", machine.cores, machine.processor)),
+        ("memory", format!("{} MiB", machine.memory_mib)),
+        ("kernel", machine.kernel.clone()),
+        (
+            "disk",
+            format!(
+                "{}; fsync of 4 KiB takes {:.2} ms, p99 {:.2} ms",
+                machine.file_system, machine.fsync_p50_ms, machine.fsync_p99_ms
+            ),
+        ),
+        ("load before", format!("{:.2}", machine.load_before)),
+        ("tidegate", machine.tidegate.clone()),
+        ("broker", machine.mosquitto.clone()),
+        ("database", machine.postgres.clone()),
+        ("pooler", machine.pgbouncer.clone()),
+    ]
+}
+
+/// A scenario's figures on the terminal.
+pub fn table(outcome: &Outcome) -> String {
+    let head = format!("\n{} ({})\n", outcome.name, outcome.setup);
+    if let Some(why) = &outcome.skipped {
+        return format!("{head}skipped: {why}\n");
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["", "median", "min", "max", ""]);
+    for figure in &outcome.figures {
+        let cells = [figure.name.clone(), number(figure.median()), number(figure.min()), number(figure.max())];
+        table.add_row(cells.into_iter().chain([figure.unit.clone()]));
+    }
+    for column in 1..=3 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{head}{}; {} rows counted exactly\n{table}\n", outcome.command, grouped(outcome.rows as f64))
+}
+
+/// Everything as Markdown: the machine, budgets against what was measured, and a line for each scenario.
+pub fn markdown(results: &Results) -> String {
+    let mut text = String::new();
+    for (what, value) in machine(results) {
+        let _ = writeln!(text, "- {what}: {value}");
+    }
+    text.push_str("\n| budget | bound | measured | |\n| --- | --- | --- | --- |\n");
+    for budget in &BUDGETS {
+        let figure = results.outcome(budget.scenario).and_then(|outcome| outcome.figure(budget.figure));
+        let sign = if budget.least { "≥" } else { "≤" };
+        let unit = figure.map(|figure| format!(" {}", figure.unit)).unwrap_or_default();
+        let bound = format!("{sign} {}{}", number(budget.bound), unit.trim_end());
+        let _ = match figure {
+            Some(figure) => {
+                let met = if budget.least { figure.median() >= budget.bound } else { figure.median() <= budget.bound };
+                let word = if met { "met" } else { "**missed**" };
+                writeln!(text, "| {} (`{}`) | {bound} | {} | {word} |", budget.what, budget.scenario, spread(figure))
+            }
+            None => writeln!(text, "| {} (`{}`) | {bound} | – | not measured |", budget.what, budget.scenario),
+        };
+    }
+    text.push_str(&throughput(results));
+    text.push_str(&others(results));
+    text
+}
+
+/// The scenarios that run as fast as they can, a line each.
+fn throughput(results: &Results) -> String {
+    let columns = [
+        ("readings/s", results::RATE),
+        ("of the ceiling", results::OF_CEILING),
+        ("tidegate, µs", results::TIDEGATE_CPU),
+        ("broker, µs", results::BROKER_CPU),
+        ("database, µs", results::DATABASE_CPU),
+        ("PUBACK p50, ms", results::PUBACK_50),
+        ("p99, ms", results::PUBACK_99),
+        ("visible p50, ms", results::VISIBLE_50),
+        ("p99, ms", results::VISIBLE_99),
+        ("memory, MiB", results::MEMORY),
+        ("bytes a reading", results::DISK),
+    ];
+    let mut text = "\n| scenario |".to_owned();
+    columns.iter().for_each(|(title, _)| text.push_str(&format!(" {title} |")));
+    text.push_str("\n| --- |");
+    columns.iter().for_each(|_| text.push_str(" --- |"));
+    text.push('\n');
+    for outcome in &results.outcomes {
+        if let Some(why) = &outcome.skipped {
+            let _ = writeln!(text, "| {} | skipped: {why} |{}", outcome.name, " |".repeat(columns.len() - 1));
+        } else if outcome.figure(results::DISK).is_some() {
+            let _ = write!(text, "| {} |", outcome.name);
+            for (_, name) in columns {
+                let _ = write!(text, " {} |", outcome.figure(name).map_or_else(|| "–".to_owned(), spread));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The other scenarios, a line for each figure.
+fn others(results: &Results) -> String {
+    let mut text = "\n| scenario | figure | median (min–max) |\n| --- | --- | --- |\n".to_owned();
+    let rest = results.outcomes.iter().filter(|one| one.skipped.is_none() && one.figure(results::DISK).is_none());
+    for outcome in rest {
+        for figure in &outcome.figures {
+            let _ = writeln!(text, "| {} | {} | {} {} |", outcome.name, figure.name, spread(figure), figure.unit);
+        }
+    }
+    text
+}
+
+/// Replaces what stands between the markers of a document.
+///
+/// # Errors
+/// When the file can't be read or written, or has no markers.
+pub fn write_into(file: &Path, results: &Results) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let (head, rest) = text.split_once(MARKERS.0).context("there is no line <!-- figures -->")?;
+    let (_, tail) = rest.split_once(MARKERS.1).context("there is no line <!-- /figures -->")?;
+    let markdown = markdown(results);
+    std::fs::write(file, format!("{head}{}\n{markdown}\n{}{tail}", MARKERS.0, MARKERS.1))?;
+    Ok(())
+}
+
+/// Median, and in brackets the least and the most.
+fn spread(figure: &Figure) -> String {
+    let median = number(figure.median());
+    if figure.values.len() < 2 {
+        return median;
+    }
+    format!("{median} ({}–{})", number(figure.min()), number(figure.max()))
+}
+
+/// Three digits that count, or all those before the point.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 1.0 => format!("{value:.3}"),
+        size if size < 10.0 => format!("{value:.2}"),
+        size if size < 100.0 => format!("{value:.1}"),
+        _ => grouped(value),
+    }
+}
+
+/// Whole, with commas between thousands.
+fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value < 0.0 { format!("-{text}") } else { text }
+}

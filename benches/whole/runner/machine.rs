@@ -1,0 +1,81 @@
+//! What the figures were measured on.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::results::quantile;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    pub cores: usize,
+    pub processor: String,
+    pub memory_mib: u64,
+    pub kernel: String,
+    /// Of the directory in which servers and tidegate keep their files.
+    pub file_system: String,
+    /// 4 KiB appended to a file and brought to the disk: median and 99th percentile, ms.
+    pub fsync_p50_ms: f64,
+    pub fsync_p99_ms: f64,
+    /// Processes that wanted to run in the last minute, before the first measurement.
+    pub load_before: f64,
+    pub tidegate: String,
+    pub mosquitto: String,
+    pub postgres: String,
+    pub pgbouncer: String,
+}
+
+impl Machine {
+    /// # Errors
+    /// When a temporary file can't be written.
+    pub fn look() -> anyhow::Result<Machine> {
+        let dir = tempfile::tempdir()?;
+        let syncs: Vec<f64> = fsyncs(dir.path(), 200)?.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        let words = |file: &str, field: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+            line.trim_start_matches([' ', '\t', ':']).trim().to_owned()
+        };
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let memory = words("/proc/meminfo", "MemTotal:");
+        Ok(Machine {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            processor: words("/proc/cpuinfo", "model name"),
+            memory_mib: memory.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) / 1024,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            file_system: said("stat", &["-f", "-c", "%T", &dir.path().display().to_string()]),
+            fsync_p50_ms: quantile(&syncs, 0.5),
+            fsync_p99_ms: quantile(&syncs, 0.99),
+            load_before: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
+            tidegate: said(crate::support::daemon::tidegate(&["--version"]).get_program(), &["--version"]),
+            mosquitto: said("/usr/sbin/mosquitto", &["-h"]),
+            postgres: said(crate::support::postgres::bin("postgres"), &["--version"]),
+            pgbouncer: said("/usr/sbin/pgbouncer", &["--version"]),
+        })
+    }
+}
+
+/// How long it takes to append 4 KiB to a file in `dir` and bring it to the disk, so many times.
+///
+/// # Errors
+/// When the file can't be written.
+pub fn fsyncs(dir: &Path, times: usize) -> anyhow::Result<Vec<Duration>> {
+    let mut file = File::create(dir.join("fsync"))?;
+    let once = |_| {
+        let started = Instant::now();
+        file.write_all(&[0x55; 4096])?;
+        file.sync_data()?;
+        Ok(started.elapsed())
+    };
+    (0..times).map(once).collect()
+}
+
+/// The first line that a program prints; how it ends does not matter.
+fn said(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).output() else { return "not installed".to_owned() };
+    String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()
+}
