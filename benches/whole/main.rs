@@ -15,7 +15,7 @@ use anyhow::Context as _;
 
 use arguments::{Arguments, Command, Options};
 use runner::results::{Outcome, Results};
-use runner::scenario::{Scenario, all};
+use runner::scenario::{Effort, Scenario, all};
 
 fn main() -> ExitCode {
     // Plain `cargo bench` runs every target, and this one would take half an hour.
@@ -51,22 +51,39 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// Measures what is asked for. A scenario that fails does not keep the others from being measured.
 fn measure(options: &Options) -> anyhow::Result<()> {
     let scenarios = chosen(options)?;
+    if let Some(file) = options.json.as_ref().filter(|file| file.exists()) {
+        Results::read(file).context("--json adds to a file of figures, and this is none")?;
+    }
     let mut results = Results::begin(&options.command_line())?;
     print!("{}", report::preamble(&results));
+    let mut failed = Vec::new();
     for scenario in scenarios {
         eprintln!("\n{}: {}", scenario.name, scenario.about);
-        let outcome = runner::run(&scenario, &options.effort())?;
-        print!("{}", report::table(&outcome));
-        results.outcomes.retain(|earlier: &Outcome| earlier.name != outcome.name);
-        results.outcomes.push(outcome);
-        // After each, so that a later failure costs nothing.
+        match guarded(&scenario, &options.effort()) {
+            Ok(outcome) => {
+                print!("{}", report::table(&outcome));
+                results.outcomes.push(outcome);
+            }
+            Err(error) => {
+                eprintln!("{} failed: {error:#}", scenario.name);
+                failed.push(scenario.name);
+            }
+        }
         if let Some(file) = &options.json {
             results.write(file).with_context(|| file.display().to_string())?;
         }
     }
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// The servers' own support panics where a server does not answer.
+fn guarded(scenario: &Scenario, effort: &Effort) -> anyhow::Result<Outcome> {
+    let run = std::panic::AssertUnwindSafe(|| runner::run(scenario, effort));
+    std::panic::catch_unwind(run).unwrap_or_else(|_| Err(anyhow::anyhow!("a server did not do what it should")))
 }
 
 /// The scenarios asked for; without any, all but those that take long.

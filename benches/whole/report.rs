@@ -66,7 +66,7 @@ fn machine(results: &Results) -> Vec<(&'static str, String)> {
         (
             "disk",
             format!(
-                "{}; fsync of 4 KiB takes {:.2} ms, p99 {:.2} ms",
+                "{}; fsync of 4 KiB in place takes {:.2} ms, p99 {:.2} ms",
                 machine.file_system, machine.fsync_p50_ms, machine.fsync_p99_ms
             ),
         ),
@@ -96,7 +96,8 @@ pub fn table(outcome: &Outcome) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    format!("{head}{}; {} rows counted exactly\n{table}\n", outcome.command, grouped(outcome.rows as f64))
+    let layout = if outcome.layout.is_empty() { String::new() } else { format!("telemetry is {}; ", outcome.layout) };
+    format!("{head}{}; {layout}{} rows counted exactly\n{table}\n", outcome.command, grouped(outcome.rows as f64))
 }
 
 /// Everything as Markdown: the machine, budgets against what was measured, and a line for each scenario.
@@ -129,6 +130,7 @@ pub fn markdown(results: &Results) -> String {
 fn throughput(results: &Results) -> String {
     let columns = [
         ("readings/s", results::RATE),
+        ("ceiling", results::CEILING),
         ("of the ceiling", results::OF_CEILING),
         ("tidegate, µs", results::TIDEGATE_CPU),
         ("broker, µs", results::BROKER_CPU),

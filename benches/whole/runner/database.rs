@@ -76,6 +76,23 @@ impl Database {
         Ok(u64::try_from(self.connect()?.number(sql)?)?)
     }
 
+    /// How `telemetry` is laid out.
+    pub fn layout(&self) -> anyhow::Result<&'static str> {
+        let Database::Postgres { .. } = self else { return Ok("a plain table") };
+        let mut connection = self.connect()?;
+        let partitioned = "SELECT count(*) AS n FROM pg_partitioned_table WHERE partrelid = 'telemetry'::regclass";
+        let timescale = "SELECT count(*) AS n FROM pg_extension WHERE extname = 'timescaledb'";
+        let hypertable =
+            "SELECT count(*) AS n FROM timescaledb_information.hypertables WHERE hypertable_name = 'telemetry'";
+        Ok(if connection.number(partitioned)? > 0 {
+            "native partitions"
+        } else if connection.number(timescale)? > 0 && connection.number(hypertable)? > 0 {
+            "a hypertable"
+        } else {
+            "a plain table"
+        })
+    }
+
     /// Sees that exactly so many readings of the devices are stored, no text, and that nothing was refused.
     pub fn holds_exactly(&self, readings: u64) -> anyhow::Result<()> {
         let mut connection = self.connect()?;

@@ -18,6 +18,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Servers', and a wrong count.
 pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow::Result<()> {
     let mut rig = Rig::start(setup, effort)?;
+    outcome.layout = rig.stage.database.layout()?.to_owned();
     for repetition in 1..=effort.repetitions {
         let rate = repeat(&mut rig, setup.messages(effort), outcome)?;
         let rows = setup.messages(effort) * u64::from(setup.metrics);

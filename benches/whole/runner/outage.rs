@@ -28,6 +28,7 @@ pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow:
     let rate = effort.rate.unwrap_or(RATE) as f64 / f64::from(setup.metrics);
     let outage = effort.outage.unwrap_or(OUTAGE);
     let mut rig = Rig::start(setup, effort)?;
+    outcome.layout = rig.stage.database.layout()?.to_owned();
     let database = std::sync::Arc::clone(&rig.stage.database);
     let Database::Postgres { server, .. } = &*database else { anyhow::bail!("an outage needs a server") };
     for repetition in 1..=effort.repetitions {

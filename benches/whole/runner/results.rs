@@ -57,6 +57,8 @@ pub struct Outcome {
     /// The command that does the same again.
     pub command: String,
     pub setup: String,
+    /// What telemetry is; empty without a database to measure.
+    pub layout: String,
     pub metrics: Option<u32>,
     pub devices: Option<u32>,
     pub repetitions: u32,
@@ -123,8 +125,9 @@ impl Outcome {
         Outcome {
             name: scenario.name.to_owned(),
             about: scenario.about.to_owned(),
-            command: command(scenario.name, effort),
+            command: command(scenario, effort),
             setup: setup.map_or_else(|| "a scripted broker; the embedded broker".to_owned(), describe),
+            layout: String::new(),
             metrics: setup.map(|setup| setup.metrics),
             devices: setup.map(|setup| setup.devices),
             repetitions: effort.repetitions,
@@ -171,13 +174,15 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     below + (above - below) * at.fract()
 }
 
-fn command(name: &str, effort: &Effort) -> String {
-    let mut command = format!("scripts/bench {name} --repetitions {}", effort.repetitions);
+fn command(scenario: &Scenario, effort: &Effort) -> String {
+    let mut command = format!("scripts/bench {}", scenario.name);
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             command.push_str(&format!(" --{name} {value}"));
         }
     };
+    let repeats = !matches!(scenario.shape, Shape::Soak(_));
+    option("repetitions", repeats.then(|| effort.repetitions.to_string()));
     option("messages", effort.messages.map(|messages| messages.to_string()));
     option("rate", effort.rate.map(|rate| rate.to_string()));
     option("for", effort.duration.map(|duration| humantime::format_duration(duration).to_string().replace(' ', "")));

@@ -29,6 +29,7 @@ pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow:
     // A short soak is a trial of the command; its "minutes" are tenths.
     let minute = MINUTE.min(duration / 10);
     let mut rig = Rig::start(setup, effort)?;
+    outcome.layout = rig.stage.database.layout()?.to_owned();
     outcome.repetitions = 1;
     rig.watch.look_every(LOOK);
     rig.watch.take_latencies();

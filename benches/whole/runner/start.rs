@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Servers', and a wrong count.
 pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow::Result<()> {
     let mut rig = Rig::start(setup, effort)?;
+    outcome.layout = rig.stage.database.layout()?.to_owned();
     let known = rig.stage.database.connect()?.number("SELECT count(*) AS n FROM device_sensors")?;
     eprintln!("  {known} sensors are known");
     rig.watch.look_every(Duration::from_millis(2));

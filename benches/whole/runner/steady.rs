@@ -26,6 +26,7 @@ pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow:
     let rate = effort.rate.unwrap_or(RATE) as f64 / f64::from(setup.metrics);
     let messages = effort.messages.unwrap_or((rate * SECONDS as f64) as u64);
     let mut rig = Rig::start(setup, effort)?;
+    outcome.layout = rig.stage.database.layout()?.to_owned();
     rig.watch.look_every(LOOK);
     for repetition in 1..=effort.repetitions {
         let readings = rig.readings();

@@ -27,6 +27,7 @@ pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow:
     let mut stage = Stage::start(setup)?;
     crate::support::daemon::eventually("the database is open", || stage.tidegate.said("database open"));
     stage.tidegate.stop();
+    outcome.layout = stage.database.layout()?.to_owned();
     let store = Store::open(&settings(&stage.database))?;
     store.position(INSTANCE, INSTANCE)?;
     let metrics = Metrics::new();
