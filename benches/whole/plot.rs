@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::report::grouped;
 use super::runner::results::{self, Outcome, Results};
 
 const SIZE: (u32, u32) = (960, 720);
@@ -72,21 +73,27 @@ impl Chart<'_> {
         let to = self.points.iter().map(|(x, _)| *x).fold(0.0, f64::max);
         let figures = self.lines.iter().flat_map(|(_, name, _)| self.points.iter().map(|(_, one)| one.figure(name)));
         let top = figures.flatten().map(|figure| figure.max() / self.scale).fold(0.0, f64::max);
+        let places: Vec<f64> = self.points.iter().map(|(x, _)| *x).collect();
         let mut chart = ChartBuilder::on(area)
             .margin(12)
+            .margin_right(30)
             .caption(self.title, (FONT, 16))
             .x_label_area_size(36)
             .y_label_area_size(52)
-            .build_cartesian_2d((from..to).log_scale(), 0.0..top * 1.1)
+            .build_cartesian_2d(
+                (from / 1.2..to * 1.2).log_scale().with_key_points(places.clone()),
+                // Room for the legend.
+                0.0..top * 1.3,
+            )
             .map_err(failed)?;
-        let places: Vec<f64> = self.points.iter().map(|(x, _)| *x).collect();
         chart
             .configure_mesh()
             .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc(self.across)
             .y_desc(self.unit)
-            .x_labels(places.len() + 2)
-            .x_label_formatter(&|x| format!("{x}"))
+            .x_label_formatter(&|x| grouped(*x))
+            .y_label_formatter(&|y| if top < 10.0 { format!("{y:.1}") } else { grouped(*y) })
             .label_style((FONT, 12))
             .draw()
             .map_err(failed)?;

@@ -17,32 +17,39 @@ struct Budget {
     scenario: &'static str,
     figure: &'static str,
     bound: f64,
+    unit: &'static str,
     least: bool,
 }
 
-const fn at_least(what: &'static str, scenario: &'static str, figure: &'static str, bound: f64) -> Budget {
-    Budget { what, scenario, figure, bound, least: true }
+const fn budget(what: &'static str, scenario: &'static str, figure: &'static str) -> Budget {
+    Budget { what, scenario, figure, bound: 0.0, unit: "", least: false }
 }
 
-const fn at_most(what: &'static str, scenario: &'static str, figure: &'static str, bound: f64) -> Budget {
-    Budget { what, scenario, figure, bound, least: false }
+impl Budget {
+    const fn at_least(self, bound: f64, unit: &'static str) -> Budget {
+        Budget { bound, unit, least: true, ..self }
+    }
+
+    const fn at_most(self, bound: f64, unit: &'static str) -> Budget {
+        Budget { bound, unit, least: false, ..self }
+    }
 }
 
 const BUDGETS: [Budget; 14] = [
-    at_most("CPU of tidegate for a stored reading", "metrics-10", results::TIDEGATE_CPU, 1.0),
-    at_least("end to end into PostgreSQL", "metrics-10", results::RATE, 250_000.0),
-    at_least("the writer alone, against COPY", "writer", results::OF_CEILING, 0.85),
-    at_least("end to end into SQLite", "sqlite", results::RATE, 100_000.0),
-    at_most("PUBLISH to PUBACK, idle", "idle-latency", results::IN_FSYNCS, 2.0),
-    at_most("the same, embedded broker", "idle-latency", results::EMBEDDED_IN_FSYNCS, 2.0),
-    at_most("PUBLISH to visible, p99 at 10,000 readings/s", "steady-10k", results::VISIBLE_99, 100.0),
-    at_most("memory at full load, 1,000 devices", "metrics-10", results::MEMORY, 96.0),
-    at_most("memory at 50,000 readings/s, 10,000 devices", "soak", results::MEMORY, 96.0),
-    at_most("memory during an outage", "catch-up", results::MEMORY_IN_OUTAGE, 96.0),
-    at_most("memory while catching up", "catch-up", results::MEMORY_CATCHING_UP, 96.0),
-    at_least("catching up, live traffic going on", "catch-up", results::DRAINED_TO_ARRIVING, 2.0),
-    at_most("start with 100,000 devices of 10 sensors", "start-100k", results::START, 3.0),
-    at_most("its memory", "start-100k", results::MEMORY, 400.0),
+    budget("CPU of tidegate for a stored reading", "metrics-10", results::TIDEGATE_CPU).at_most(1.0, " µs"),
+    budget("end to end into PostgreSQL", "metrics-10", results::RATE).at_least(250_000.0, " readings/s"),
+    budget("the writer alone, against COPY", "writer", results::OF_CEILING).at_least(0.85, ""),
+    budget("end to end into SQLite", "sqlite", results::RATE).at_least(100_000.0, " readings/s"),
+    budget("PUBLISH to PUBACK, idle", "idle-latency", results::IN_FSYNCS).at_most(2.0, " fsyncs"),
+    budget("the same, embedded broker", "idle-latency", results::EMBEDDED_IN_FSYNCS).at_most(2.0, " fsyncs"),
+    budget("PUBLISH to visible, p99, 10,000 readings/s", "steady-10k", results::VISIBLE_99).at_most(100.0, " ms"),
+    budget("memory at full load, 1,000 devices", "metrics-10", results::MEMORY).at_most(96.0, " MiB"),
+    budget("memory at 50,000 readings/s, 10,000 devices", "soak", results::MEMORY).at_most(96.0, " MiB"),
+    budget("memory during an outage", "catch-up", results::MEMORY_IN_OUTAGE).at_most(96.0, " MiB"),
+    budget("memory while catching up", "catch-up", results::MEMORY_CATCHING_UP).at_most(96.0, " MiB"),
+    budget("catching up, against the arrivals", "catch-up", results::DRAINED_TO_ARRIVING).at_least(2.0, ""),
+    budget("start with 100,000 devices of 10 sensors", "start-100k", results::START).at_most(3.0, " s"),
+    budget("its memory", "start-100k", results::MEMORY).at_most(400.0, " MiB"),
 ];
 
 /// The machine and the command, before the first scenario.
@@ -110,8 +117,7 @@ pub fn markdown(results: &Results) -> String {
     for budget in &BUDGETS {
         let figure = results.outcome(budget.scenario).and_then(|outcome| outcome.figure(budget.figure));
         let sign = if budget.least { "≥" } else { "≤" };
-        let unit = figure.map(|figure| format!(" {}", figure.unit)).unwrap_or_default();
-        let bound = format!("{sign} {}{}", number(budget.bound), unit.trim_end());
+        let bound = format!("{sign} {}{}", short(budget.bound), budget.unit);
         let _ = match figure {
             Some(figure) => {
                 let met = if budget.least { figure.median() >= budget.bound } else { figure.median() <= budget.bound };
@@ -206,8 +212,13 @@ fn number(value: f64) -> String {
     }
 }
 
+/// A round number as people write it.
+fn short(value: f64) -> String {
+    if value.fract() == 0.0 { grouped(value) } else { value.to_string() }
+}
+
 /// Whole, with commas between thousands.
-fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
