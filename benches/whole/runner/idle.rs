@@ -1,14 +1,14 @@
-//! One message at a time, on an idle machine: PUBLISH to PUBACK beside the disk's own fsync.
+//! One message at a time, turn about with an fsync of the same disk: PUBLISH to PUBACK, in fsyncs.
 
 use std::time::{Duration, Instant};
 
-use super::machine;
+use super::machine::Disk;
 use super::results::{self, Outcome, quantile};
 use super::scenario::Effort;
 use crate::support::fake_broker::Packet;
 use crate::support::scene::{Scene, TOPIC, numbered};
 
-/// Messages of a repetition, and the pause before each.
+/// Messages of a repetition, and the pause before each and before each fsync.
 const MESSAGES: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -28,9 +28,10 @@ pub fn measure(effort: &Effort, outcome: &mut Outcome) -> anyhow::Result<()> {
 async fn through_a_session(repetitions: u32, messages: u64, outcome: &mut Outcome) -> anyhow::Result<u64> {
     let mut scene = Scene::new(5, "").await;
     let mut peer = scene.start().await;
+    let mut disk = Disk::of(&scene.tidegate.state_dir())?;
     let mut number = 0;
     for repetition in 0..=repetitions {
-        let mut waits = Vec::new();
+        let (mut waits, mut syncs) = (Vec::new(), Vec::new());
         for _ in 0..messages {
             tokio::time::sleep(PAUSE).await;
             let id = u16::try_from(number % 60_000)? + 1;
@@ -41,11 +42,12 @@ async fn through_a_session(repetitions: u32, messages: u64, outcome: &mut Outcom
             let answer = peer.next().await;
             waits.push(milliseconds(published.elapsed()));
             anyhow::ensure!(answer == Packet::PubAck(id), "{answer:?} instead of the PUBACK");
+            tokio::time::sleep(PAUSE).await;
+            syncs.push(disk.sync()?);
         }
-        let fsync = fsync(&scene.tidegate.state_dir())?;
         // The first is the warm-up.
         if repetition > 0 {
-            let p50 = quantile(&waits, 0.5);
+            let (p50, fsync) = (quantile(&waits, 0.5), quantile(&syncs, 0.5));
             outcome.add(results::FSYNC, "ms", fsync);
             outcome.add(results::PUBACK_50, "ms", p50);
             outcome.add(results::PUBACK_99, "ms", quantile(&waits, 0.99));
@@ -65,17 +67,19 @@ fn embedded(repetitions: u32, messages: u64, outcome: &mut Outcome) -> anyhow::R
     let mut tidegate = Tidegate::configured(&(between("embedded://127.0.0.1:0", "sqlite:tidegate.db") + NATIVE));
     tidegate.start();
     let mut device = Device::connect(tidegate.address("broker"), "idle");
+    let mut disk = Disk::of(&tidegate.state_dir())?;
     for repetition in 0..=repetitions {
-        let mut waits = Vec::new();
+        let (mut waits, mut syncs) = (Vec::new(), Vec::new());
         for number in 0..messages {
             std::thread::sleep(PAUSE);
             let published = Instant::now();
             device.publish(TOPIC, numbered(number));
             waits.push(milliseconds(published.elapsed()));
+            std::thread::sleep(PAUSE);
+            syncs.push(disk.sync()?);
         }
-        let fsync = fsync(&tidegate.state_dir())?;
         if repetition > 0 {
-            let p50 = quantile(&waits, 0.5);
+            let (p50, fsync) = (quantile(&waits, 0.5), quantile(&syncs, 0.5));
             outcome.add(results::EMBEDDED_PUBACK_50, "ms", p50);
             outcome.add(results::EMBEDDED_PUBACK_99, "ms", quantile(&waits, 0.99));
             outcome.add(results::EMBEDDED_IN_FSYNCS, "", p50 / fsync);
@@ -83,12 +87,6 @@ fn embedded(repetitions: u32, messages: u64, outcome: &mut Outcome) -> anyhow::R
         }
     }
     Ok(())
-}
-
-/// Of the disk that the journal is on, the median, ms.
-fn fsync(dir: &std::path::Path) -> anyhow::Result<f64> {
-    let times: Vec<f64> = machine::fsyncs(dir, 200)?.into_iter().map(milliseconds).collect();
-    Ok(quantile(&times, 0.5))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,8 @@ impl Machine {
     /// When a temporary file can't be written.
     pub fn look() -> anyhow::Result<Machine> {
         let dir = tempfile::tempdir()?;
-        let syncs: Vec<f64> = fsyncs(dir.path(), 200)?.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        let mut disk = Disk::of(dir.path())?;
+        let syncs = (0..200).map(|_| disk.sync()).collect::<anyhow::Result<Vec<f64>>>()?;
         let words = |file: &str, field: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
@@ -60,24 +61,39 @@ impl Machine {
     }
 }
 
-/// How long it takes to write 4 KiB in the midst of a file in `dir` and bring them to the disk, so many times. The file does
-/// not grow: that is the least a durable write can cost.
-///
-/// # Errors
-/// When the file can't be written.
-pub fn fsyncs(dir: &Path, times: usize) -> anyhow::Result<Vec<Duration>> {
+/// A file on whose disk the least that a durable write can cost is measured: 4 KiB in its midst, so that it does not grow.
+pub struct Disk {
+    file: File,
+    next: u64,
+}
+
+impl Disk {
     const BLOCK: [u8; 4096] = [0x55; 4096];
-    const BLOCKS: usize = 256;
-    let mut file = File::create(dir.join("fsync"))?;
-    file.write_all(&BLOCK.repeat(BLOCKS))?;
-    file.sync_all()?;
-    let once = |number: usize| {
+    const BLOCKS: u64 = 256;
+
+    /// # Errors
+    /// When the file can't be written.
+    pub fn of(dir: &Path) -> anyhow::Result<Disk> {
+        let mut file = File::create(dir.join("fsync"))?;
+        for _ in 0..Disk::BLOCKS {
+            file.write_all(&Disk::BLOCK)?;
+        }
+        file.sync_all()?;
+        Ok(Disk { file, next: 0 })
+    }
+
+    /// How long one takes, ms.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn sync(&mut self) -> anyhow::Result<f64> {
+        let place = (self.next % Disk::BLOCKS) * Disk::BLOCK.len() as u64;
+        self.next += 1;
         let started = Instant::now();
-        file.write_all_at(&BLOCK, ((number % BLOCKS) * BLOCK.len()) as u64)?;
-        file.sync_data()?;
-        Ok(started.elapsed())
-    };
-    (0..times).map(once).collect()
+        self.file.write_all_at(&Disk::BLOCK, place)?;
+        self.file.sync_data()?;
+        Ok(started.elapsed().as_secs_f64() * 1e3)
+    }
 }
 
 /// The first line that a program prints; how it ends does not matter.
