@@ -31,7 +31,7 @@ async fn through_a_session(repetitions: u32, messages: u64, outcome: &mut Outcom
     let mut disk = Disk::of(&scene.tidegate.state_dir())?;
     let mut number = 0;
     for repetition in 0..=repetitions {
-        let (mut waits, mut syncs) = (Vec::new(), Vec::new());
+        let (mut waits, mut syncs, mut growths) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..messages {
             tokio::time::sleep(PAUSE).await;
             let id = u16::try_from(number % 60_000)? + 1;
@@ -44,11 +44,13 @@ async fn through_a_session(repetitions: u32, messages: u64, outcome: &mut Outcom
             anyhow::ensure!(answer == Packet::PubAck(id), "{answer:?} instead of the PUBACK");
             tokio::time::sleep(PAUSE).await;
             syncs.push(disk.sync()?);
+            growths.push(disk.grow()?);
         }
         // The first is the warm-up.
         if repetition > 0 {
             let (p50, fsync) = (quantile(&waits, 0.5), quantile(&syncs, 0.5));
             outcome.add(results::FSYNC, "ms", fsync);
+            outcome.add(results::FSYNC_GROWING, "ms", quantile(&growths, 0.5));
             outcome.add(results::PUBACK_50, "ms", p50);
             outcome.add(results::PUBACK_99, "ms", quantile(&waits, 0.99));
             outcome.add(results::IN_FSYNCS, "", p50 / fsync);

@@ -49,7 +49,7 @@ impl Machine {
             processor: words("/proc/cpuinfo", "model name"),
             memory_mib: memory.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) / 1024,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            file_system: said("stat", &["-f", "-c", "%T", &dir.path().display().to_string()]),
+            file_system: said("findmnt", &["-no", "FSTYPE", "-T", &dir.path().display().to_string()]),
             fsync_p50_ms: quantile(&syncs, 0.5),
             fsync_p99_ms: quantile(&syncs, 0.99),
             load_before: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
@@ -65,6 +65,7 @@ impl Machine {
 pub struct Disk {
     file: File,
     next: u64,
+    growing: File,
 }
 
 impl Disk {
@@ -79,7 +80,18 @@ impl Disk {
             file.write_all(&Disk::BLOCK)?;
         }
         file.sync_all()?;
-        Ok(Disk { file, next: 0 })
+        Ok(Disk { file, next: 0, growing: File::create(dir.join("growing"))? })
+    }
+
+    /// How long one takes at the end of a file of its own, which grows by it, ms: what a new log costs.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn grow(&mut self) -> anyhow::Result<f64> {
+        let started = Instant::now();
+        self.growing.write_all(&Disk::BLOCK)?;
+        self.growing.sync_data()?;
+        Ok(started.elapsed().as_secs_f64() * 1e3)
     }
 
     /// How long one takes, ms.
