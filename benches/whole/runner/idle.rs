@@ -50,10 +50,12 @@ async fn through_a_session(repetitions: u32, messages: u64, outcome: &mut Outcom
         if repetition > 0 {
             let (p50, fsync) = (quantile(&waits, 0.5), quantile(&syncs, 0.5));
             outcome.add(results::FSYNC, "ms", fsync);
-            outcome.add(results::FSYNC_GROWING, "ms", quantile(&growths, 0.5));
+            let growth = quantile(&growths, 0.5);
+            outcome.add(results::FSYNC_GROWING, "ms", growth);
             outcome.add(results::PUBACK_50, "ms", p50);
             outcome.add(results::PUBACK_99, "ms", quantile(&waits, 0.99));
             outcome.add(results::IN_FSYNCS, "", p50 / fsync);
+            outcome.add(results::IN_GROWTHS, "", p50 / growth);
             eprintln!("  {repetition}: {p50:.2} ms; an fsync takes {fsync:.2} ms");
         }
     }

@@ -28,6 +28,7 @@ pub const DROPPED: &str = "dropped at QoS 0";
 pub const FSYNC: &str = "fsync in place, p50";
 pub const FSYNC_GROWING: &str = "fsync of a file that grows, p50";
 pub const IN_FSYNCS: &str = "PUBLISH to PUBACK, in fsyncs";
+pub const IN_GROWTHS: &str = "PUBLISH to PUBACK, in fsyncs of a file that grows";
 pub const EMBEDDED_PUBACK_50: &str = "the embedded broker's PUBACK, p50";
 pub const EMBEDDED_PUBACK_99: &str = "the embedded broker's PUBACK, p99";
 pub const EMBEDDED_IN_FSYNCS: &str = "the embedded broker's PUBACK, in fsyncs";
