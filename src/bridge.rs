@@ -414,7 +414,7 @@ fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
     let mut chores: Vec<Box<dyn Chore>> = vec![
         Box::new(Partitions::new(config.time.max_future)),
         Box::new(Rollups::new(config.rollups.clone(), config.retention.raw, metrics.clone())),
-        Box::new(Retention::new(&config.retention, archive, metrics.clone())),
+        Box::new(Retention::new(&config.retention, archive, config.rollups.enabled, metrics.clone())),
     ];
     if matches!(config.database.url, DatabaseUrl::Sqlite(_)) {
         chores.push(Box::new(CheckpointLog::new(metrics.clone())));

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod bench;
 #[cfg(feature = "embedded-broker")]
 mod bad_input;
 #[cfg(feature = "embedded-broker")]

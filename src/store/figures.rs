@@ -127,18 +127,10 @@ impl Store {
             deleted.map(|rows| rows as u64).during("deleting old figures")
         })
     }
-
-    /// Makes `system_metrics` a hypertable with chunks of a week where the database has TimescaleDB, with what is in it;
-    /// returns whether it is one now. Elsewhere, and where it is one already, nothing changes.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing has changed.
-    pub fn lay_out_figures(&self) -> Result<bool, StoreError> {
-        self.db.write(make_hypertable)
-    }
 }
 
-/// [`Store::lay_out_figures`] in the transaction that is open.
+/// Makes `system_metrics` a hypertable with chunks of a week where the database has TimescaleDB, with what is in it;
+/// returns whether it is one now. Elsewhere, and where it is one already, nothing changes.
 pub(super) fn make_hypertable(conn: &mut Conn<'_>) -> Result<bool, StoreError> {
     let Conn::Postgres(c) = conn else { return Ok(false) };
     if !has_extension(c, "timescaledb").during("looking for TimescaleDB")? {

@@ -9,7 +9,7 @@ use super::Store;
 use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::layout::{self, LayoutStatus};
 use super::pool::{Conn, connect_once, with_db};
-use super::rollups;
+use super::{figures, rollups};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -52,6 +52,7 @@ impl Store {
     /// comes after it, here.
     fn settle(&self, conn: &mut Conn<'_>) -> Result<(), StoreError> {
         layout::settle(conn, self.settings.layout)?;
+        figures::make_hypertable(conn)?;
         rollups::install(conn)
     }
 

@@ -42,12 +42,14 @@ pub struct Retention {
     /// Which of them is being looked at.
     at: usize,
     archive: Option<Archive>,
+    /// Whether hours and days are rolled up: their numbers stay until that is done.
+    rolls_up: bool,
     metrics: Metrics,
 }
 
 impl Retention {
-    /// For the classes that do not live for ever.
-    pub fn new(retention: &config::Retention, archive: Option<Archive>, metrics: Metrics) -> Retention {
+    /// For the classes that do not live for ever. `rolls_up`: numbers are dropped only once they are rolled up.
+    pub fn new(retention: &config::Retention, archive: Option<Archive>, rolls_up: bool, metrics: Metrics) -> Retention {
         let rows = [
             (Class::Quarantine, retention.quarantine),
             (Class::Events, retention.events),
@@ -59,7 +61,7 @@ impl Retention {
         // Readings last: an archive that fails then holds up nothing else.
         let rows = rows.into_iter().filter_map(|(class, life)| Some(Lifetime::Rows(class, life?)));
         let readings = readings.into_iter().filter_map(|(table, life)| Some(Lifetime::Readings(table, life?)));
-        Retention { lifetimes: rows.chain(readings).collect(), at: 0, archive, metrics }
+        Retention { lifetimes: rows.chain(readings).collect(), at: 0, archive, rolls_up, metrics }
     }
 
     /// Whether there was something to remove.
@@ -73,7 +75,10 @@ impl Retention {
                 Ok(removed > 0)
             }
             Lifetime::Readings(table, life) => {
-                let Some(before) = now.checked_sub(life) else { return Ok(false) };
+                let Some(mut before) = now.checked_sub(life) else { return Ok(false) };
+                if self.rolls_up && table == ReadingTable::Numbers {
+                    before = before.min(store.rolled_up_before()?);
+                }
                 let Some(part) = store.expired_part(table, before, now)? else { return Ok(false) };
                 let mut file = match &self.archive {
                     Some(archive) => Some(archive.begin(table, part.span).map_err(|error| self.failed(&error))?),

@@ -11,7 +11,6 @@ on_both!(
     figures_are_written_once,
     old_figures_leave_in_small_batches_whoever_wrote_them,
     the_chore_writes_what_has_changed_and_everything_once_an_hour,
-    figures_become_a_hypertable_only_where_timescaledb_is,
 );
 
 const MINUTE: i64 = 60_000_000;
@@ -87,12 +86,4 @@ fn the_chore_writes_what_has_changed_and_everything_once_an_hour(site: &Site) {
 
     config.figures.every = None;
     assert!(Figures::new(&config, metrics).is_none());
-}
-
-fn figures_become_a_hypertable_only_where_timescaledb_is(site: &Site) {
-    let there = site.is_postgres && site.rows("pg_extension WHERE extname = 'timescaledb'") == 1;
-    site.store.write_figures("gw", at(0), &[figure("a", "", 1.0)]).unwrap();
-    assert_eq!(site.store.lay_out_figures().unwrap(), there);
-    assert_eq!(site.store.lay_out_figures().unwrap(), there, "a second time changes nothing");
-    assert_eq!(site.rows("system_metrics"), 1);
 }

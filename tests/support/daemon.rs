@@ -149,6 +149,11 @@ impl Tidegate {
         self.log().lines().rfind(|line| over(line) > 0).is_some_and(|line| line.contains("\"reloaded\""))
     }
 
+    /// The running daemon's.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
     /// CPU time used so far, seconds.
     pub fn cpu(&self) -> f64 {
         let pid = self.child.as_ref().expect("running").id();
@@ -280,9 +285,10 @@ pub fn lasting_port() -> u16 {
     candidates.into_iter().find(free).expect("a free port")
 }
 
-/// The binary, with no configuration but what is given.
+/// The binary, with no configuration but what is given. `BENCH_BINARY` names another build of it, to be measured.
 pub fn tidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let program = std::env::var_os("BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let mut command = Command::new(program);
     command.args(arguments);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEGATE_")) {
         command.env_remove(name);

@@ -19,9 +19,30 @@ pub struct Postgres {
     home: tempfile::TempDir,
     user: Option<User>,
     port: u16,
-    durable: bool,
+    flavor: Flavor,
     settings: Mutex<Vec<String>>,
     child: Mutex<Option<Child>>,
+}
+
+/// How it is set up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flavor {
+    /// Small, and without fsync.
+    Quick,
+    /// Small, with fsync.
+    Durable,
+    /// PostgreSQL's own defaults.
+    Stock,
+}
+
+impl Flavor {
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Flavor::Quick => &["max_connections=200", "shared_buffers=32MB", "fsync=off"],
+            Flavor::Durable => &["max_connections=200", "shared_buffers=32MB", "fsync=on"],
+            Flavor::Stock => &[],
+        }
+    }
 }
 
 /// Whom the server runs as, since it refuses to be root.
@@ -61,12 +82,21 @@ impl Postgres {
 
     /// Starts a server. `durable`: with fsync, for tests that kill it and look at what is left.
     pub fn start(durable: bool) -> Postgres {
+        Postgres::of(if durable { Flavor::Durable } else { Flavor::Quick })
+    }
+
+    /// Starts a server with PostgreSQL's own defaults, fsync and the size of its log's segments among them: to be measured.
+    pub fn stock() -> Postgres {
+        Postgres::of(Flavor::Stock)
+    }
+
+    fn of(flavor: Flavor) -> Postgres {
         let user = unprivileged();
-        let template = template(user);
+        let template = template(user, flavor);
         let home = home(user);
         let status = Command::new("cp").arg("-a").arg(&template).arg(home.path().join("data")).status().unwrap();
         assert!(status.success());
-        Postgres::run(home, user, durable)
+        Postgres::run(home, user, flavor)
     }
 
     /// A streaming standby of this server, which must live longer.
@@ -77,14 +107,13 @@ impl Postgres {
         command.arg(home.path().join("data"));
         as_user(&mut command, self.user);
         assert!(command.current_dir("/").status().unwrap().success(), "pg_basebackup: {}", self.log());
-        Postgres::run(home, self.user, false)
+        Postgres::run(home, self.user, Flavor::Quick)
     }
 
-    fn run(mut home: tempfile::TempDir, user: Option<User>, durable: bool) -> Postgres {
+    fn run(mut home: tempfile::TempDir, user: Option<User>, flavor: Flavor) -> Postgres {
         for _ in 0..5 {
             let port = super::free_port();
-            let mut server =
-                Postgres { home, user, port, durable, settings: Mutex::default(), child: Mutex::new(None) };
+            let mut server = Postgres { home, user, port, flavor, settings: Mutex::default(), child: Mutex::new(None) };
             if server.try_run() {
                 return server;
             }
@@ -102,6 +131,11 @@ impl Postgres {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its first process, parent of the others; none: stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
     }
 
     /// Makes a database of its own for a test; returns its URL.
@@ -200,10 +234,10 @@ impl Postgres {
         command
             .arg("-D")
             .arg(self.home.path().join("data"))
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=32MB"])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(self.flavor.settings().iter().flat_map(|setting| ["-c", setting]))
             .args(["-c", &format!("port={}", self.port)])
             .args(["-c", &format!("unix_socket_directories={}", self.home.path().display())])
-            .args(["-c", if self.durable { "fsync=on" } else { "fsync=off" }])
             .args(self.settings.lock().unwrap().iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -265,7 +299,7 @@ pub(super) fn unprivileged() -> Option<User> {
 }
 
 /// A program of the newest PostgreSQL there is.
-fn bin(name: &str) -> PathBuf {
+pub fn bin(name: &str) -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin").join(name)).collect())
         .unwrap_or_default();
@@ -274,13 +308,17 @@ fn bin(name: &str) -> PathBuf {
     found.pop().unwrap_or_else(|| PathBuf::from(name))
 }
 
-/// A fresh cluster that the others are copies of, made by the first test that needs it.
-fn template(user: Option<User>) -> PathBuf {
+/// A fresh cluster that the others are copies of, made by the first that needs it.
+fn template(user: Option<User>, flavor: Flavor) -> PathBuf {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
     fs::create_dir_all(&cache).unwrap();
     let lock = File::create(cache.join("lock")).unwrap();
     lock.lock().unwrap();
-    let done = cache.join("template");
+    let (name, segments) = match flavor {
+        Flavor::Stock => ("stock", None),
+        Flavor::Quick | Flavor::Durable => ("template", Some("--wal-segsize=2")),
+    };
+    let done = cache.join(name);
     if done.exists() {
         return done;
     }
@@ -295,7 +333,8 @@ fn template(user: Option<User>) -> PathBuf {
     }
     let mut command = Command::new(bin("initdb"));
     command
-        .args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--wal-segsize=2"])
+        .args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"])
+        .args(segments)
         .arg(format!("--pwfile={}", password_file.display()))
         .arg("-D")
         .arg(work.path().join("data"))
