@@ -128,10 +128,10 @@ impl ArchiveFile {
         let known = manifest::read(&self.dir)?;
         let same = |known: &&Entry| {
             (known.sha256 == entry.sha256 && known.table == entry.table && known.span() == entry.span())
-                && self.dir.join(&known.file).exists()
+                && super::read::check(&self.dir, known).is_ok()
         };
         if let Some(same) = known.iter().find(same) {
-            // Restored, or archived before a drop that failed: it is there already.
+            // Restored, or archived before a drop that failed: it is there already, and whole.
             self.written = Some(same.clone());
             return fs::remove_file(&self.temporary).at("removing", &self.temporary);
         }
