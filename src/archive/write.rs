@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -14,6 +15,11 @@ use crate::clock;
 use crate::store::layout::{ReadingTable, Span};
 use crate::store::retention::{Measured, ReadingSink, SeriesName};
 use crate::time::UtcMicros;
+
+/// How temporary names end.
+const PARTIAL: &str = ".partial";
+/// The age from which a temporary file is nobody's any more.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Counts and digests what passes.
 struct Digesting {
@@ -50,8 +56,10 @@ pub struct ArchiveFile {
 
 impl ArchiveFile {
     pub(super) fn begin(dir: &Path, table: ReadingTable, span: Span) -> Result<ArchiveFile, ArchiveError> {
-        let temporary = dir.join(format!("{}_{}.partial", table.name(), span.label()));
-        let file = File::create(&temporary).at("creating", &temporary)?;
+        remove_leftovers(dir);
+        // A name that no other program has, though they share the directory.
+        let temporary = dir.join(format!("{}_{}.{:016x}{PARTIAL}", table.name(), span.label(), fastrand::u64(..)));
+        let file = File::create_new(&temporary).at("creating", &temporary)?;
         let out = Digesting { file, bytes: 0, digest: Context::new(&SHA256) };
         let mut out = csv::Writer::from_writer(GzEncoder::new(out, Compression::default()));
         out.write_record(COLUMNS).map_err(io::Error::from).at("writing", &temporary)?;
@@ -120,14 +128,14 @@ impl ArchiveFile {
         let known = manifest::read(&self.dir)?;
         let same = |known: &&Entry| {
             (known.sha256 == entry.sha256 && known.table == entry.table && known.span() == entry.span())
-                && self.dir.join(&known.file).exists()
+                && super::read::check(&self.dir, known).is_ok()
         };
         if let Some(same) = known.iter().find(same) {
-            // Restored, or archived before a drop that failed: it is there already.
+            // Restored, or archived before a drop that failed: it is there already, and whole.
             self.written = Some(same.clone());
             return fs::remove_file(&self.temporary).at("removing", &self.temporary);
         }
-        entry.file = self.free_name(&known);
+        entry.file = self.reserve_name()?;
         let path = self.dir.join(&entry.file);
         fs::rename(&self.temporary, &path).at("naming", &path)?;
         sync_dir(&self.dir)?;
@@ -136,14 +144,34 @@ impl ArchiveFile {
         Ok(())
     }
 
-    /// A file without a line in the manifest gives way: the drop after it never happened.
-    fn free_name(&self, known: &[Entry]) -> String {
-        let name = |number: u64| {
+    /// The first name that no file has, taken by an empty one.
+    fn reserve_name(&self) -> Result<String, ArchiveError> {
+        let mut number = 1_u64;
+        loop {
             let behind = if number == 1 { String::new() } else { format!("-{number}") };
-            format!("{}_{}{behind}.csv.gz", self.table.name(), self.span.label())
-        };
-        let taken = |name: &String| known.iter().any(|entry| entry.file == *name);
-        (1..).map(name).find(|name| !taken(name)).unwrap_or_else(|| name(0))
+            let name = format!("{}_{}{behind}.csv.gz", self.table.name(), self.span.label());
+            let path = self.dir.join(&name);
+            match File::create_new(&path) {
+                Ok(_) => return Ok(name),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error).at("creating", &path),
+            }
+        }
+    }
+}
+
+/// What a crash has left half written; nobody writes a file for so long without a byte.
+fn remove_leftovers(dir: &Path) {
+    let old = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|about| about.modified());
+        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LEFTOVER))
+    };
+    for file in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = file.path();
+        if path.to_string_lossy().ends_with(PARTIAL) && old(&path) {
+            // What can't be removed is shown by `tidegate archive verify`.
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 
@@ -160,7 +188,8 @@ impl ReadingSink for ArchiveFile {
 impl Drop for ArchiveFile {
     fn drop(&mut self) {
         if self.written.is_none() {
-            // The writer first: it would write what it holds when it is dropped. What can't be removed is overwritten later.
+            // The writer first: it would write what it holds when it is dropped. What can't be removed is tried
+            // again a day later.
             self.out = None;
             let _ = fs::remove_file(&self.temporary);
         }

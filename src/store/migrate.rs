@@ -148,11 +148,11 @@ where
     EmbeddedMigrations: MigrationSource<DB>,
 {
     let migrations: Vec<Box<dyn Migration<DB>>> = source.migrations().map_err(failed)?;
-    let name = |migration: &Box<dyn Migration<DB>>| MigrationName {
+    let names = migrations.iter().map(|migration| MigrationName {
         version: migration.name().version().to_string(),
         name: migration.name().to_string(),
-    };
-    let mut names: Vec<MigrationName> = migrations.iter().map(name).collect();
+    });
+    let mut names: Vec<MigrationName> = names.collect();
     names.sort_by(|a, b| a.version.cmp(&b.version));
     Ok(names)
 }

@@ -90,6 +90,7 @@ impl Retention {
                         self.metrics.archive_errors.inc();
                     }
                 })?;
+                let Some(dropped) = dropped else { return Ok(true) };
                 if let Some(written) = file.as_ref().and_then(|file| file.written()) {
                     self.metrics.archive_files.inc();
                     tracing::info!(

@@ -1,6 +1,5 @@
 //! What has outlived its lifetime goes, and nothing else; readings are in the archive before they are gone.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tidegate::archive::Archive;
@@ -8,6 +7,8 @@ use tidegate::cli;
 use tidegate::config::{Config, Retention as Lifetimes};
 use tidegate::metrics::{ByClass, Metrics};
 use tidegate::store::batch::{Batch, DeviceIntro, Reading, SensorIntro, TextReading};
+use tidegate::store::layout::ReadingTable;
+use tidegate::store::retention::{Measured, ReadingSink, SeriesName};
 use tidegate::store::{Store, StoreError};
 use tidegate::time::UtcMicros;
 use tidegate::upkeep::retention::Retention;
@@ -203,25 +204,36 @@ fn an_archive_that_fails_holds_the_drop_back(site: &Site) {
     assert_eq!(metrics.archive_errors.get(), errors.len() as u64);
     assert_eq!(contents(site), before);
 
-    // No room: a device that takes nothing stands for the file.
-    let full = dir.path().join("full");
-    std::fs::create_dir(&full).unwrap();
-    for name in ["telemetry", "telemetry_text"] {
-        let day = days_ago(12).0.div_euclid(DAY) * DAY;
-        let span = tidegate::store::layout::Span { from: UtcMicros(day), to: UtcMicros(day + DAY) };
-        std::os::unix::fs::symlink("/dev/full", full.join(format!("{name}_{}.partial", span.label()))).unwrap();
+    // No room, in the middle or at the end.
+    let part = site.store.expired_part(ReadingTable::Numbers, days_ago(5), days_ago(0)).unwrap().unwrap();
+    for rows_until_full in [2, 100] {
+        let mut full = Full { rows_until_full };
+        let error = site.store.drop_part(ReadingTable::Numbers, &part, Some(&mut full)).unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("No space left"), "{error}");
+        assert_eq!(contents(site), before);
     }
-    let error = run(&site.store, &lifetimes(10), Some(&Archive::new(full.clone()))).err().unwrap();
-    assert!(error.to_string().contains("No space left"), "{error}");
-    assert_eq!(contents(site), before);
     // Room again.
-    std::fs::set_permissions(&full, std::fs::Permissions::from_mode(0o755)).unwrap();
-    for file in std::fs::read_dir(&full).unwrap() {
-        std::fs::remove_file(file.unwrap().path()).unwrap();
-    }
-    run(&site.store, &lifetimes(10), Some(&Archive::new(full.clone()))).unwrap();
-    assert_eq!(Archive::new(full).entries().unwrap().len(), 2);
+    std::fs::remove_file(dir.path().join("taken")).unwrap();
+    let archive = Archive::new(dir.path().join("taken"));
+    run(&site.store, &lifetimes(10), Some(&archive)).unwrap();
+    assert_eq!(archive.entries().unwrap().len(), 2);
     assert_eq!(site.rows("telemetry"), 4);
+}
+
+/// A disk with room for some rows, and none for the end of the file.
+struct Full {
+    rows_until_full: u32,
+}
+
+impl ReadingSink for Full {
+    fn take(&mut self, _: &SeriesName, _: UtcMicros, _: Measured<'_>) -> Result<(), String> {
+        self.rows_until_full -= 1;
+        if self.rows_until_full == 0 { Err("No space left on device".to_owned()) } else { Ok(()) }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        Err("No space left on device".to_owned())
+    }
 }
 
 fn deleted_devices_are_made_anew_by_a_restore(site: &Site) {
@@ -287,4 +299,45 @@ fn days_with_very_many_readings_go_in_slices(site: &Site) {
     } else {
         assert!(entries.len() > 2 && entries.iter().all(|entry| entry.rows <= 100_000), "{entries:?}");
     }
+}
+
+#[test]
+fn a_long_query_is_left_in_peace_and_the_drop_tried_again() {
+    use diesel::connection::SimpleConnection;
+    use diesel::{Connection, PgConnection};
+    let site = Site::postgres();
+    fill(&site, &[0, 12]);
+    let tidegate::config::DatabaseUrl::Postgres(url) = &site.settings.url else { panic!() };
+    let mut reader = PgConnection::establish(url.expose()).unwrap();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM telemetry").unwrap();
+    let (_dir, archive) = archive();
+    let error = run(&site.store, &lifetimes(10), Some(&archive)).err().unwrap();
+    assert!(error.is_transient() && error.to_string().contains("lock timeout"), "{error}");
+    assert_eq!(site.rows("telemetry"), 8);
+    reader.batch_execute("COMMIT").unwrap();
+    run(&site.store, &lifetimes(10), Some(&archive)).unwrap();
+    assert_eq!((site.rows("telemetry"), site.rows("telemetry_text")), (4, 2));
+    assert_eq!(archive.entries().unwrap().len(), 2, "what was archived before is not archived twice");
+}
+
+#[test]
+fn two_programs_drop_the_same_days_and_archive_them_once() {
+    let site = Site::postgres();
+    fill(&site, &[0, 12, 13, 14, 15]);
+    let (_dir, archive) = archive();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let store = Store::open(&site.settings).unwrap();
+                let deadline = std::time::Instant::now() + Duration::from_secs(60);
+                // A drop may be held up by the other's for a moment.
+                while run(&store, &lifetimes(10), Some(&archive)).is_err() {
+                    assert!(std::time::Instant::now() < deadline);
+                }
+            });
+        }
+    });
+    assert_eq!((site.rows("telemetry"), site.rows("telemetry_text")), (4, 2));
+    assert_eq!(archive.entries().unwrap().iter().map(|entry| entry.rows).sum::<u64>(), 24);
+    assert!(cli::archive::verify(&archive, false, &mut Vec::new()).unwrap());
 }

@@ -20,6 +20,9 @@ const SHORTEST_SLICE: i64 = 1_000_000;
 /// query that is under way is left in peace, and the drop tried again later.
 const LOCK_ATTEMPTS: u32 = 5;
 
+/// Key of the advisory lock under which readings are dropped: "tidedrop" in ASCII.
+const LOCK_KEY: i64 = 0x7469_6465_6472_6f70;
+
 /// What takes readings before they are dropped.
 pub trait ReadingSink {
     /// One reading, in the order of sensor and time.
@@ -67,8 +70,8 @@ impl Store {
         now: UtcMicros,
     ) -> Result<Option<Part>, StoreError> {
         let layout = self.layout()?;
-        self.db.write(|conn| {
-            let kept = kept_spans(conn, table, now)?;
+        let kept = self.db.write(|conn| kept_spans(conn, table, now))?;
+        self.db.read(|conn| {
             if layout == Layout::Plain {
                 return expired_slice(conn, table, before, &kept);
             }
@@ -80,7 +83,7 @@ impl Store {
     }
 
     /// Hands the readings of a part to the archive, if there is one, and drops them in the same transaction. Nobody adds
-    /// readings to the part meanwhile; elsewhere reading and writing go on.
+    /// readings to the part meanwhile; elsewhere reading and writing go on. None: another program has dropped it.
     ///
     /// # Errors
     /// [`StoreError`], [`StoreError::Archive`] among them; then nothing was dropped.
@@ -89,13 +92,16 @@ impl Store {
         table: ReadingTable,
         part: &Part,
         sink: Option<&mut dyn ReadingSink>,
-    ) -> Result<Dropped, StoreError> {
+    ) -> Result<Option<Dropped>, StoreError> {
         let layout = self.layout()?;
         let outcome = match layout {
-            Layout::Plain => self.drop_slice(table, part.span, sink),
+            Layout::Plain => self.drop_slice(table, part.span, sink).map(Some),
             Layout::Partitions | Layout::Timescale => self.db.write(|conn| {
-                let Conn::Postgres(c) = conn else { return Ok(Dropped::default()) };
+                let Conn::Postgres(c) = conn else { return Ok(None) };
                 c.batch_execute("SET LOCAL lock_timeout = '1s'").during("limiting the wait for locks")?;
+                if !alone_with(c, part)? {
+                    return Ok(None);
+                }
                 let rows = match sink {
                     Some(sink) => {
                         c.batch_execute(&format!("LOCK TABLE {} IN SHARE MODE", part.name))
@@ -107,7 +113,7 @@ impl Store {
                     None => None,
                 };
                 drop_patiently(c, layout, table, part)?;
-                Ok(Dropped { rows })
+                Ok(Some(Dropped { rows }))
             }),
         };
         // The writer's idea of which partitions there are.
@@ -178,6 +184,20 @@ fn kept_spans(conn: &mut Conn<'_>, table: ReadingTable, now: UtcMicros) -> Resul
         .load(c))
     .during("reading what was restored")?;
     Ok(rows.into_iter().map(|(from, to)| Span { from, to }).collect())
+}
+
+/// Takes the lock under which readings are dropped, since two programs that archive the same part would each hold up the
+/// other's drop. False: the part is gone.
+fn alone_with(c: &mut PgConnection, part: &Part) -> Result<bool, StoreError> {
+    diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+        .bind::<BigInt, _>(LOCK_KEY)
+        .execute(c)
+        .during("waiting for another program that drops old readings")?;
+    let found: Count = diesel::sql_query("SELECT (to_regclass($1) IS NOT NULL)::int::bigint AS n")
+        .bind::<Text, _>(&part.name)
+        .get_result(c)
+        .during("looking for what is to be dropped")?;
+    Ok(found.n == 1)
 }
 
 /// A drop needs the whole table for a moment.
