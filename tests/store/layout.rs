@@ -147,10 +147,23 @@ fn the_way_back_to_plain_tables_keeps_the_rows() {
     let site = Site::postgres();
     let (mut writer, _) = site.writer();
     writer.commit(&at_times(1, &[now(), days_ago(5), days_ago(5000)]), &lookup).unwrap();
-    let down = migrations().join("postgres/2026-11-20-000004_layout/down.sql");
-    site.execute(&std::fs::read_to_string(down).unwrap());
+    undo_down_to_layout(&site);
     assert_eq!((site.rows("telemetry"), site.rows("readings")), (3, 6));
     site.execute("INSERT INTO telemetry VALUES (1, '1999-01-01', 1)");
+}
+
+/// Undoes the layout and what came after it, newest first.
+pub fn undo_down_to_layout(site: &Site) {
+    let folder = std::fs::read_dir(migrations().join("postgres")).unwrap();
+    let mut names: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    names.sort_unstable();
+    while let Some(migration) = names.pop() {
+        site.execute(&std::fs::read_to_string(migration.join("down.sql")).unwrap());
+        if migration.ends_with("2026-11-20-000004_layout") {
+            return;
+        }
+    }
+    panic!("no such migration");
 }
 
 #[test]

@@ -176,10 +176,13 @@ pub fn daily_partitions(site: &Site) {
     );
 }
 
-/// Puts another table in the place of `telemetry`, under the same view.
+/// Puts another table in the place of `telemetry`, and a plain one in that of `telemetry_text`, under the same view.
 fn with_telemetry(site: &Site, create: &str) {
     let view = site.texts("SELECT pg_get_viewdef('readings'::regclass) AS t").remove(0);
-    site.execute(&format!("DROP TABLE telemetry CASCADE; {create}; CREATE OR REPLACE VIEW readings AS {view}"));
+    let texts = "CREATE TABLE telemetry_text (sensor_id integer NOT NULL, time timestamptz NOT NULL, value text NOT NULL, PRIMARY KEY (sensor_id, time))";
+    site.execute(&format!(
+        "DROP TABLE telemetry, telemetry_text CASCADE; {create}; {texts}; CREATE OR REPLACE VIEW readings AS {view}"
+    ));
 }
 
 /// 2,000 devices with ten sensors each; 500 of them report `temperature` hourly for 40 days, one (`boiler-7`) reports all its

@@ -12,6 +12,7 @@ use tidegate::store::retention::{Measured, ReadingSink, SeriesName};
 use tidegate::store::{Store, StoreError};
 use tidegate::time::UtcMicros;
 use tidegate::upkeep::retention::Retention;
+use tidegate::upkeep::rollups::Rollups;
 use tidegate::upkeep::{Chore, Next};
 
 use super::{Site, device, lookup, on_both, sensor};
@@ -25,6 +26,7 @@ on_both!(
     deleted_devices_are_made_anew_by_a_restore,
     a_damaged_archive_is_found_and_nothing_of_it_restored,
     days_with_very_many_readings_go_in_slices,
+    numbers_stay_until_they_are_rolled_up,
 );
 
 const DAY: i64 = 86_400_000_000;
@@ -67,15 +69,40 @@ pub fn lifetimes(days: u64) -> Lifetimes {
 /// Steps until there is nothing left to do.
 pub fn run(store: &Store, lifetimes: &Lifetimes, archive: Option<&Archive>) -> Result<Metrics, StoreError> {
     let metrics = Metrics::new();
-    let mut chore = Retention::new(lifetimes, archive.cloned(), metrics.clone());
+    let mut chore = Retention::new(lifetimes, archive.cloned(), false, metrics.clone());
+    until_done(&mut chore, store).map(|()| metrics)
+}
+
+fn numbers_stay_until_they_are_rolled_up(site: &Site) {
+    fill(site, &[0, 12]);
+    let metrics = Metrics::new();
+    let retain = |metrics: &Metrics| {
+        let mut chore = Retention::new(&lifetimes(10), None, true, metrics.clone());
+        until_done(&mut chore, &site.store).unwrap();
+    };
+    retain(&metrics);
+    assert_eq!((site.rows("telemetry"), site.rows("telemetry_text")), (8, 2));
+
+    let days = "SELECT CAST(time AS text) || '|' || metric || '|' || CAST(count AS text) || '|' || CAST(max AS text) AS t \
+                FROM readings_daily ORDER BY 1";
+    let before = site.texts(days);
+    let mut rollups = Rollups::new(Config::default().rollups, lifetimes(10).raw, metrics.clone());
+    until_done(&mut rollups, &site.store).unwrap();
+    retain(&metrics);
+    assert_eq!(site.rows("telemetry"), 4);
+    assert_eq!(before.len(), 4);
+    assert_eq!(site.texts(days), before, "the day that is gone is still summed up");
+}
+
+fn until_done(chore: &mut dyn Chore, store: &Store) -> Result<(), StoreError> {
     for _ in 0..1000 {
         let now = tidegate::clock::now();
         if let Next::At(due) = chore.step(store, now)? {
             assert!(due > now);
-            return Ok(metrics);
+            return Ok(());
         }
     }
-    panic!("retention does not end");
+    panic!("{} does not end", chore.name());
 }
 
 /// Everything in the view, to compare.
@@ -196,7 +223,8 @@ fn an_archive_that_fails_holds_the_drop_back(site: &Site) {
     // A file where the directory should be: not even root writes there.
     std::fs::write(dir.path().join("taken"), "").unwrap();
     let metrics = Metrics::new();
-    let mut chore = Retention::new(&lifetimes(10), Some(Archive::new(dir.path().join("taken"))), metrics.clone());
+    let mut chore =
+        Retention::new(&lifetimes(10), Some(Archive::new(dir.path().join("taken"))), false, metrics.clone());
     let errors = (0..10).filter_map(|_| chore.step(&site.store, tidegate::clock::now()).err());
     let errors: Vec<StoreError> = errors.collect();
     assert!(!errors.is_empty());

@@ -13,8 +13,9 @@ use tidegate::store::layout::Layout;
 use tidegate::upkeep::compression::Compression;
 use tidegate::upkeep::{Chore, Next};
 
+use super::layout::undo_down_to_layout;
 use super::retention::{contents, days_ago, fill, lifetimes, run};
-use super::{Site, batch, lookup, migrations, settings};
+use super::{Site, batch, lookup, settings};
 use crate::support::postgres::Postgres;
 
 fn site(server: &Arc<Postgres>, layout: LayoutChoice) -> Site {
@@ -41,6 +42,9 @@ fn readings_of_any_day_live_in_chunks_are_archived_and_restored() {
     let site = site(&server, LayoutChoice::Auto);
     site.store.migrate().unwrap();
     assert_eq!(site.store.layout().unwrap(), Layout::Timescale);
+    let hypertables = "SELECT hypertable_name::text AS t FROM timescaledb_information.hypertables ORDER BY 1";
+    let readings_and_figures = ["system_metrics", "telemetry", "telemetry_text"];
+    assert!(readings_and_figures.iter().all(|name| site.texts(hypertables).iter().any(|found| found == name)));
     let found = site.store.schema_status().unwrap().layout.unwrap().recorded;
     assert!(found.detail.starts_with("TimescaleDB 2."), "{found:?}");
     fill(&site, &[0, 1, 12, 13, 400]);
@@ -67,8 +71,7 @@ fn readings_of_any_day_live_in_chunks_are_archived_and_restored() {
     assert_eq!(contents(&site), before);
 
     // The way back to plain tables.
-    let down = migrations().join("postgres/2026-11-20-000004_layout/down.sql");
-    site.execute(&std::fs::read_to_string(down).unwrap());
+    undo_down_to_layout(&site);
     assert_eq!(contents(&site), before);
 }
 
