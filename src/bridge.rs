@@ -46,7 +46,7 @@ const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 8 << 2
 /// Packet ids that a sender has. Most give them in turn, so that after so many messages one comes back for another message.
 const PACKET_IDS: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
-const TAIL_BYTES: usize = 16 << 20;
+const TAIL_BYTES: usize = 8 << 20;
 /// Payloads up to here reach the journal, and quarantine, though every source's max_payload is less: a broker discards
 /// in silence what is larger than its client announced. Bytes.
 const REFUSED_WITH_REASON: usize = 2 << 20;

@@ -28,6 +28,7 @@ pub(super) struct StatsArgs {
 type JournalState = Result<(Status, Option<u64>), String>;
 
 pub(super) fn run(place: &Place, args: &StatsArgs) -> anyhow::Result<ExitCode> {
+    // The primary: what a replica knows of vacuum and of slow statements is its own.
     let store = place.store()?;
     let journal = observe(&place.config()?, &store);
     show(&store, &journal, args.json, &mut std::io::stdout().lock())?;

@@ -106,11 +106,11 @@ impl Store {
     ) -> Result<(), E> {
         let mut after: Option<(String, String)> = None;
         loop {
-            let rows = self.db.with(|conn| page(conn, filter, after.as_ref()))?;
+            let rows = self.look(|conn| page(conn, filter, after.as_ref()))?;
             let Some(last) = rows.last() else { return Ok(()) };
             after = Some((last.uid.clone(), last.tenant.clone()));
             for device in &rows {
-                each(self.db.with(|conn| of_device(conn, device, period))?)?;
+                each(self.look(|conn| of_device(conn, device, period))?)?;
             }
         }
     }

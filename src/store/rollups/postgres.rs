@@ -30,6 +30,8 @@ pub(super) const ORIGIN: &str = "timestamptz '0001-01-01 00:00:00+00'";
 
 /// Readings that a sweep over much time takes at once, of one sensor.
 const READINGS: i64 = 50_000;
+/// So many buckets end a step of the sweep, however quick it was.
+const BUCKETS_OF_STEP: u64 = 1000;
 
 /// The views where TimescaleDB does not make them. LATERAL, so that only what is asked for is worked out: device and metric lead to
 /// the sensor, the sensor to its rollups and its newest readings by their primary keys.
@@ -96,7 +98,7 @@ pub(super) fn sweep(c: &mut PgConnection, grain: Grain) -> Result<Work, StoreErr
     let Some(mut at) = take(c, grain)?.filter(|at| !at.is_swept()) else { return Ok(Work::default()) };
     let mut pace = Pace::begin();
     let mut buckets = 0;
-    while !at.is_swept() && !pace.is_over(STEP) {
+    while !at.is_swept() && buckets < BUCKETS_OF_STEP && !pace.is_over(STEP) {
         let started = Clock::now();
         let (next, rolled) = if at.is_long() || at.bucket > at.rolled {
             sweep_one(c, grain, at)?

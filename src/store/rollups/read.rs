@@ -71,7 +71,7 @@ impl Store {
         let since = query.since.map(|since| query.grain.floor(since));
         let (tenant, metric) = (query.tenant.as_deref(), query.metric.as_deref());
         let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        let mut rows: Vec<RollupRow> = self.db.with(|conn| {
+        let mut rows: Vec<RollupRow> = self.look(|conn| {
             match conn {
                 Conn::Postgres(c) => diesel::sql_query(text(
                     query,
