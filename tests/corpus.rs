@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use tidegate::config::{Decoder, Limits, Retained, Source};
-use tidegate::decode::{Context, Point, Value, decode};
+use tidegate::decode::memory::Memory;
+use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
 use tidegate::source::Sources;
 use tidegate::time::{Stamp, UtcMicros, read};
 
 const LIMITS: Limits = Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 };
 
-/// Instant (none: of receipt) → raw key → value.
-type Found = BTreeMap<Option<UtcMicros>, BTreeMap<String, Value>>;
+/// When every case's message came.
+const RECEIVED: UtcMicros = UtcMicros(1_800_000_000_000_000);
+
+/// Device → instant (none: of receipt) → raw key → value.
+type Found = BTreeMap<String, BTreeMap<Option<UtcMicros>, BTreeMap<String, Value>>>;
 
 #[test]
 fn json_payloads_become_what_the_corpus_says() {
@@ -29,41 +33,59 @@ fn malformed_payloads_are_refused_as_the_corpus_says() {
     assert_eq!(check(include_str!("payloads/malformed.json"), Decoder::Json), 15);
 }
 
-/// Checks every case of a file; how many there were.
+#[test]
+fn zigbee2mqtt_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/zigbee2mqtt.json"), Decoder::Zigbee2Mqtt), 15);
+}
+
+/// Checks every case of a file, in order and with one memory; how many there were.
 fn check(file: &str, decoder: Decoder) -> usize {
     let file: Json = serde_json::from_str(file).unwrap();
     let cases = file["cases"].as_array().unwrap();
+    let mut memory = Memory::default();
     for case in cases {
-        let name = case["name"].as_str().unwrap();
-        let expect = &case["expect"];
-        let source = Source {
-            name: "corpus".to_owned(),
-            filter: case["filter"].as_str().unwrap().to_owned(),
-            decoder,
-            template: None,
+        let (name, expect) = (case["name"].as_str().unwrap(), &case["expect"]);
+        let sources = Sources::compile(&[source(case, decoder)]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let topic = case["topic"].as_str().unwrap();
+        let route = sources.route(topic).unwrap_or_else(|| panic!("{name}: no route"));
+        let context = Context {
+            topic,
+            captures: &route.captures,
+            received_at: RECEIVED,
             timestamp: None,
             timezone: None,
-            retained: Retained::Store,
-            max_payload: usize::MAX,
-            quiet_after: None,
-            quiet_reconnect: false,
+            limits: &LIMITS,
         };
-        let sources = Sources::compile(&[source]).unwrap();
-        let route = sources.route(case["topic"].as_str().unwrap()).unwrap_or_else(|| panic!("{name}: no route"));
-        assert_eq!(route.captures.device, expect["device"].as_str(), "{name}");
-        let metric = route.captures.metric.as_deref();
-        let context = Context { metric, timestamp: None, timezone: None, limits: &LIMITS };
-        let found = decode(decoder, &payload(case), &context);
+        let found = decode(decoder, &payload(case), &context, &mut memory.of_source(&route.source.name));
         match expect["reject"].as_str() {
             Some(words) => {
                 let refusal = found.expect_err(name);
                 assert!(refusal.detail.contains(words), "{name}: {refusal:?} lacks {words:?}");
                 assert_eq!(refusal.reason, reason(words), "{name}");
             }
-            None => assert_eq!(merged(found.expect(name), name), expected(expect), "{name}"),
+            None => {
+                let reports = found.unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+                assert_eq!(units(&reports), expected_units(expect), "{name}");
+                assert_eq!(merged(reports, route.captures.device, name), expected(expect), "{name}");
+            }
         }
     }
     cases.len()
+}
+
+fn source(case: &Json, decoder: Decoder) -> Source {
+    Source {
+        name: "corpus".to_owned(),
+        filter: case["filter"].as_str().unwrap().to_owned(),
+        decoder,
+        template: None,
+        timestamp: None,
+        timezone: None,
+        retained: Retained::Store,
+        max_payload: usize::MAX,
+        quiet_after: None,
+        quiet_reconnect: false,
+    }
 }
 
 pub fn reason(words: &str) -> Reason {
@@ -108,37 +130,71 @@ fn from_base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Points of one instant as one, with numbers as a reading would hold them.
-fn merged(points: Vec<Point>, name: &str) -> Found {
+/// Points of one instant as one, with numbers as a reading would hold them. Devices without a sample are left out.
+fn merged(reports: Vec<Report>, of_topic: Option<&str>, name: &str) -> Found {
     let mut found = Found::new();
-    for point in points {
-        for sample in point.samples {
-            let value = match sample.value {
-                Value::Literal { number, .. } => Value::Number(number),
-                value => value,
-            };
-            let before = found.entry(point.time).or_default().insert(sample.key, value);
-            assert_eq!(before, None, "{name}: twice at one instant");
+    for report in reports {
+        let device = report.device.as_deref().or(of_topic).unwrap_or_else(|| panic!("{name}: no device"));
+        for point in report.points {
+            for sample in point.samples {
+                let value = match sample.value {
+                    Value::Literal { number, .. } => Value::Number(number),
+                    value => value,
+                };
+                let points = found.entry(device.to_owned()).or_default();
+                let before = points.entry(point.time).or_default().insert(sample.key, value);
+                assert_eq!(before, None, "{name}: twice at one instant");
+            }
         }
     }
     found
 }
 
+/// What each device is to have: `devices`, or the one `device`; each with `points`, or being one.
+fn devices(expect: &Json) -> Vec<(String, &Json)> {
+    match expect["devices"].as_object() {
+        Some(devices) => devices.iter().map(|(device, points)| (device.clone(), points)).collect(),
+        None => vec![(expect["device"].as_str().unwrap_or_default().to_owned(), expect)],
+    }
+}
+
+fn points(of: &Json) -> &[Json] {
+    of["points"].as_array().map_or(std::slice::from_ref(of), Vec::as_slice)
+}
+
 fn expected(expect: &Json) -> Found {
-    let instant = |point: &Json| point["time"].as_str().map(|time| read(Stamp::Text(time), None).unwrap());
-    let whole = std::slice::from_ref(expect);
-    let points = expect["points"].as_array().map_or(whole, Vec::as_slice);
     let mut found = Found::new();
-    for point in points {
-        for (key, value) in point["samples"].as_object().unwrap() {
-            let value = match value {
-                Json::Number(number) => Value::Number(number.to_string().parse().unwrap()),
-                Json::Bool(flag) => Value::Bool(*flag),
-                Json::String(text) => Value::Text(text.clone()),
-                other => panic!("{other}"),
-            };
-            found.entry(instant(point)).or_default().insert(key.clone(), value);
+    for (device, of) in devices(expect) {
+        for point in points(of) {
+            for (key, value) in point["samples"].as_object().unwrap() {
+                let value = match value {
+                    Json::Number(number) => Value::Number(number.to_string().parse().unwrap()),
+                    Json::Bool(flag) => Value::Bool(*flag),
+                    Json::String(text) => Value::Text(text.clone()),
+                    other => panic!("{other}"),
+                };
+                let points = found.entry(device.clone()).or_default();
+                points.entry(instant(point)).or_default().insert(key.clone(), value);
+            }
         }
     }
     found
+}
+
+/// `offset_s` is relative to the receipt.
+fn instant(point: &Json) -> Option<UtcMicros> {
+    if let Some(offset) = point["offset_s"].as_f64() {
+        return Some(UtcMicros(RECEIVED.0 + (offset * 1e6) as i64));
+    }
+    point["time"].as_str().map(|time| read(Stamp::Text(time), None).unwrap())
+}
+
+fn units(reports: &[Report]) -> BTreeMap<String, String> {
+    reports.iter().flat_map(|report| report.units.iter().cloned()).collect()
+}
+
+fn expected_units(expect: &Json) -> BTreeMap<String, String> {
+    let all = devices(expect);
+    let units = all.iter().flat_map(|(_, of)| points(of)).filter_map(|point| point["units"].as_object());
+    units.flatten().map(|(key, unit)| (key.clone(), unit.as_str().unwrap().to_owned())).collect()
 }

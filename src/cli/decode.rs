@@ -16,6 +16,7 @@ use super::output::printable;
 use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::Config;
+use crate::decode::memory::Memory;
 use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
 use crate::normalize::{Fate, Normalizer};
@@ -92,7 +93,7 @@ pub fn dry_run(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Metrics::new())?;
+    let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Memory::default(), Metrics::new())?;
     let mut notes = Vec::new();
     let report = report(&mut normalizer, message(topic, payload, now), &mut notes);
     if json {

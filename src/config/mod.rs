@@ -171,16 +171,25 @@ pub struct Source {
 pub enum Decoder {
     Json,
     Scalar,
+    Zigbee2Mqtt,
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 2] = [Decoder::Json, Decoder::Scalar];
+    pub const ALL: [Decoder; 3] = [Decoder::Json, Decoder::Scalar, Decoder::Zigbee2Mqtt];
 
     /// As `[[sources]] decoder` has it.
     pub fn name(self) -> &'static str {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::Zigbee2Mqtt => "zigbee2mqtt",
+        }
+    }
+
+    /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
+    pub fn names_devices(self) -> bool {
+        match self {
+            Decoder::Json | Decoder::Scalar | Decoder::Zigbee2Mqtt => false,
         }
     }
 }

@@ -1,11 +1,17 @@
-//! Payload → samples. One file for each payload format; pure.
+//! Payload → samples. One file for each payload format; pure: the same messages, and the same memory before them, give the
+//! same samples.
 
+mod document;
 mod json;
+pub mod memory;
 mod scalar;
+mod zigbee2mqtt;
 
 use crate::config::{Decoder, Limits};
 use crate::quarantine::{Reason, Refusal};
+use crate::source::Captures;
 use crate::time::UtcMicros;
+use memory::Recall;
 
 pub use scalar::decimal;
 
@@ -39,11 +45,34 @@ pub struct Point {
     pub samples: Vec<Sample>,
 }
 
+/// What a message says of one device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The device's uid as the payload names it; none: the one that the topic names.
+    pub device: Option<String>,
+    pub points: Vec<Point>,
+    /// Units that the payload itself declares, by raw key.
+    pub units: Vec<(String, String)>,
+    /// How well the device was heard, as the envelope tells: `rssi` in dBm, `snr` in dB, `link_quality`. Readings at the time of
+    /// the last point, beside the payload's samples.
+    pub signal: Vec<Sample>,
+}
+
+impl Report {
+    /// Of the device that the topic names.
+    fn of_topic(points: Vec<Point>) -> Report {
+        Report { points, ..Report::default() }
+    }
+}
+
 /// What a decoder needs to know beside the payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The `metric` capture of the topic, joined with dots; names a scalar.
-    pub metric: Option<&'a str>,
+    pub topic: &'a str,
+    /// What the source's filter found in the topic.
+    pub captures: &'a Captures<'a>,
+    /// For times that a payload gives relative to now.
+    pub received_at: UtcMicros,
     /// Raw key that holds the time, if the source says so.
     pub timestamp: Option<&'a str>,
     /// For local text timestamps; none: UTC.
@@ -56,11 +85,32 @@ pub struct Context<'a> {
 ///
 /// # Errors
 /// The one [`Refusal`] of the whole message: a payload is taken or refused as a whole.
-pub fn decode(decoder: Decoder, payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+pub fn decode(
+    decoder: Decoder,
+    payload: &[u8],
+    context: &Context<'_>,
+    _memory: &mut Recall<'_>,
+) -> Result<Vec<Report>, Refusal> {
+    let of_topic = |points| vec![Report::of_topic(points)];
     match decoder {
-        Decoder::Json => json::decode(payload, context),
-        Decoder::Scalar => scalar::decode(payload, context),
+        Decoder::Json => json::decode(payload, context).map(of_topic),
+        Decoder::Scalar => scalar::decode(payload, context).map(of_topic),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
     }
+}
+
+/// A whole number as the nearest float, with its digits where the float does not hold them.
+#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted; the digits are kept")]
+fn integer(number: i128) -> Value {
+    if number.unsigned_abs() <= 1 << 53 {
+        Value::Number(number as f64)
+    } else {
+        Value::Literal { number: number as f64, text: number.to_string() }
+    }
+}
+
+fn bad_time(key: &str, detail: &str) -> Refusal {
+    Refusal::message(Reason::BadTime, format!("{key}: {detail}"))
 }
 
 fn out_of_range(key: &str) -> Refusal {
@@ -94,7 +144,16 @@ mod tests {
         Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 };
 
     pub(super) fn context() -> Context<'static> {
-        Context { metric: None, timestamp: None, timezone: None, limits: &LIMITS }
+        static NOTHING: Captures<'static> =
+            Captures { tenant: None, device: None, module: None, metric: None, gateway: None };
+        Context {
+            topic: "",
+            captures: &NOTHING,
+            received_at: UtcMicros(0),
+            timestamp: None,
+            timezone: None,
+            limits: &LIMITS,
+        }
     }
 
     /// JSON-like text: most of it almost right.
@@ -123,15 +182,17 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(payload in prop::collection::vec(any::<u8>(), 0..200), scraps in scraps()) {
-            for decoder in [Decoder::Json, Decoder::Scalar] {
-                let _ = decode(decoder, &payload, &context());
-                let _ = decode(decoder, scraps.as_bytes(), &Context { timestamp: Some("a"), ..context() });
+            let mut memory = memory::Memory::default();
+            let mut recall = memory.of_source(&"fuzzed".into());
+            for decoder in Decoder::ALL {
+                let _ = decode(decoder, &payload, &context(), &mut recall);
+                let _ = decode(decoder, scraps.as_bytes(), &Context { timestamp: Some("a"), ..context() }, &mut recall);
             }
         }
 
         #[test]
         fn numbers_are_finite_and_keys_bounded(scraps in scraps()) {
-            for point in decode(Decoder::Json, scraps.as_bytes(), &context()).unwrap_or_default() {
+            for point in json::decode(scraps.as_bytes(), &context()).unwrap_or_default() {
                 for sample in point.samples {
                     prop_assert!(sample.key.len() <= LIMITS.max_key_length);
                     prop_assert!(!matches!(sample.value, Value::Number(number) if !number.is_finite()));

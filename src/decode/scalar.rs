@@ -13,7 +13,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
         return Ok(Vec::new());
     }
-    let key = context.metric.unwrap_or(UNNAMED);
+    let key = context.captures.metric.as_deref().unwrap_or(UNNAMED);
     if key.len() > context.limits.max_key_length {
         return Err(super::key_too_long(key, context.limits));
     }
@@ -67,6 +67,7 @@ mod tests {
     use super::super::tests::{LIMITS, context};
     use super::*;
     use crate::quarantine::Reason;
+    use crate::source::Captures;
 
     fn value(payload: &str) -> Option<Value> {
         decode(payload.as_bytes(), &context()).unwrap().pop().map(|mut point| point.samples.remove(0).value)
@@ -118,7 +119,8 @@ mod tests {
         assert_eq!(reason("-1e400".into()), Reason::NumberOutOfRange);
         assert_eq!(reason("x".repeat(LIMITS.max_text_length + 1)), Reason::TooLarge);
         let long = "m".repeat(LIMITS.max_key_length + 1);
-        let named = Context { metric: Some(&long), ..context() };
+        let captures = Captures { metric: Some(long.into()), ..Captures::default() };
+        let named = Context { captures: &captures, ..context() };
         assert_eq!(decode(b"1", &named).unwrap_err().reason, Reason::KeyTooLong);
     }
 }

@@ -61,7 +61,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Config), snapshot: &Snapshot) -> Bench {
         let mut settings = settings(sources());
         change(&mut settings);
-        let normalizer = Normalizer::new(&settings, snapshot, Metrics::new()).unwrap();
+        let normalizer = Normalizer::new(&settings, snapshot, Memory::default(), Metrics::new()).unwrap();
         Bench { settings, normalizer, seq: 0, introduced: Vec::new() }
     }
 
@@ -346,7 +346,7 @@ proptest! {
         known.sensors.push(sensor(10, "energy", Some((RECEIVED.0, 2.0))));
         let known = snapshot(vec![climate()], vec![known]);
         let run = |cuts: &[bool]| {
-            let mut normalizer = Normalizer::new(&settings(sources()), &known, Metrics::new()).unwrap();
+            let mut normalizer = Normalizer::new(&settings(sources()), &known, Memory::default(), Metrics::new()).unwrap();
             let mut batches = vec![Batch::default()];
             for (i, (topic, payload)) in messages.iter().enumerate() {
                 if cuts.get(i) == Some(&true) {

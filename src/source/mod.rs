@@ -87,7 +87,7 @@ fn compile_one(source: &config::Source) -> Result<Source, SourceError> {
         Ok(filter) => filter,
         Err(error) => return Err(SourceError::Filter { source_name, error }),
     };
-    if !filter.names_device() {
+    if !filter.names_device() && !source.decoder.names_devices() {
         return Err(SourceError::NoDevice { source_name });
     }
     let timezone = match &source.timezone {

@@ -8,6 +8,7 @@ use super::Store;
 use super::batch::Batch;
 use super::error::{During, StoreError};
 use super::introduce::{Fresh, Ids, Known, introduce};
+use super::memory;
 use super::poison::{RefusedRow, Rows, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
@@ -184,6 +185,9 @@ pub(super) fn write(
     origin: &Origin<'_>,
     lookup: &dyn Fn(Seq) -> Option<Message>,
 ) -> Result<(Committed, Fresh), StoreError> {
+    if let Origin::Journal { instance, .. } = origin {
+        memory::keep(conn, instance, &batch.memory)?;
+    }
     let fresh = introduce(conn, batch, known)?;
     let ids = Ids { known, fresh: &fresh };
     let mut refused = Vec::new();

@@ -5,6 +5,7 @@ mod commit;
 mod error;
 mod introduce;
 pub mod limits;
+mod memory;
 mod migrate;
 mod pool;
 mod poison;

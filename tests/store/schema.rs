@@ -17,7 +17,7 @@ fn migrations_go_up_and_down_and_up(site: &Site) {
     site.store.revert_all().unwrap();
     let left = site.texts(tables_sql(site));
     assert_eq!(left, ["__diesel_schema_migrations"]);
-    assert_eq!(site.store.migrate().unwrap().len(), 3);
+    assert_eq!(site.store.migrate().unwrap().len(), 4);
     assert_eq!(site.number("SELECT count(*) AS n FROM tenants WHERE name = 'default'"), 1);
 }
 
@@ -54,6 +54,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
     tables!(
         bridge_instances,
         catalog_version,
+        decoder_memory,
         device_modules,
         device_sensors,
         device_templates,
