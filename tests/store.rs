@@ -2,6 +2,7 @@
 
 mod catalog;
 mod commit;
+mod memory;
 mod outage;
 mod quarantine;
 mod schema;
