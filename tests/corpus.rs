@@ -135,7 +135,9 @@ fn source(case: &Json, decoder: Decoder) -> Source {
 
 pub fn reason(words: &str) -> Reason {
     match words {
-        "malformed JSON" | "byte order mark" | "trailing data after the JSON document" | "not JSON" => Reason::Malformed,
+        "malformed JSON" | "byte order mark" | "trailing data after the JSON document" | "not JSON" => {
+            Reason::Malformed
+        }
         "invalid UTF-8" => Reason::NotUtf8,
         "number out of range" => Reason::NumberOutOfRange,
         "nested too deep" => Reason::TooDeep,

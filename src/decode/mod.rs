@@ -3,6 +3,8 @@
 
 mod document;
 mod esphome;
+#[cfg(test)]
+mod fuzz;
 mod home_assistant;
 mod json;
 pub mod memory;

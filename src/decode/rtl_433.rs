@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn times_are_read_as_they_are_written() {
         let time = |text: &str| {
-            of("rtl_433/pi/events", &format!(r#"{{"time":{text}}}"#)).map(|found| found[0].points[0].time.map(|at| at.0))
+            of("rtl_433/pi/events", &format!(r#"{{"time":{text}}}"#))
+                .map(|found| found[0].points[0].time.map(|at| at.0))
         };
         assert_eq!(time("1700000000"), Ok(Some(1_700_000_000_000_000)));
         assert_eq!(time(r#""200000000000""#), Ok(Some(200_000_000_000_000_000)));

@@ -1,7 +1,7 @@
 //! Seconds since 1970, for formats that fix the unit: nothing is told from the number's size.
 
-use super::document::Node;
 use super::bad_time;
+use super::document::Node;
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
 

@@ -88,9 +88,7 @@ fn own_time(body: &Node, context: &Context<'_>) -> Result<Option<UtcMicros>, Ref
 /// `2018.02.01 21:29:40` as `2018-02-01 21:29:40`.
 fn with_dashes(text: &str) -> String {
     match text.split_at_checked(10) {
-        Some((date, clock)) if date.bytes().filter(|byte| *byte == b'.').count() == 2 => {
-            date.replace('.', "-") + clock
-        }
+        Some((date, clock)) if date.bytes().filter(|byte| *byte == b'.').count() == 2 => date.replace('.', "-") + clock,
         _ => text.to_owned(),
     }
 }

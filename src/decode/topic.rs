@@ -3,7 +3,7 @@
 use super::Context;
 
 /// The levels before the first one that is meant, that level, and those after it; none: no level is meant.
-pub(super) fn around<'t>(topic: &'t str, is_meant: impl Fn(&str) -> bool) -> Option<(&'t str, &'t str, &'t str)> {
+pub(super) fn around(topic: &str, is_meant: impl Fn(&str) -> bool) -> Option<(&str, &str, &str)> {
     let mut start = 0_usize;
     for level in topic.split('/') {
         let end = start.saturating_add(level.len());
@@ -68,6 +68,9 @@ mod tests {
         let captures = Captures { metric: Some("m.n".into()), ..captures };
         assert_eq!(key(&Context { captures: &captures, ..named }, "found"), "m.n");
         assert_eq!(key(&context(), "f/g"), "f.g");
-        assert_eq!((device(&named, "f"), device(&context(), "f"), device(&context(), "")), (None, Some("f".into()), None));
+        assert_eq!(
+            (device(&named, "f"), device(&context(), "f"), device(&context(), "")),
+            (None, Some("f".into()), None)
+        );
     }
 }

@@ -8,15 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::super::document::Node;
 use super::super::memory::Recall;
-use super::super::{Context, Report, text_too_long};
+use super::super::{Context, Report};
 use super::template::Template;
 use crate::quarantine::{Reason, Refusal};
 
 /// Most entities that one state topic may have.
 const MAX_ENTITIES: usize = 256;
 
-/// Longest state topic (MQTT 5, 1.5.4).
-const MAX_TOPIC: usize = 65_535;
+/// Longest text that is remembered of a discovery, in bytes: that of a topic (MQTT 5, 1.5.4).
+const MAX_TEXT: usize = 65_535;
+
+/// Components that have no state; what their device says is not theirs.
+const STATELESS: [&str; 7] = ["button", "camera", "device_automation", "image", "notify", "scene", "tag"];
 
 /// What is remembered of an entity under its state topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +68,7 @@ impl<'t> Announcement<'t> {
             document.expect_object()?;
             self.entities(&document, context, &mut found)?;
         }
-        let updates = self.updates(&mut found, memory)?;
+        let updates = self.updates(&found, memory)?;
         let topics: Vec<&String> = found.entities.keys().collect();
         put(memory, &origin_key(self.topic), (!topics.is_empty()).then_some(&topics))?;
         for (topic, entities) in &updates {
@@ -79,7 +82,7 @@ impl<'t> Announcement<'t> {
     }
 
     /// What each state topic that is announced, or was, has now.
-    fn updates(&self, found: &mut Found, memory: &Recall<'_>) -> Result<BTreeMap<String, Vec<Entity>>, Refusal> {
+    fn updates(&self, found: &Found, memory: &Recall<'_>) -> Result<BTreeMap<String, Vec<Entity>>, Refusal> {
         let before: Vec<String> = get(memory, &origin_key(self.topic)).unwrap_or_default();
         let mut updates = BTreeMap::new();
         for topic in before.iter().chain(found.entities.keys()) {
@@ -129,19 +132,19 @@ impl<'t> Announcement<'t> {
         context: &Context<'_>,
         found: &mut Found,
     ) -> Result<(), Refusal> {
-        let option = |name: &str, short: &str| {
-            places.iter().find_map(|place| member(place, name, short)).and_then(Node::text)
-        };
-        let Some(topic) = option("state_topic", "stat_t") else { return Ok(()) };
+        let option =
+            |name: &str, short: &str| places.iter().find_map(|place| member(place, name, short)).and_then(Node::text);
+        let has_state = !STATELESS.contains(&component);
+        let Some(topic) = option("state_topic", "stat_t").filter(|_| has_state) else { return Ok(()) };
         let topic = based(topic, places);
         let class = option("device_class", "dev_cla").map(str::to_owned);
         let unit = option("unit_of_measurement", "unit_of_meas").map(str::to_owned);
         let own = self.own_name(object, &found.device).or(class.as_deref()).unwrap_or("state");
         let key = format!("{component}.{own}");
         let texts = [&topic, &key, &found.device].into_iter().chain(&class).chain(&unit);
-        let most = context.limits.max_key_length.max(MAX_TOPIC);
-        for text in texts.filter(|text| text.len() > most) {
-            return Err(text_too_long("config", text.len(), context.limits));
+        if let Some(long) = texts.into_iter().find(|text| text.len() > MAX_TEXT) {
+            let detail = format!("a text of {} bytes in the discovery, {MAX_TEXT} are the most", long.len());
+            return Err(Refusal::message(Reason::TooLarge, detail));
         }
         let template = match option("value_template", "val_tpl") {
             None => Template::Whole,

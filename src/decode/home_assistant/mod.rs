@@ -72,11 +72,7 @@ const DOMAINS: [&str; 38] = [
     "weather",
 ];
 
-pub(super) fn decode(
-    payload: &[u8],
-    context: &Context<'_>,
-    memory: &mut Recall<'_>,
-) -> Result<Vec<Report>, Refusal> {
+pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     if let Some(announcement) = Announcement::of(context.topic) {
         return announcement.learn(payload, context, memory);
     }
@@ -121,8 +117,7 @@ fn states(payload: &[u8], entities: &[Entity], context: &Context<'_>) -> Result<
     let is_object = payload.trim_ascii_start().first() == Some(&b'{');
     let is_document = is_object || entities.iter().any(|entity| matches!(entity.template, Template::Path(_)));
     let absent = payload.trim_ascii().is_empty();
-    let document =
-        if is_document && !absent { Some(Node::parse(payload, context.limits)?) } else { None };
+    let document = if is_document && !absent { Some(Node::parse(payload, context.limits)?) } else { None };
     let (mut reports, mut keys, mut count): (Vec<Report>, _, _) = (Vec::new(), HashSet::new(), 0_usize);
     for entity in entities.iter().filter(|entity| keys.insert((&entity.device, &entity.key))) {
         let samples = match (&entity.template, &document) {

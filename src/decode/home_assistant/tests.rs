@@ -112,7 +112,8 @@ fn what_is_more_than_a_path_is_left_out_and_told() {
 fn one_topic_may_tell_of_several_devices() {
     let mut memory = Memory::default();
     for device in ["one", "two"] {
-        let payload = format!(r#"{{"stat_t":"both","dev":{{"ids":"{device}"}},"val_tpl":"{{{{ value_json.{device} }}}}"}}"#);
+        let payload =
+            format!(r#"{{"stat_t":"both","dev":{{"ids":"{device}"}},"val_tpl":"{{{{ value_json.{device} }}}}"}}"#);
         announce(&mut memory, &format!("homeassistant/sensor/{device}/config"), &payload);
     }
     assert_eq!(told(&mut memory, "both", r#"{"one":1,"two":2}"#), ["one sensor.state=1 ", "two sensor.state=2 "]);

@@ -255,7 +255,7 @@ mod tests {
         ]);
         expected.push(("flag_calibration_in_progress".to_owned(), Value::Bool(false)));
         assert_eq!(of("06170C5668C79E007000C90501D9FFCD004C884F").unwrap(), expected);
-        assert_eq!((light(0), light(1), light(0x80)), (Some(0.0), Some(0.04), Some(244.06)));
+        assert_eq!((light(0), light(1), light(0x10)), (Some(0.0), Some(0.04), Some(1.01)));
         assert_eq!((light(0xfe), light(0xff)), (Some(65_535.0), None));
     }
 
