@@ -188,14 +188,12 @@ fn a_client_id_follows_the_instance_and_a_database_its_state_directory() {
 fn three_faults_are_reported_at_once_each_with_line_key_and_suggestion() {
     let text = "[broker]\nurl = \"mqtt://localhost\"\nkeepalive = \"30s\"\n\n[journal]\nmax_size = 12.5\n\n[[sources]]\nname = \"a\"\nfilter = \"a/{device}\"\ndecoder = \"jsno\"\n";
     let decoders = Decoder::ALL.map(|decoder| format!("\"{}\"", decoder.name())).join(", ");
-    assert_eq!(
-        refused(text),
-        format!(
-            "t.toml:3: broker.keepalive: unknown key (did you mean `keep_alive`?)\n\
-             t.toml:6: journal.max_size: expected a size such as \"64MiB\", found a number with a fraction\n\
-             t.toml:11: sources[0].decoder: \"jsno\" is unknown, expected one of {decoders} (did you mean `json`?)"
-        )
+    let expected = format!(
+        "t.toml:3: broker.keepalive: unknown key (did you mean `keep_alive`?)\n\
+         t.toml:6: journal.max_size: expected a size such as \"64MiB\", found a number with a fraction\n\
+         t.toml:11: sources[0].decoder: \"jsno\" is unknown, expected one of {decoders} (did you mean `json`?)"
     );
+    assert_eq!(refused(text), expected);
 }
 
 #[test]

@@ -171,17 +171,45 @@ pub struct Source {
 pub enum Decoder {
     Json,
     Scalar,
+    Esphome,
+    HomeAssistant,
+    OpenMqttGateway,
+    Rtl433,
+    Ruuvi,
+    Shelly,
+    Tasmota,
+    Victron,
     Zigbee2Mqtt,
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 3] = [Decoder::Json, Decoder::Scalar, Decoder::Zigbee2Mqtt];
+    pub const ALL: [Decoder; 11] = [
+        Decoder::Json,
+        Decoder::Scalar,
+        Decoder::Esphome,
+        Decoder::HomeAssistant,
+        Decoder::OpenMqttGateway,
+        Decoder::Rtl433,
+        Decoder::Ruuvi,
+        Decoder::Shelly,
+        Decoder::Tasmota,
+        Decoder::Victron,
+        Decoder::Zigbee2Mqtt,
+    ];
 
     /// As `[[sources]] decoder` has it.
     pub fn name(self) -> &'static str {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::Esphome => "esphome",
+            Decoder::HomeAssistant => "home_assistant",
+            Decoder::OpenMqttGateway => "openmqttgateway",
+            Decoder::Rtl433 => "rtl_433",
+            Decoder::Ruuvi => "ruuvi",
+            Decoder::Shelly => "shelly",
+            Decoder::Tasmota => "tasmota",
+            Decoder::Victron => "victron",
             Decoder::Zigbee2Mqtt => "zigbee2mqtt",
         }
     }
@@ -190,6 +218,14 @@ impl Decoder {
     pub fn names_devices(self) -> bool {
         match self {
             Decoder::Json | Decoder::Scalar | Decoder::Zigbee2Mqtt => false,
+            Decoder::Esphome => true,
+            Decoder::HomeAssistant => true,
+            Decoder::OpenMqttGateway => true,
+            Decoder::Rtl433 => true,
+            Decoder::Ruuvi => true,
+            Decoder::Shelly => true,
+            Decoder::Tasmota => true,
+            Decoder::Victron => true,
         }
     }
 }

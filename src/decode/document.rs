@@ -126,8 +126,7 @@ impl<'l> Flat<'l> {
     /// [`Refusal`] of the message: a key or a text is too long.
     pub(super) fn add(&mut self, key: &str, node: &Node) -> Result<(), Refusal> {
         self.path.clear();
-        self.path.push_str(key);
-        self.walk(node)
+        self.within(&[key], node)
     }
 
     /// The samples.

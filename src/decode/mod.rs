@@ -2,9 +2,21 @@
 //! same samples.
 
 mod document;
+mod esphome;
+#[cfg(test)]
+mod fuzz;
+mod home_assistant;
 mod json;
 pub mod memory;
+mod openmqttgateway;
+mod rtl_433;
+mod ruuvi;
 mod scalar;
+mod seconds;
+mod shelly;
+mod tasmota;
+mod topic;
+mod victron;
 mod zigbee2mqtt;
 
 use crate::config::{Decoder, Limits};
@@ -56,6 +68,8 @@ pub struct Report {
     /// How well the device was heard, as the envelope tells: `rssi` in dBm, `snr` in dB, `link_quality`. Readings at the time of
     /// the last point, beside the payload's samples.
     pub signal: Vec<Sample>,
+    /// What of the message could not be taken though the rest is: told beside it.
+    pub left_out: Vec<Refusal>,
 }
 
 impl Report {
@@ -89,12 +103,20 @@ pub fn decode(
     decoder: Decoder,
     payload: &[u8],
     context: &Context<'_>,
-    _memory: &mut Recall<'_>,
+    memory: &mut Recall<'_>,
 ) -> Result<Vec<Report>, Refusal> {
     let of_topic = |points| vec![Report::of_topic(points)];
     match decoder {
         Decoder::Json => json::decode(payload, context).map(of_topic),
         Decoder::Scalar => scalar::decode(payload, context).map(of_topic),
+        Decoder::Esphome => esphome::decode(payload, context),
+        Decoder::HomeAssistant => home_assistant::decode(payload, context, memory),
+        Decoder::OpenMqttGateway => openmqttgateway::decode(payload, context),
+        Decoder::Rtl433 => rtl_433::decode(payload, context),
+        Decoder::Ruuvi => ruuvi::decode(payload, context),
+        Decoder::Shelly => shelly::decode(payload, context),
+        Decoder::Tasmota => tasmota::decode(payload, context),
+        Decoder::Victron => victron::decode(payload, context),
         Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
     }
 }
@@ -107,6 +129,16 @@ fn integer(number: i128) -> Value {
     } else {
         Value::Literal { number: number as f64, text: number.to_string() }
     }
+}
+
+/// What the samples tell of how well the device was heard: each pair is a raw key and the name that it means. What is no
+/// number tells nothing.
+fn signal(samples: &[Sample], names: &[(&str, &str)]) -> Vec<Sample> {
+    let told = |(key, name): &(&str, &str)| {
+        let sample = samples.iter().find(|sample| sample.key == *key)?;
+        matches!(sample.value, Value::Number(_)).then(|| Sample { key: (*name).into(), value: sample.value.clone() })
+    };
+    names.iter().filter_map(told).collect()
 }
 
 fn bad_time(key: &str, detail: &str) -> Refusal {

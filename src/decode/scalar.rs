@@ -1,29 +1,33 @@
 //! One value as text: a number, a boolean or a word, named by the topic.
 
 use super::{Context, Point, Sample, Value};
+use crate::config::Limits;
 use crate::quarantine::Refusal;
 
 /// The key where the topic captures no metric.
 const UNNAMED: &str = "value";
 
+pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+    named(context.captures.metric.as_deref().unwrap_or(UNNAMED), payload, context.limits)
+}
+
 /// White space around the value is trimmed; nothing, and `null` and `nan` in any case, mean that there is no value; text in
 /// JSON quotes is unquoted; what is neither number nor `true` or `false` is text.
-pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+pub(super) fn named(key: &str, payload: &[u8], limits: &Limits) -> Result<Vec<Point>, Refusal> {
     let text = super::utf8(payload)?.trim_ascii();
     if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
         return Ok(Vec::new());
     }
-    let key = context.captures.metric.as_deref().unwrap_or(UNNAMED);
-    if key.len() > context.limits.max_key_length {
-        return Err(super::key_too_long(key, context.limits));
+    if key.len() > limits.max_key_length {
+        return Err(super::key_too_long(key, limits));
     }
     let value = read(text).ok_or_else(|| super::out_of_range(key))?;
     let length = match &value {
         Value::Text(text) | Value::Literal { text, .. } => text.len(),
         Value::Number(_) | Value::Bool(_) => 0,
     };
-    if length > context.limits.max_text_length {
-        return Err(super::text_too_long(key, length, context.limits));
+    if length > limits.max_text_length {
+        return Err(super::text_too_long(key, length, limits));
     }
     Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
 }

@@ -119,7 +119,8 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         let mut recall = self.memory.of_source(&source.name);
         let reports = decode(source.decoder, &publish.payload, &context, &mut recall)?;
         let latest = publish.retain && source.retained == Retained::Latest;
-        for report in reports {
+        for mut report in reports {
+            report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));
             self.report(report, known, source, latest)?;
         }
         Ok(())
