@@ -164,6 +164,14 @@ pub struct Source {
     pub quiet_after: Option<Duration>,
     /// Whether such a silence also ends the connection, once, to begin another.
     pub quiet_reconnect: bool,
+    pub csv: Csv,
+}
+
+/// How the decoder `csv` reads a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Csv {
+    /// Whether the first record names the columns.
+    pub header: bool,
 }
 
 /// The payload formats.
@@ -171,17 +179,51 @@ pub struct Source {
 pub enum Decoder {
     Json,
     Scalar,
+    AwsShadow,
+    Cbor,
+    Chirpstack,
+    Csv,
+    LineProtocol,
+    Losant,
+    Msgpack,
+    ThinEdge,
+    Thingsboard,
+    Ttn,
     Zigbee2Mqtt,
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 3] = [Decoder::Json, Decoder::Scalar, Decoder::Zigbee2Mqtt];
+    pub const ALL: [Decoder; 13] = [
+        Decoder::Json,
+        Decoder::Scalar,
+        Decoder::AwsShadow,
+        Decoder::Cbor,
+        Decoder::Chirpstack,
+        Decoder::Csv,
+        Decoder::LineProtocol,
+        Decoder::Losant,
+        Decoder::Msgpack,
+        Decoder::ThinEdge,
+        Decoder::Thingsboard,
+        Decoder::Ttn,
+        Decoder::Zigbee2Mqtt,
+    ];
 
     /// As `[[sources]] decoder` has it.
     pub fn name(self) -> &'static str {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::AwsShadow => "aws_shadow",
+            Decoder::Cbor => "cbor",
+            Decoder::Chirpstack => "chirpstack",
+            Decoder::Csv => "csv",
+            Decoder::LineProtocol => "line_protocol",
+            Decoder::Losant => "losant",
+            Decoder::Msgpack => "msgpack",
+            Decoder::ThinEdge => "thin_edge",
+            Decoder::Thingsboard => "thingsboard",
+            Decoder::Ttn => "ttn",
             Decoder::Zigbee2Mqtt => "zigbee2mqtt",
         }
     }
@@ -189,7 +231,19 @@ impl Decoder {
     /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
     pub fn names_devices(self) -> bool {
         match self {
-            Decoder::Json | Decoder::Scalar | Decoder::Zigbee2Mqtt => false,
+            Decoder::AwsShadow
+            | Decoder::Chirpstack
+            | Decoder::Losant
+            | Decoder::ThinEdge
+            | Decoder::Thingsboard
+            | Decoder::Ttn => true,
+            Decoder::Json
+            | Decoder::Scalar
+            | Decoder::Cbor
+            | Decoder::Csv
+            | Decoder::LineProtocol
+            | Decoder::Msgpack
+            | Decoder::Zigbee2Mqtt => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One value as text: a number, a boolean or a word, named by the topic.
 
 use super::{Context, Point, Sample, Value};
+use crate::config::Limits;
 use crate::quarantine::Refusal;
 
 /// The key where the topic captures no metric.
@@ -10,22 +11,33 @@ const UNNAMED: &str = "value";
 /// JSON quotes is unquoted; what is neither number nor `true` or `false` is text.
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
     let text = super::utf8(payload)?.trim_ascii();
-    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
-        return Ok(Vec::new());
-    }
     let key = context.captures.metric.as_deref().unwrap_or(UNNAMED);
+    let Some(value) = value(text, key, context.limits)? else {
+        return Ok(Vec::new());
+    };
     if key.len() > context.limits.max_key_length {
         return Err(super::key_too_long(key, context.limits));
+    }
+    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+}
+
+/// A value as text without white space around it; none: it says that there is none.
+///
+/// # Errors
+/// [`Refusal`] of the message: a number beyond a float, a text that is too long.
+pub(super) fn value(text: &str, key: &str, limits: &Limits) -> Result<Option<Value>, Refusal> {
+    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
+        return Ok(None);
     }
     let value = read(text).ok_or_else(|| super::out_of_range(key))?;
     let length = match &value {
         Value::Text(text) | Value::Literal { text, .. } => text.len(),
         Value::Number(_) | Value::Bool(_) => 0,
     };
-    if length > context.limits.max_text_length {
-        return Err(super::text_too_long(key, length, context.limits));
+    if length > limits.max_text_length {
+        return Err(super::text_too_long(key, length, limits));
     }
-    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+    Ok(Some(value))
 }
 
 /// None: a number that is not finite.
