@@ -244,7 +244,7 @@ mod tests {
             [(Some(2), "m.a".into()), (None, "n.b n.c".into())]
         );
         assert_eq!(keys("# nothing"), []);
-        assert_eq!(keys("m\\=x,a=b\\=c d\\\\=1 -5"), [(Some(-1), "m\\=x.d\\\\".into())]);
+        assert_eq!(keys("m\\=x,a=b\\=c d\\\\x=1 -5"), [(Some(-1), "m\\=x.d\\\\x".into())]);
         assert_eq!(keys("m a=\"x\ny\\z\" 1000\nm b=2"), [(Some(1), "m.a".into()), (None, "m.b".into())]);
     }
 
