@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::document::Node;
-use super::{out_of_range, text_too_long};
+use super::text_too_long;
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
 
@@ -70,8 +70,13 @@ pub(super) fn float(number: f64) -> Result<Node, Refusal> {
     } else if number.is_finite() {
         Ok(Node::Float(number))
     } else {
-        Err(out_of_range("of an infinite value"))
+        Err(beyond("an infinite value"))
     }
+}
+
+/// Refusal of a number whose key is not known yet.
+pub(super) fn beyond(what: &str) -> Refusal {
+    Refusal::message(Reason::NumberOutOfRange, format!("number out of range of a 64-bit float: {what}"))
 }
 
 /// Bytes as RFC 8949, section 6.1, writes them in JSON.

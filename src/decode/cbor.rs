@@ -17,7 +17,7 @@ use minicbor::decode::Error;
 
 use super::bounds::{self, Bounds};
 use super::document::{Node, duplicate};
-use super::{Context, Point, native, out_of_range};
+use super::{Context, Point, native};
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
 
@@ -25,7 +25,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     native::points(&parse(payload, context.limits)?, "CBOR", context)
 }
 
-/// Reads one data item within the limits on depth, on the number of values and on their texts.
+/// Reads one data item within the limits on depth and on the number of values.
 ///
 /// # Errors
 /// [`Refusal`] of the message.
@@ -62,14 +62,8 @@ impl Reader<'_> {
             Type::Simple => self.decoder.simple().map(|_| Node::Null).map_err(malformed),
             Type::Bool => self.decoder.bool().map(Node::Bool).map_err(malformed),
             Type::F16 | Type::F32 | Type::F64 => bounds::float(self.decoder.f64().map_err(malformed)?),
-            Type::Bytes | Type::BytesIndef => {
-                let text = bounds::base64url(&self.bytes()?);
-                self.checked(Node::Text(text))
-            }
-            Type::String | Type::StringIndef => {
-                let text = self.text()?;
-                self.checked(Node::Text(text))
-            }
+            Type::Bytes | Type::BytesIndef => self.bytes().map(|bytes| Node::Text(bounds::base64url(&bytes))),
+            Type::String | Type::StringIndef => self.text().map(Node::Text),
             Type::Break | Type::Unknown(_) => refuse(&format!("{kind} at byte {}", self.decoder.position())),
             _ => self.integer().map(Node::Integer),
         }
@@ -83,11 +77,6 @@ impl Reader<'_> {
         self.bounds.enter()?;
         let node = read(self)?;
         self.bounds.leave();
-        Ok(node)
-    }
-
-    fn checked(&self, node: Node) -> Result<Node, Refusal> {
-        self.bounds.text("of a text value", node.text().unwrap_or_default())?;
         Ok(node)
     }
 
@@ -184,7 +173,7 @@ fn bignum(bytes: &[u8], negative: bool) -> Result<Node, Refusal> {
     }
     let number = digits.iter().fold(0.0_f64, |number, byte| number * 256.0 + f64::from(*byte));
     let number = if negative { -number } else { number };
-    if number.is_finite() { Ok(Node::Float(number)) } else { Err(out_of_range("of a bignum")) }
+    if number.is_finite() { Ok(Node::Float(number)) } else { Err(bounds::beyond("a bignum")) }
 }
 
 /// `[exponent, mantissa]`, of ten or of two.
@@ -200,7 +189,7 @@ fn scaled(pair: &Node, decimal: bool) -> Result<Node, Refusal> {
             other.number().unwrap_or_default() * base.powi(exponent)
         }
     };
-    if number.is_finite() { Ok(Node::Float(number)) } else { Err(out_of_range("of a fraction")) }
+    if number.is_finite() { Ok(Node::Float(number)) } else { Err(bounds::beyond("a fraction")) }
 }
 
 fn refuse<T>(detail: &str) -> Result<T, Refusal> {
@@ -231,7 +220,9 @@ mod tests {
         parse(&bytes(hex), &LIMITS)
     }
 
-    fn points(hex: &str) -> Vec<(Option<i64>, Vec<(String, Value)>)> {
+    type Found = (Option<i64>, Vec<(String, Value)>);
+
+    fn points(hex: &str) -> Vec<Found> {
         let points = decode(&bytes(hex), &context()).unwrap();
         let samples = |point: Point| point.samples.into_iter().map(|s| (s.key, s.value)).collect();
         points.into_iter().map(|point| (point.time.map(|time| time.0), samples(point))).collect()
@@ -345,9 +336,10 @@ mod tests {
         assert_eq!(reason(&bytes("7bffffffffffffffff")), Reason::Malformed);
         assert_eq!(reason(&bytes("5bffffffffffffffff")), Reason::Malformed);
         let long = |head: &str, length: usize| [&bytes(head)[..], &vec![b'k'; length]].concat();
-        assert_eq!(reason(&long("79 1001", 0x1001)), Reason::TooLarge);
-        assert_eq!(reason(&long("59 1000", 0x1000)), Reason::TooLarge);
+        let taken = |payload: &[u8]| decode(payload, &context()).unwrap_err().reason;
+        assert_eq!(taken(&long("a1 6161 79 1001", 0x1001)), Reason::TooLarge);
+        assert_eq!(taken(&long("a1 6161 59 1000", 0x1000)), Reason::TooLarge);
         let key = [&long("a1 79 0100", 0x100)[..], &[0x01]].concat();
-        assert_eq!(decode(&key, &context()).unwrap_err().reason, Reason::KeyTooLong);
+        assert_eq!(taken(&key), Reason::KeyTooLong);
     }
 }

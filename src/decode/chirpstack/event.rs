@@ -157,11 +157,7 @@ fn any(mut fields: Fields<'_>, bounds: &mut Bounds<'_>) -> Result<Node, Refusal>
         node = match number {
             1 => Node::Null,
             2 => bounds::float(value.double()?)?,
-            3 => {
-                let text = value.text()?;
-                bounds.text("of a text value", text)?;
-                Node::Text(text.to_owned())
-            }
+            3 => Node::Text(value.text()?.to_owned()),
             4 => Node::Bool(value.signed()? != 0),
             5 => structure(value.message()?, bounds)?,
             6 => list(value.message()?, bounds)?,
