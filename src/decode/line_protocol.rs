@@ -7,8 +7,7 @@
 //! - `1i` and `1u` are integers of 64 bits; NaN and infinity are not in the format.
 //! - Blank lines, lines that begin with `#`, and a CR before the line end are skipped.
 //!
-//! InfluxDB documentation: "Line protocol reference". Read by hand: the one crate for it is archived and does not tell an
-//! overflow from a word.
+//! InfluxDB documentation: "Line protocol reference". Read by hand, so that the limits hold while it is read.
 
 use std::collections::HashSet;
 

@@ -6,7 +6,7 @@
 //! - The device is the level after `losant`, where the filter does not take it from the topic. Peripherals have a topic
 //!   of their own. Whatever is not `…/state` carries no readings.
 //!
-//! Losant documentation: "MQTT Protocol", section "Device State"; losant-mqtt-js, `lib/ljson.js`.
+//! Losant documentation: "MQTT Protocol" and "Device State"; losant-mqtt-js, `lib/device.js` and `lib/ljson.js`.
 
 use super::document::{Flat, Node};
 use super::{Context, Point, Report, bad_time, envelope};
