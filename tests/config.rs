@@ -178,6 +178,17 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn a_source_says_whether_its_csv_has_a_header() {
+    let header = |rest: &str| {
+        let text = format!("[[sources]]\nname = \"a\"\nfilter = \"a/{{device}}\"\ndecoder = \"csv\"\n{rest}");
+        accepted(&text).sources[0].csv.header
+    };
+    assert!(header(""));
+    assert!(header("[sources.csv]"));
+    assert!(!header("[sources.csv]\nheader = false"));
+}
+
+#[test]
 fn a_client_id_follows_the_instance_and_a_database_its_state_directory() {
     let config = accepted("[instance]\nid = \"roof\"\nstate_dir = \"/var/lib/tidegate\"");
     assert_eq!(config.broker.client_id, "tidegate-roof");
@@ -278,6 +289,9 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         (&source("quiet_after = \"50ms\""), "sources[0].quiet_after"),
         (&source("quiet_reconnect = true"), "sources[0].quiet_reconnect: needs quiet_after"),
         (&source("template = \"\""), "sources[0].template"),
+        (&source("[sources.csv]\nheader = false"), "sources[0].csv.header: has a meaning with decoder = \"csv\" only"),
+        (&source("decoder = \"csv\"\n[sources.csv]\nheader = 1"), "expected true or false, found an integer"),
+        (&source("decoder = \"csv\"\n[sources.csv]\nheaders = true"), "did you mean `header`?"),
         (&source("decoder = \"scalar\""), "has no {metric} or {metric...}"),
         (&source("[[sources]]\nname = \"s\"\nfilter = \"b\""), "t.toml:5: sources[1].name: \"s\" is the name"),
         (&source("[[sources]]\nname = \"t\"\nfilter = \"a/+\""), "t.toml:6: sources[1].filter: takes the same topics"),

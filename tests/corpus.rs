@@ -1,9 +1,9 @@
 //! Real payloads (`tests/payloads/`) become exactly what their files say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use tidegate::config::{Decoder, Limits, Retained, Source};
+use tidegate::config::{Csv, Decoder, Limits, Retained, Source};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
@@ -15,8 +15,8 @@ const LIMITS: Limits = Limits { max_depth: 32, max_keys: 1000, max_key_length: 2
 /// When every case's message came.
 const RECEIVED: UtcMicros = UtcMicros(1_800_000_000_000_000);
 
-/// Device → instant (none: of receipt) → raw key → value.
-type Found = BTreeMap<String, BTreeMap<Option<UtcMicros>, BTreeMap<String, Value>>>;
+/// Device → instant (none: of receipt) → raw key → its values, more than one where they come for one instant.
+type Found = BTreeMap<String, BTreeMap<Option<UtcMicros>, BTreeMap<String, Vec<Value>>>>;
 
 #[test]
 fn json_payloads_become_what_the_corpus_says() {
@@ -79,6 +79,46 @@ fn victron_payloads_become_what_the_corpus_says() {
 }
 
 #[test]
+fn aws_shadow_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/aws_shadow.json"), Decoder::AwsShadow), 6);
+}
+
+#[test]
+fn chirpstack_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/chirpstack.json"), Decoder::Chirpstack), 13);
+}
+
+#[test]
+fn csv_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/csv.json"), Decoder::Csv), 8);
+}
+
+#[test]
+fn line_protocol_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/influx_line.json"), Decoder::LineProtocol), 15);
+}
+
+#[test]
+fn losant_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/losant.json"), Decoder::Losant), 4);
+}
+
+#[test]
+fn thin_edge_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/thin_edge.json"), Decoder::ThinEdge), 7);
+}
+
+#[test]
+fn thingsboard_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/thingsboard.json"), Decoder::Thingsboard), 13);
+}
+
+#[test]
+fn ttn_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/ttn.json"), Decoder::Ttn), 12);
+}
+
+#[test]
 fn zigbee2mqtt_payloads_become_what_the_corpus_says() {
     assert_eq!(check(include_str!("payloads/zigbee2mqtt.json"), Decoder::Zigbee2Mqtt), 15);
 }
@@ -100,6 +140,7 @@ fn check(file: &str, decoder: Decoder) -> usize {
             timestamp: None,
             timezone: None,
             limits: &LIMITS,
+            csv: route.source.csv,
         };
         let found = decode(decoder, &payload(case), &context, &mut memory.of_source(&route.source.name));
         match expect["reject"].as_str() {
@@ -111,6 +152,7 @@ fn check(file: &str, decoder: Decoder) -> usize {
             None => {
                 let reports = found.unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
                 assert_eq!(units(&reports), expected_units(expect), "{name}");
+                assert_eq!(named(&reports, route.captures.device, name), expected_devices(expect), "{name}");
                 assert_eq!(merged(reports, route.captures.device, name), expected(expect), "{name}");
             }
         }
@@ -130,6 +172,7 @@ fn source(case: &Json, decoder: Decoder) -> Source {
         max_payload: usize::MAX,
         quiet_after: None,
         quiet_reconnect: false,
+        csv: Csv { header: !case["name"].as_str().unwrap().starts_with("no header") },
     }
 }
 
@@ -138,8 +181,10 @@ pub fn reason(words: &str) -> Reason {
         "malformed JSON" | "byte order mark" | "trailing data after the JSON document" | "not JSON" => {
             Reason::Malformed
         }
+        "no fields" | "malformed line 2" | "not a finite number" => Reason::Malformed,
+        "record of 2 fields under a header of 3" => Reason::Malformed,
         "invalid UTF-8" => Reason::NotUtf8,
-        "number out of range" => Reason::NumberOutOfRange,
+        "number out of range" | "integer out of range" => Reason::NumberOutOfRange,
         "nested too deep" => Reason::TooDeep,
         "empty payload" => Reason::Empty,
         "text value too long" => Reason::TooLarge,
@@ -189,12 +234,23 @@ fn merged(reports: Vec<Report>, of_topic: Option<&str>, name: &str) -> Found {
                     value => value,
                 };
                 let points = found.entry(device.to_owned()).or_default();
-                let before = points.entry(point.time).or_default().insert(sample.key, value);
-                assert_eq!(before, None, "{name}: twice at one instant");
+                points.entry(point.time).or_default().entry(sample.key).or_default().push(value);
             }
         }
     }
     found
+}
+
+/// Every device that is told of, with samples or without.
+fn named(reports: &[Report], of_topic: Option<&str>, name: &str) -> BTreeSet<String> {
+    let device = |report: &Report| {
+        report.device.as_deref().or(of_topic).unwrap_or_else(|| panic!("{name}: no device")).to_owned()
+    };
+    reports.iter().map(device).collect()
+}
+
+fn expected_devices(expect: &Json) -> BTreeSet<String> {
+    devices(expect).into_iter().map(|(device, _)| device).collect()
 }
 
 /// What each device is to have: `devices`, or the one `device`; each with `points`, or being one.
@@ -223,7 +279,7 @@ fn expected(expect: &Json) -> Found {
                     other => panic!("{other}"),
                 };
                 let points = found.entry(device.clone()).or_default();
-                points.entry(instant(point)).or_default().insert(key.clone(), value);
+                points.entry(instant(point)).or_default().entry(key.clone()).or_default().push(value);
             }
         }
     }

@@ -6,9 +6,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::bounds::Bounds;
 use super::{Sample, Value, integer, json, key_too_long, out_of_range, text_too_long};
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
+use crate::time::Stamp;
 
 /// A value and what it holds. Members keep their order, and no object has a key twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +32,7 @@ impl Node {
     /// [`Refusal`] of the message: empty, malformed, a duplicate key, a number beyond a float, too deep, too many values.
     pub(super) fn parse(payload: &[u8], limits: &Limits) -> Result<Node, Refusal> {
         let text = json::text(payload)?;
-        let mut reading = Reading { limits, depth: 0, values: 0, path: String::new(), refusal: None };
+        let mut reading = Reading { bounds: Bounds::new(limits), path: String::new(), refusal: None };
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let node = match (Seed { reading: &mut reading }).deserialize(&mut deserializer) {
             Ok(node) => node,
@@ -81,6 +83,23 @@ impl Node {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn flag(&self) -> Option<bool> {
+        match self {
+            Node::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    /// What may be a time.
+    pub(super) fn stamp(&self) -> Option<Stamp<'_>> {
+        match self {
+            Node::Integer(number) => Some(Stamp::Integer(*number)),
+            Node::Float(number) => Some(Stamp::Float(*number)),
+            Node::Text(text) => Some(Stamp::Text(text)),
             _ => None,
         }
     }
@@ -181,15 +200,13 @@ impl<'l> Flat<'l> {
     }
 }
 
-fn duplicate(key: &str) -> Refusal {
+pub(super) fn duplicate(key: &str) -> Refusal {
     Refusal::message(Reason::DuplicateKey, format!("duplicate key {key}"))
 }
 
 /// Where the parser is.
 struct Reading<'l> {
-    limits: &'l Limits,
-    depth: usize,
-    values: usize,
+    bounds: Bounds<'l>,
     path: String,
     /// Why reading was broken off.
     refusal: Option<Refusal>,
@@ -202,23 +219,11 @@ impl Reading<'_> {
     }
 
     fn enter<E: Error>(&mut self) -> Result<(), E> {
-        self.depth += 1;
-        let most = self.limits.max_depth;
-        if self.depth > most {
-            let detail = format!("nested too deep: limits.max_depth is {most}");
-            return Err(self.stop(Refusal::message(Reason::TooDeep, detail)));
-        }
-        Ok(())
+        self.bounds.enter().map_err(|refusal| self.stop(refusal))
     }
 
     fn count<E: Error>(&mut self) -> Result<(), E> {
-        self.values += 1;
-        let most = self.limits.max_keys;
-        if self.values > most {
-            let detail = format!("too many keys: limits.max_keys is {most}");
-            return Err(self.stop(Refusal::message(Reason::TooManyKeys, detail)));
-        }
-        Ok(())
+        self.bounds.count().map_err(|refusal| self.stop(refusal))
     }
 }
 
@@ -257,7 +262,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             self.reading.path.truncate(base);
             members.push((key, node));
         }
-        self.reading.depth -= 1;
+        self.reading.bounds.leave();
         Ok(Node::Object(members))
     }
 
@@ -267,7 +272,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         while let Some(node) = seq.next_element_seed(Seed { reading: self.reading })? {
             elements.push(node);
         }
-        self.reading.depth -= 1;
+        self.reading.bounds.leave();
         Ok(Node::Array(elements))
     }
 

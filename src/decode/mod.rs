@@ -1,13 +1,23 @@
 //! Payload → samples. One file for each payload format; pure: the same messages, and the same memory before them, give the
 //! same samples.
 
+mod aws_shadow;
+mod bounds;
+mod cbor;
+mod chirpstack;
+mod csv;
 mod document;
+mod envelope;
 mod esphome;
 #[cfg(test)]
 mod fuzz;
 mod home_assistant;
 mod json;
+mod line_protocol;
+mod losant;
 pub mod memory;
+mod msgpack;
+mod native;
 mod openmqttgateway;
 mod rtl_433;
 mod ruuvi;
@@ -15,11 +25,14 @@ mod scalar;
 mod seconds;
 mod shelly;
 mod tasmota;
+mod thin_edge;
+mod thingsboard;
 mod topic;
+mod ttn;
 mod victron;
 mod zigbee2mqtt;
 
-use crate::config::{Decoder, Limits};
+use crate::config::{Csv, Decoder, Limits};
 use crate::quarantine::{Reason, Refusal};
 use crate::source::Captures;
 use crate::time::UtcMicros;
@@ -92,6 +105,7 @@ pub struct Context<'a> {
     /// For local text timestamps; none: UTC.
     pub timezone: Option<&'a jiff::tz::TimeZone>,
     pub limits: &'a Limits,
+    pub csv: Csv,
 }
 
 /// Reads a payload. No points: it says that there is no value (an empty or `null` scalar, a JSON `null`). Points of one
@@ -109,13 +123,23 @@ pub fn decode(
     match decoder {
         Decoder::Json => json::decode(payload, context).map(of_topic),
         Decoder::Scalar => scalar::decode(payload, context).map(of_topic),
+        Decoder::AwsShadow => aws_shadow::decode(payload, context),
+        Decoder::Cbor => cbor::decode(payload, context).map(of_topic),
+        Decoder::Chirpstack => chirpstack::decode(payload, context),
+        Decoder::Csv => csv::decode(payload, context).map(of_topic),
         Decoder::Esphome => esphome::decode(payload, context),
         Decoder::HomeAssistant => home_assistant::decode(payload, context, memory),
+        Decoder::LineProtocol => line_protocol::decode(payload, context).map(of_topic),
+        Decoder::Losant => losant::decode(payload, context),
+        Decoder::Msgpack => msgpack::decode(payload, context).map(of_topic),
         Decoder::OpenMqttGateway => openmqttgateway::decode(payload, context),
         Decoder::Rtl433 => rtl_433::decode(payload, context),
         Decoder::Ruuvi => ruuvi::decode(payload, context),
         Decoder::Shelly => shelly::decode(payload, context),
         Decoder::Tasmota => tasmota::decode(payload, context),
+        Decoder::ThinEdge => thin_edge::decode(payload, context),
+        Decoder::Thingsboard => thingsboard::decode(payload, context),
+        Decoder::Ttn => ttn::decode(payload, context),
         Decoder::Victron => victron::decode(payload, context),
         Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
     }
@@ -185,6 +209,7 @@ mod tests {
             timestamp: None,
             timezone: None,
             limits: &LIMITS,
+            csv: Csv { header: true },
         }
     }
 

@@ -15,11 +15,22 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
 /// JSON quotes is unquoted; what is neither number nor `true` or `false` is text.
 pub(super) fn named(key: &str, payload: &[u8], limits: &Limits) -> Result<Vec<Point>, Refusal> {
     let text = super::utf8(payload)?.trim_ascii();
-    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
+    let Some(value) = value(text, key, limits)? else {
         return Ok(Vec::new());
-    }
+    };
     if key.len() > limits.max_key_length {
         return Err(super::key_too_long(key, limits));
+    }
+    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+}
+
+/// A value as text without white space around it; none: it says that there is none.
+///
+/// # Errors
+/// [`Refusal`] of the message: a number beyond a float, a text that is too long.
+pub(super) fn value(text: &str, key: &str, limits: &Limits) -> Result<Option<Value>, Refusal> {
+    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
+        return Ok(None);
     }
     let value = read(text).ok_or_else(|| super::out_of_range(key))?;
     let length = match &value {
@@ -29,7 +40,7 @@ pub(super) fn named(key: &str, payload: &[u8], limits: &Limits) -> Result<Vec<Po
     if length > limits.max_text_length {
         return Err(super::text_too_long(key, length, limits));
     }
-    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+    Ok(Some(value))
 }
 
 /// None: a number that is not finite.

@@ -21,9 +21,18 @@ pub(super) fn split_last(topic: &str) -> (&str, &str) {
     topic.rsplit_once('/').unwrap_or(("", topic))
 }
 
-/// The device to report: none where the filter captured one, else what the format found.
-pub(super) fn device(context: &Context<'_>, found: &str) -> Option<String> {
-    (context.captures.device.is_none() && !found.is_empty()).then(|| found.to_owned())
+/// The device of a report: none where the filter captured one, which brokers let only some write to; else the one that the
+/// payload, or a level of the topic, names.
+pub(super) fn device<'t>(context: &Context<'_>, found: impl Into<Option<&'t str>>) -> Option<String> {
+    let found = found.into().filter(|found| !found.is_empty() && context.captures.device.is_none());
+    found.map(str::to_owned)
+}
+
+/// The level of a topic after the first one that is `name`.
+pub(super) fn level_after<'t>(topic: &'t str, name: &str) -> Option<&'t str> {
+    let mut levels = topic.split('/');
+    levels.find(|level| *level == name)?;
+    levels.next()
 }
 
 /// The levels after the device, joined with dots: what the filter captured as metric, else what follows the device that
@@ -72,5 +81,13 @@ mod tests {
             (device(&named, "f"), device(&context(), "f"), device(&context(), "")),
             (None, Some("f".into()), None)
         );
+    }
+
+    #[test]
+    fn levels_are_found() {
+        assert_eq!(level_after("$aws/things/t1/shadow", "things"), Some("t1"));
+        assert_eq!(level_after("a/things", "things"), None);
+        assert_eq!(level_after("a/b", "things"), None);
+        assert_eq!(level_after("te/device/main///m/", "device"), Some("main"));
     }
 }

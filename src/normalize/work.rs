@@ -115,6 +115,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             timestamp: source.timestamp.as_deref(),
             timezone: source.timezone.as_ref(),
             limits: &self.policy.limits,
+            csv: source.csv,
         };
         let mut recall = self.memory.of_source(&source.name);
         let reports = decode(source.decoder, &publish.payload, &context, &mut recall)?;

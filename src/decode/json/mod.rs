@@ -11,7 +11,7 @@
 mod visit;
 mod walk;
 
-use serde::de::DeserializeSeed;
+use serde::de::{DeserializeSeed, Deserializer};
 
 use super::{Context, Point};
 use crate::quarantine::{Reason, Refusal};
@@ -27,6 +27,15 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     }
     end(&mut deserializer)?;
     Ok(walk.points)
+}
+
+/// The points of a document that is no text.
+pub(super) fn walk<'de, D: Deserializer<'de>>(document: D, context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+    let mut walk = Walk::new(context);
+    match (Document { walk: &mut walk, element: false }).deserialize(document) {
+        Ok(()) => Ok(walk.points),
+        Err(error) => Err(walk.refusal.take().unwrap_or_else(|| malformed(error.to_string()))),
+    }
 }
 
 /// The text of a JSON document.
