@@ -9,11 +9,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 #[cfg(feature = "embedded-broker")]
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::config::{self, Config, Endpoint};
+use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
 use crate::health::Health;
 use crate::http;
@@ -26,15 +27,22 @@ use crate::normalize::Normalizer;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
-use crate::store::{BatchWriter, Store};
+use crate::store::{BatchWriter, Store, StoreError};
 use crate::supervise::{Crew, Exit};
-use crate::upkeep::{Chore, Upkeep};
+use crate::unanswered::{self, Unanswered};
+use crate::upkeep::checkpoint::CheckpointLog;
+use crate::upkeep::compression::Compression;
+use crate::upkeep::partitions::Partitions;
+use crate::upkeep::retention::Retention;
+use crate::upkeep::rollups::Rollups;
+use crate::upkeep::{Chore, Figures, SqliteCare, Upkeep};
 use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
 const BATCHES_WAITING: usize = 2;
-/// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum.
-const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 32 << 20 };
+/// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum, and where a broker ignores that
+/// by four times as much.
+const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 8 << 20 };
 /// Packet ids that a sender has. Most give them in turn, so that after so many messages one comes back for another message.
 const PACKET_IDS: usize = 65_535;
 /// Newest messages kept in memory for the pipeline, bytes.
@@ -71,6 +79,9 @@ pub enum BridgeError {
     NoEmbeddedBroker,
     #[error("the {name} stopped: {why}")]
     Worker { name: &'static str, why: String },
+    /// Another tidegate has this instance's position. To start again would take it back, and so on without an end.
+    #[error("the writer stopped: {why}")]
+    Fenced { why: String },
 }
 
 /// A running daemon.
@@ -101,6 +112,8 @@ struct Stop {
     /// What is not yet committed stays in the journal.
     draining: CancellationToken,
     http: CancellationToken,
+    /// Not a stage: set by a writer that another tidegate has fenced off.
+    fenced: CancellationToken,
 }
 
 impl Bridge {
@@ -133,6 +146,8 @@ impl Bridge {
             crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
         }
         crew.task("deafness", deafness::watch(listening.ears(), link_watch, stop.intake.clone(), metrics.clone()));
+        let unanswered = Unanswered::default();
+        crew.task("unanswered", unanswered::watch(unanswered.clone(), stop.http.clone(), metrics.clone()));
         let (opening_out, opening) = sync_channel(1);
         let (opened_out, opened) = sync_channel(1);
         let (reloads_out, reloads) = sync_channel(1);
@@ -150,6 +165,7 @@ impl Bridge {
             requests: requests_in,
             reloads: reloads_out,
             listening: listening.clone(),
+            unanswered: unanswered.clone(),
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
         };
@@ -175,7 +191,7 @@ impl Bridge {
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
             }
         })?;
-        let upkeep = Upkeep::new(store.clone(), chores(&config), stop.waiting.clone(), metrics.clone());
+        let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
         crew.thread("upkeep", move || upkeep.run(&opened))?;
         let writer = Writer {
             batches,
@@ -185,12 +201,20 @@ impl Bridge {
             progress,
             batch_max: config.database.batch_max,
             quarantine_max: config.quarantine.max_events,
+            unanswered,
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
             latency: latency.clone(),
             catch_up: CatchUp::new(std::time::Instant::now(), journal_last),
         };
-        crew.thread("writer", move || writer.run())?;
+        let fenced = stop.fenced.clone();
+        crew.thread("writer", move || {
+            writer.run().inspect_err(|error| {
+                if matches!(error, StoreError::Fenced { .. }) {
+                    fenced.cancel();
+                }
+            })
+        })?;
 
         Ok(Bridge {
             config,
@@ -211,6 +235,9 @@ impl Bridge {
     pub async fn failed(&mut self) -> BridgeError {
         let exit = self.crew.failure().await;
         let why = exit.outcome.err().unwrap_or_else(|| "it ended unasked".to_owned());
+        if self.stop.fenced.is_cancelled() {
+            return BridgeError::Fenced { why };
+        }
         BridgeError::Worker { name: exit.name, why }
     }
 
@@ -276,7 +303,7 @@ impl Bridge {
         }
 
         self.stop.http.cancel();
-        let (ended, _) = self.crew.wait_for(&["http"], Instant::now() + Duration::from_secs(1)).await;
+        let (ended, _) = self.crew.wait_for(&["http", "unanswered"], Instant::now() + Duration::from_secs(1)).await;
         exits.extend(ended);
         first_failure(exits)
     }
@@ -382,8 +409,22 @@ fn redelivery_window(broker: &config::Broker) -> usize {
 }
 
 /// What upkeep does, the urgent first.
-fn chores(_config: &Config) -> Vec<Box<dyn Chore>> {
-    Vec::new()
+fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
+    let archive = config.archive.dir.clone().map(Archive::new);
+    let mut chores: Vec<Box<dyn Chore>> = vec![
+        Box::new(Partitions::new(config.time.max_future)),
+        Box::new(Rollups::new(config.rollups.clone(), config.retention.raw, metrics.clone())),
+        Box::new(Retention::new(&config.retention, archive, config.rollups.enabled, metrics.clone())),
+    ];
+    if matches!(config.database.url, DatabaseUrl::Sqlite(_)) {
+        chores.push(Box::new(CheckpointLog::new(metrics.clone())));
+    }
+    if let Some(after) = config.retention.compress_after {
+        chores.push(Box::new(Compression::new(after, metrics.clone())));
+    }
+    chores.extend(Figures::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
+    chores.extend(SqliteCare::new(config, metrics.clone()).map(|chore| Box::new(chore) as Box<dyn Chore>));
+    chores
 }
 
 fn journal_options(config: &Config) -> journal::Options {
@@ -421,6 +462,11 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("database", old.database == new.database),
         ("journal", old.journal == new.journal),
         ("quarantine", old.quarantine == new.quarantine),
+        ("retention", old.retention == new.retention),
+        ("archive", old.archive == new.archive),
+        ("rollups", old.rollups == new.rollups),
+        ("figures", old.figures == new.figures),
+        ("maintenance", old.maintenance == new.maintenance),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

@@ -24,6 +24,8 @@ pub enum Mutation {
     AckBeforeFsync,
     /// `position-outside-transaction`: the position is committed before the rows, in a transaction of its own.
     PositionOutsideTransaction,
+    /// `redelivery-stored`: what a broker sends again because its acknowledgement was lost is taken for a new message.
+    RedeliveryStored,
 }
 
 #[cfg(debug_assertions)]
@@ -102,6 +104,7 @@ mod armed {
         match text.as_str() {
             "ack-before-fsync" => Some(Mutation::AckBeforeFsync),
             "position-outside-transaction" => Some(Mutation::PositionOutsideTransaction),
+            "redelivery-stored" => Some(Mutation::RedeliveryStored),
             _ => unusable("TIDEGATE_MUTATION", &text),
         }
     }

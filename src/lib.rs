@@ -46,10 +46,14 @@ pub mod upkeep;
 pub mod catch_up;
 /// The journal once more, through today's catalog.
 pub mod replay;
+/// Readings in files, before they are dropped.
+pub mod archive;
 /// Everything that knows SQL.
 pub mod store;
 /// The thread that opens the database and swaps catalogs.
 pub mod reload;
+/// Tells that the database has been at one transaction for long.
+pub mod unanswered;
 /// Waits between attempts.
 pub mod backoff;
 /// Where the fault campaign makes tidegate die; nothing in a release build.

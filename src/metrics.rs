@@ -30,6 +30,18 @@ pub struct ByChore {
     pub chore: &'static str,
 }
 
+/// A label set of one class of data, as in `[retention]`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByClass {
+    pub class: &'static str,
+}
+
+/// A label set of one width of rollups.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByGrain {
+    pub grain: &'static str,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
 
@@ -181,18 +193,48 @@ metrics! {
     batches_committed: Count = "batches_committed";
     /// Batches that the database rejected and that were bisected
     batches_bisected: Count = "batches_bisected";
+    /// Batches with readings that the fast way did not take: most often since the database had them already
+    batches_staged: Count = "batches_staged";
+    /// Sensors whose last value waits to be written
+    last_values_waiting: Level = "last_values_waiting";
     /// Failed transactions; each is tried again
     database_errors: Count = "database_errors";
+    /// How long the database has been at the transaction that waits longest; 0 when none does
+    database_unanswered: Level = "database_unanswered", Unit::Seconds;
+    /// Transactions that the database did not answer for half a minute
+    database_stalls: Count = "database_stalls";
     /// 1 while the database takes what is written
     database_connected: Level = "database_connected";
     /// Time of one batch transaction
     batch_commit_duration: Histogram = "batch_commit_duration", Unit::Seconds;
     /// From the receipt of a batch's oldest message to its commit
     store_latency: Histogram = "store_latency", Unit::Seconds;
+    /// Bytes of SQLite's write-ahead log; 0 on PostgreSQL
+    sqlite_log_size: Level = "sqlite_log_size", Unit::Bytes;
     /// Steps of upkeep done, by chore
     upkeep_steps: Family<ByChore, Count> = "upkeep_steps";
     /// Steps of upkeep that failed, by chore; each is tried again
     upkeep_errors: Family<ByChore, Count> = "upkeep_errors";
+    /// Rows removed at the end of their lifetime, by class; those of partitions dropped without an archive are not counted
+    retention_rows: Family<ByClass, Count> = "retention_rows";
+    /// Partitions, chunks, or days of a plain table dropped at the end of their lifetime, by class
+    retention_parts: Family<ByClass, Count> = "retention_parts";
+    /// Files written to the archive
+    archive_files: Count = "archive_files";
+    /// Attempts to archive that failed; nothing is dropped then, and it is tried again
+    archive_errors: Count = "archive_errors";
+    /// Chunks compressed by TimescaleDB
+    chunks_compressed: Count = "chunks_compressed";
+    /// Hours and days of a sensor that were rolled up, those with late readings once more
+    rollup_buckets: Family<ByGrain, Count> = "rollup_buckets";
+    /// Hours and days of a sensor that late readings came into, and that are still to be rolled up anew
+    rollup_pending: Family<ByGrain, Level> = "rollup_pending";
+    /// Figures written to `system_metrics`
+    figures_written: Count = "figures_written";
+    /// Figures older than `figures.retain` that were deleted
+    figures_expired: Count = "figures_expired";
+    /// Bytes of SQLite's file given back by the incremental vacuum
+    sqlite_vacuumed: Count = "sqlite_vacuumed", Unit::Bytes;
     /// Catalogs swapped in
     catalog_reloads: Count = "catalog_reloads";
     /// Catalog or configuration changes that were refused at a reload

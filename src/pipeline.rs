@@ -1,7 +1,7 @@
 //! The pipeline thread: messages from the journal, in order, through decode and normalize into batches.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -58,8 +58,11 @@ impl Pipeline {
     /// again.
     pub fn run(mut self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        // What has not filled a batch while the writer is busy.
+        let mut batch = Batch::default();
         while !self.stop.is_cancelled() {
-            let next = match self.reader.next(self.position, LOOK) {
+            let wait = if batch.messages == 0 { LOOK } else { Duration::ZERO };
+            let next = match self.reader.next(self.position, wait) {
                 Ok(next) => next,
                 Err(error) if error.is_malformed() => return Err(error.into()),
                 Err(error) => {
@@ -73,43 +76,60 @@ impl Pipeline {
             backoff.reset();
             // After the wait: what came by a new filter must find the source that asked for it, and whoever was told that a
             // reload is in force may rely on it.
-            self.reload();
-            match next {
+            if !self.reload(&mut batch) {
+                return Ok(());
+            }
+            let going = match next {
                 Next::Messages(messages) => {
                     self.notice_gap(messages.first());
-                    if !self.hand_over(&messages) {
-                        return Ok(());
-                    }
+                    self.hand_over(&messages, &mut batch)
                 }
-                Next::Idle => {}
-                Next::End => break,
+                Next::Idle => self.send(&mut batch),
+                Next::End => {
+                    self.send(&mut batch);
+                    break;
+                }
+            };
+            if !going {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Hands what messages become to the writer, in batches of about `batch_max` rows. False: the writer is gone.
-    fn hand_over(&mut self, messages: &[Arc<Message>]) -> bool {
-        let mut batch = Batch::default();
+    /// Hands what messages become to the writer, in batches of about `batch_max` rows; a smaller one only where the writer
+    /// has room for it. False: the writer is gone.
+    fn hand_over(&mut self, messages: &[Arc<Message>], batch: &mut Batch) -> bool {
         for message in messages {
-            self.normalizer.process(message, &mut batch);
+            self.normalizer.process(message, batch);
+            self.position = batch.position;
             if batch.rows() < self.batch_max {
                 continue;
             }
-            if !self.send(std::mem::take(&mut batch)) {
+            if !self.send(batch) {
                 return false;
             }
             if self.stop.is_cancelled() {
                 return true;
             }
         }
-        batch.messages == 0 || self.send(batch)
+        if batch.messages == 0 {
+            return true;
+        }
+        match self.batches.try_send(std::mem::take(batch)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(waiting)) => {
+                *batch = waiting;
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
     }
 
-    /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest.
-    fn send(&mut self, batch: Batch) -> bool {
-        self.position = batch.position;
-        self.batches.send(batch).is_ok()
+    /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest. False: the
+    /// writer is gone.
+    fn send(&mut self, batch: &mut Batch) -> bool {
+        batch.messages == 0 || self.batches.send(std::mem::take(batch)).is_ok()
     }
 
     /// Messages that the database never had and the journal has no more: a restored backup, a record set aside.
@@ -127,20 +147,26 @@ impl Pipeline {
         }
     }
 
-    /// Takes up what has changed. What can't be used leaves everything as it was: messages go on being stored.
-    fn reload(&mut self) {
+    /// Takes up what has changed. What can't be used leaves everything as it was: messages go on being stored. What was made
+    /// before goes to the writer first, since its numbers mean nothing afterwards. False: the writer is gone.
+    fn reload(&mut self, batch: &mut Batch) -> bool {
         loop {
             match self.reloads.try_recv() {
-                Ok(Reload { config, snapshot }) => match self.normalizer.replace(&config, &snapshot) {
-                    Ok(()) => {
-                        self.metrics.catalog_reloads.inc();
+                Ok(Reload { config, snapshot }) => {
+                    if !self.send(batch) {
+                        return false;
                     }
-                    Err(error) => {
-                        self.metrics.reload_errors.inc();
-                        tracing::error!(%error, "the changed catalog can't be used; the old one stays in force");
+                    match self.normalizer.replace(&config, &snapshot) {
+                        Ok(()) => {
+                            self.metrics.catalog_reloads.inc();
+                        }
+                        Err(error) => {
+                            self.metrics.reload_errors.inc();
+                            tracing::error!(%error, "the changed catalog can't be used; the old one stays in force");
+                        }
                     }
-                },
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
         }
     }

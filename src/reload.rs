@@ -18,11 +18,14 @@ use crate::metrics::Metrics;
 use crate::normalize::{NormalizeError, Normalizer};
 use crate::pipeline::Reload;
 use crate::store::{Store, StoreError};
+use crate::unanswered::Unanswered;
 
 /// How often the database is asked whether another program changed the catalog.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between attempts at a database that does not answer, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The same at one that refuses tidegate: a server may lock out who asks too often.
+const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A reload of the files; already valid.
 pub struct Request {
@@ -55,6 +58,7 @@ pub struct CatalogKeeper {
     pub requests: Receiver<Request>,
     pub reloads: SyncSender<Reload>,
     pub listening: Listening,
+    pub unanswered: Unanswered,
     pub stop: CancellationToken,
     pub metrics: Metrics,
 }
@@ -63,8 +67,13 @@ impl CatalogKeeper {
     /// Opens the database with what the files declare, lets the pipeline start, and serves reloads until
     /// nobody can ask for one any more, or `stop`.
     ///
+    /// A database that refuses tidegate (a wrong password or certificate, a right not granted) is asked again ever more
+    /// slowly, and each time it is said what to do: somebody can mend that at the database, and devices must not suffer
+    /// meanwhile.
+    ///
     /// # Errors
-    /// What waiting can't mend: a newer schema, a refused log-in, a catalog that the database rejects.
+    /// What only another configuration or another version of tidegate mends, so that it must be started again anyway: a newer
+    /// schema, a file that is no database, a URL that is none, a catalog that the database rejects.
     pub fn run(mut self, declared: &Declared) -> Result<(), StoreError> {
         let Some(()) = self.persist("migrate", |keeper| keeper.store.migrate().map(|_| ()))? else { return Ok(()) };
         let Some(mut version) = self.persist("fill the catalog", |keeper| {
@@ -99,24 +108,35 @@ impl CatalogKeeper {
     /// Tries until the database answers. None: told to stop first.
     fn persist<T>(
         &mut self,
-        what: &str,
+        what: &'static str,
         mut attempt: impl FnMut(&mut Self) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut refused = Backoff::new(REFUSED_RETRY.0, REFUSED_RETRY.1);
         loop {
-            match attempt(self) {
+            let unanswered = self.unanswered.clone();
+            let question = unanswered.ask(what);
+            let outcome = attempt(self);
+            drop(question);
+            let error = match outcome {
                 Ok(done) => return Ok(Some(done)),
-                Err(error) if error.is_transient() => {
-                    self.metrics.database_errors.inc();
-                    if self.stop.is_cancelled() {
-                        return Ok(None);
-                    }
-                    let wait = backoff.next_delay();
-                    tracing::warn!(%error, retry_in = ?wait, "can't {what} yet; messages are journalled meanwhile");
-                    backoff::pause(wait, &self.stop);
-                }
+                Err(error) if error.is_transient() || error.awaits_a_person() => error,
                 Err(error) => return Err(error),
+            };
+            self.metrics.database_errors.inc();
+            if self.stop.is_cancelled() {
+                return Ok(None);
             }
+            let wait = if error.is_transient() {
+                let wait = backoff.next_delay();
+                tracing::warn!(%error, retry_in = ?wait, "can't {what} yet; messages are journalled meanwhile");
+                wait
+            } else {
+                let wait = refused.next_delay();
+                tracing::error!(%error, retry_in = ?wait, "can't {what} until somebody mends this; messages are journalled meanwhile");
+                wait
+            };
+            backoff::pause(wait, &self.stop);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The writer thread: commits what has gathered since its last commit, as one transaction, until it succeeds.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,19 @@ use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 use crate::store::batch::Batch;
 use crate::store::{BatchWriter, Committed, Store, StoreError};
+use crate::unanswered::Unanswered;
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
+const BATCH_BYTES: usize = 4 << 20;
 /// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
 const SWEEP_SHARE: u64 = 100;
+
+/// So long no batch has come when last values that wait are written without one.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long the end may take for them; the next start finds the others among the readings.
+const LAST_VALUES: Duration = Duration::from_secs(3);
 
 /// The one writer of an instance's readings and position.
 pub struct Writer {
@@ -32,6 +40,7 @@ pub struct Writer {
     /// Most rows in one transaction.
     pub batch_max: usize,
     pub quarantine_max: u64,
+    pub unanswered: Unanswered,
     /// Set when tidegate stops: a failing batch is then left to the next start.
     pub stop: CancellationToken,
     pub metrics: Metrics,
@@ -64,18 +73,20 @@ impl Writer {
         Ok(())
     }
 
-    /// The next batch: what came while the last commit ran, up to `batch_max` rows of one generation.
-    fn gather(&self, held: &mut Option<Batch>) -> Option<Batch> {
+    /// The next batch: what came while the last commit ran, up to `batch_max` rows and [`BATCH_BYTES`] of one generation.
+    fn gather(&mut self, held: &mut Option<Batch>) -> Option<Batch> {
         let mut batch = match held.take() {
             Some(batch) => batch,
-            None => self.batches.recv().ok()?,
+            None => self.await_batch()?,
         };
-        while batch.rows() < self.batch_max {
+        let mut bytes = batch.bytes();
+        while batch.rows() < self.batch_max && bytes < BATCH_BYTES {
             match self.batches.try_recv() {
                 Ok(next)
                     if next.generation == batch.generation
                         && batch.rows().saturating_add(next.rows()) <= self.batch_max =>
                 {
+                    bytes = bytes.saturating_add(next.bytes());
                     batch.append(next);
                 }
                 Ok(next) => {
@@ -88,6 +99,38 @@ impl Writer {
         Some(batch)
     }
 
+    /// The next batch. While none comes, last values that wait are written. None: the pipeline has ended.
+    fn await_batch(&mut self) -> Option<Batch> {
+        let mut backoff = Backoff::new(PAUSE, RETRY.1);
+        let mut pause = PAUSE;
+        while !self.rows.is_settled() {
+            match self.batches.recv_timeout(pause) {
+                Ok(batch) => return Some(batch),
+                Err(RecvTimeoutError::Timeout) => {
+                    pause = if self.settle() { Duration::ZERO } else { backoff.next_delay() };
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let deadline = Instant::now() + LAST_VALUES;
+                    while !self.rows.is_settled() && Instant::now() < deadline && self.settle() {}
+                    return None;
+                }
+            }
+        }
+        self.batches.recv().ok()
+    }
+
+    /// Writes some of the last values that wait. False: the database did not take them.
+    fn settle(&mut self) -> bool {
+        match self.rows.settle() {
+            Ok(()) => true,
+            Err(error) => {
+                self.metrics.database_errors.inc();
+                tracing::warn!(%error, "the database did not take sensors' last values; they are tried again, or found among the readings at the next start");
+                false
+            }
+        }
+    }
+
     /// Tries until the batch is in the database, whatever the error: the journal keeps what comes meanwhile, and to end would
     /// help nobody. None: given up because tidegate stops.
     fn commit(&mut self, batch: &Batch) -> Result<Option<Committed>, StoreError> {
@@ -95,7 +138,9 @@ impl Writer {
         let mut failing_since = None;
         loop {
             let reader = RefCell::new(&mut self.reader);
+            let question = self.unanswered.ask("commit a batch");
             let outcome = self.rows.commit(batch, &|seq| find(&mut reader.borrow_mut(), seq));
+            drop(question);
             match outcome {
                 Ok(committed) => {
                     self.account(batch, &committed);

@@ -200,19 +200,32 @@ fn check_connect_tells_both_answers_and_makes_nothing() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once_and_never_printed() {
+fn a_wrong_password_is_told_and_never_printed_and_messages_are_taken_until_it_is_right() {
     let postgres = postgres::shared();
-    let url = postgres.database().replace("postgres:tide@", "postgres:hunter2@");
-    let tidegate = Tidegate::configured(&format!("{EMBEDDED}[database]\nurl = \"{url}\"\n"));
-    for command in [&["run"][..], &["check", "--connect"], &["migrate"], &["devices", "list"]] {
-        let words = [
-            "the database refuses tidegate: ",
-            "password authentication failed for user \"postgres\"",
-            "correct database.url or the database's users",
-        ];
+    postgres.connect("postgres").batch_execute("CREATE ROLE gateway SUPERUSER LOGIN PASSWORD 'another'").unwrap();
+    let url = postgres.database().replace("postgres:tide@", "gateway:hunter2@");
+    let mut tidegate = Tidegate::configured(&format!("{EMBEDDED}[database]\nurl = \"{url}\"\n"));
+    let words = [
+        "the database refuses tidegate: ",
+        "password authentication failed for user \"gateway\"",
+        "correct database.url or the database's users",
+    ];
+    for command in [&["check", "--connect"][..], &["migrate"], &["devices", "list"]] {
         let said = refuses(&tidegate, command, 1, &words);
         assert!(!said.contains("hunter2"), "{said}");
     }
+    tidegate.start();
+    let mut device = Device::connect(tidegate.address("broker"), "d1");
+    device.publish("devices/d1/telemetry", r#"{"a":1}"#);
+    let told = eventually("it is told", || tidegate.said("until somebody mends this"));
+    for words in words {
+        assert!(told["error"].as_str().unwrap().contains(words), "{told}");
+    }
+    assert_eq!((told["level"].as_str(), tidegate.readyz().0), (Some("ERROR"), 200));
+    device.publish("devices/d1/telemetry", r#"{"a":2}"#);
+    postgres.connect("postgres").batch_execute("ALTER ROLE gateway PASSWORD 'hunter2'").unwrap();
+    eventually("it goes on by itself", || (tidegate.metric("tidegate_readings_stored_total") == 2.0).then_some(()));
+    assert!(!tidegate.log().contains("hunter2"), "{}", tidegate.log());
 }
 
 #[test]
@@ -306,7 +319,7 @@ fn of_two_daemons_with_one_instance_id_the_first_is_fenced_and_says_why() {
     eventually("the second takes over", || second.said("the database knew another journal of this instance"));
     eventually("the second runs", || second.said("database open"));
     device.publish("devices/d1/telemetry", r#"{"a":2}"#);
-    assert_eq!(first.wait().code(), Some(1));
+    assert_eq!(first.wait().code(), Some(3), "not to be started again by itself");
     let said = first.log();
     let words =
         "the position of instance gw-01 was moved by another tidegate; give every tidegate an instance.id of its own";

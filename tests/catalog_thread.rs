@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection;
 use tidegate::catalog::{Declared, files};
 use tidegate::config::{Config, Database, DatabaseUrl, Secret};
 use tidegate::journal::{Bounds, Journal, Options};
@@ -13,6 +14,7 @@ use tidegate::metrics::Metrics;
 use tidegate::pipeline::Reload;
 use tidegate::reload::{CatalogKeeper, Opening, Request};
 use tidegate::store::{Store, StoreError};
+use tidegate::unanswered::Unanswered;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,7 @@ fn keep(database: DatabaseUrl) -> Keeping {
         opened: sync_channel(1).0,
         requests: requests_in,
         reloads: reloads_out,
+        unanswered: Unanswered::default(),
         stop: stop.clone(),
         metrics: metrics.clone(),
     };
@@ -109,26 +112,60 @@ fn it_waits_for_its_database_and_migrates_when_that_is_up() {
 }
 
 #[test]
-fn a_wrong_password_or_database_is_told_at_once_and_without_the_password() {
+fn a_wrong_password_or_database_is_asked_again_until_somebody_has_mended_it() {
     let server = postgres::shared();
-    for url in [
-        format!("postgres://postgres:wrong-secret@127.0.0.1:{}/postgres", server.port()),
-        server.url("no_such_database"),
-    ] {
-        let error = keep(DatabaseUrl::Postgres(Secret::new(url))).thread.join().unwrap().unwrap_err();
+    let wrong = format!("postgres://postgres:wrong-secret@127.0.0.1:{}/postgres", server.port());
+    let database = "made_only_when_it_was_missed";
+    let missing = server.url(database);
+    for url in [&wrong, &missing] {
+        let store = Store::open(&config(DatabaseUrl::Postgres(Secret::new(url.clone()))).database).unwrap();
+        let error = store.migrate().unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{error}");
         assert!(!error.to_string().contains("wrong-secret"), "{error}");
     }
+    let told_to_stop = keep(DatabaseUrl::Postgres(Secret::new(wrong)));
+    await_condition("it was refused", || told_to_stop.metrics.database_errors.get() > 0);
+    told_to_stop.stop.cancel();
+    told_to_stop.thread.join().unwrap().unwrap();
+
+    let waiting = keep(DatabaseUrl::Postgres(Secret::new(missing)));
+    await_condition("it was refused", || waiting.metrics.database_errors.get() > 0);
+    server.connect("postgres").batch_execute(&format!("CREATE DATABASE {database} TEMPLATE template0")).unwrap();
+    waiting.opening.recv_timeout(DEADLINE).unwrap();
+    drop(waiting.requests);
+    waiting.thread.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_sqlite_file_that_cannot_be_one_is_told_at_once() {
+fn a_right_that_is_missing_is_waited_for_too() {
+    let server = postgres::shared();
+    let url = server.database();
+    let database = url.rsplit('/').next().unwrap().to_owned();
+    let mut admin = server.connect(&database);
+    admin.batch_execute("CREATE ROLE powerless LOGIN PASSWORD 'tide'").unwrap();
+    let waiting = keep(DatabaseUrl::Postgres(Secret::new(url.replace("postgres:tide@", "powerless:tide@"))));
+    await_condition("it was refused", || waiting.metrics.database_errors.get() > 0);
+    admin.batch_execute("GRANT ALL ON SCHEMA public TO powerless").unwrap();
+    waiting.opening.recv_timeout(DEADLINE).unwrap();
+    drop(waiting.requests);
+    waiting.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_file_that_is_no_database_is_told_at_once_and_one_out_of_reach_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("text"), "this is no database, and long enough to be told from one").unwrap();
-    for path in [dir.path().join("text"), dir.path().join("no-such-directory/file")] {
-        let error = keep(sqlite(&path)).thread.join().unwrap().unwrap_err();
-        assert!(!error.is_transient(), "{error}");
-    }
+    let error = keep(sqlite(&dir.path().join("text"))).thread.join().unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::NotSqlite { .. }), "{error}");
+
+    // As a disk that is mounted late.
+    let late = dir.path().join("mounted-late");
+    let waiting = keep(sqlite(&late.join("file")));
+    await_condition("it was refused", || waiting.metrics.database_errors.get() > 0);
+    std::fs::create_dir(late).unwrap();
+    waiting.opening.recv_timeout(DEADLINE).unwrap();
+    drop(waiting.requests);
+    waiting.thread.join().unwrap().unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::cli;
 use tidegate::config::{
-    Config, DOCUMENTED, DatabaseUrl, Decoder, Endpoint, Faults, LogFormat, MqttVersion, Reading, Retained, Sync,
-    Transport, UnknownDevice, Unmodeled,
+    Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion,
+    Reading, Retained, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -117,6 +117,8 @@ fn everything_can_be_set() {
         connect_timeout = "3s"
         pgbouncer = true
         batch_max = 500
+        layout = "partitions"
+        duplicates = "keep_last"
         [journal]
         max_size = "64MiB"
         retain = "0s"
@@ -146,6 +148,17 @@ fn everything_can_be_set() {
         max_text_length = "1KiB"
         [quarantine]
         max_events = 7
+        [retention]
+        raw = "30days"
+        events = "forever"
+        compress_after = "never"
+        [archive]
+        dir = "/a"
+        format = "csv"
+        [rollups]
+        enabled = false
+        grace = "10m"
+        refresh = "1m"
         [http]
         listen = "off"
         [log]
@@ -153,6 +166,9 @@ fn everything_can_be_set() {
         format = "journald"
         "#,
     );
+    let rollups = &config.rollups;
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!((rollups.enabled, rollups.grace, rollups.refresh), (false, minutes(10), minutes(1)));
     let instance = &config.instance;
     assert_eq!((instance.id.as_str(), instance.state_dir.as_path()), ("gw-02", Path::new("/s")));
     let broker = &config.broker;
@@ -168,6 +184,11 @@ fn everything_can_be_set() {
         other => panic!("{other:?}"),
     }
     assert_eq!((config.database.pool_min, config.database.pool_max, config.database.batch_max), (2, 8, 500));
+    let life = &config.retention;
+    assert_eq!((life.raw, life.events, life.compress_after), (Some(Duration::from_secs(30 * 86_400)), None, None));
+    assert_eq!(config.archive.dir.as_deref(), Some(Path::new("/a")));
+    assert_eq!(config.database.layout, LayoutChoice::Partitions);
+    assert_eq!(config.database.duplicates, Duplicates::KeepLast);
     assert_eq!(config.journal.sync, Sync::Every(Duration::from_millis(250)));
     assert_eq!((config.journal.max_size, config.journal.retain), (64 << 20, Duration::ZERO));
     let source = &config.sources[0];
@@ -227,6 +248,22 @@ fn a_broken_header_brings_no_misleading_faults_after_it() {
 }
 
 #[test]
+fn figures_and_maintenance_take_a_duration_or_a_time_of_day_or_off() {
+    let config = accepted("[figures]\nevery = \"off\"\n[maintenance]\nat = \"off\"");
+    assert_eq!((config.figures.every, config.maintenance.at), (None, None));
+    assert_eq!(accepted("[figures]\nevery = \"0\"").figures.every, None);
+    assert_eq!(accepted("[maintenance]\nat = \"23:59\"").maintenance.at, Some(jiff::civil::time(23, 59, 0, 0)));
+    for at in ["3:00", "24:00", "03:60", "-3:00", "3am", "", "03:00:00"] {
+        let told = refused(&format!("[maintenance]\nat = \"{at}\""));
+        assert!(told.contains("maintenance.at") && told.contains("time of day such as \"03:00\""), "{told}");
+    }
+    for (text, words) in [("every = \"10ms\"", "1s to 1day"), ("every = \"of\"", "`off`"), ("retain = \"1m\"", "1h")] {
+        let told = refused(&format!("[figures]\n{text}"));
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn a_key_given_twice_is_a_fault() {
     assert!(refused("[log]\nlevel = \"info\"\nlevel = \"debug\"\n").contains("t.toml:3"));
 }
@@ -264,10 +301,22 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         ("[database]\npool_max = 0", "0 is not within 1"),
         ("[database]\npgbouncer = \"yes\"", "expected true or false, found a text"),
         ("[database]\npassword = \"x\"", "is of no use with SQLite"),
+        ("[database]\nlayout = \"timescale\"", "did you mean `timescaledb`?"),
+        ("[database]\nlayout = \"partitions\"", "database.layout: is of no use with SQLite"),
+        ("[database]\nreplica_url = \"postgres://h/d\"", "t.toml:2: database.replica_url: is of no use with SQLite"),
+        ("[database]\nurl = \"postgres://h/d\"\nreplica_url = \"sqlite:x\"", "SQLite has no replicas"),
+        (
+            "[database]\nurl = \"postgres://h/d\"\nreplica_url = \"postgres://u:p@r/d\"\npassword = \"x\"",
+            "database.replica_url: holds a password, and one is given beside it",
+        ),
         ("[journal]\nmax_size = \"1023KiB\"", "is not within 1.0 MiB"),
         ("[journal]\nmax_size = \"a lot\"", "\"a lot\" is not a size"),
         ("[journal]\nsync = \"allways\"", "did you mean `always`?"),
         ("[journal]\nretain = \"forever\"", "is not a duration"),
+        ("[retention]\nraw = \"30d\"", "t.toml:1: retention.raw: 30days is less than time.max_age, 20years"),
+        ("[retention]\nevents = \"0s\"", "retention.events: expected a duration, or \"forever\": 0s is not within 1h"),
+        ("[retention]\nraw = \"for ever\"", "did you mean `forever`?"),
+        ("[archive]\nformat = \"parquet\"", "expected one of \"csv\""),
         ("[http]\nlisten = \"localhost:9108\"", "did you mean `127.0.0.1:9108`?"),
         ("[log]\nlevel = \"debgu\"", "did you mean `debug`?"),
         ("[log]\nlevel = \"info,a=b=c\"", "log.level"),
@@ -376,9 +425,12 @@ fn passwords_come_from_files_without_their_line_end() {
     let dir = TempDir::new().unwrap();
     write(&dir, "broker", "p@ss\n");
     write(&dir, "db", "w/rd");
-    let text = "[broker]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"broker\"\n[database]\nurl = \"postgresql://v@h/d\"\npassword_file = \"db\"\n";
+    let text = "[broker]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"broker\"\n[database]\nurl = \"postgresql://v@h/d\"\nreplica_url = \"postgres://r/d\"\npassword_file = \"db\"\n";
     let config = Config::load(Some(&write(&dir, "t.toml", text)), &[]).unwrap();
-    assert_eq!(config.broker.password.unwrap().expose(), "p@ss");
+    assert_eq!(config.broker.password.as_ref().unwrap().expose(), "p@ss");
+    assert_eq!(config.database.replica_url.as_ref().unwrap().expose(), "postgres://:w%2Frd@r/d");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("w%2Frd") && !shown.contains("w/rd") && !shown.contains("p@ss"), "{shown}");
     assert_eq!(
         config.database.url,
         DatabaseUrl::Postgres(tidegate::config::Secret::new("postgresql://v:w%2Frd@h/d".into()))

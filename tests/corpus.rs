@@ -229,12 +229,13 @@ fn merged(reports: Vec<Report>, of_topic: Option<&str>, name: &str) -> Found {
         let device = report.device.as_deref().or(of_topic).unwrap_or_else(|| panic!("{name}: no device"));
         for point in report.points {
             for sample in point.samples {
+                let key = sample.key(&point.keys).to_owned();
                 let value = match sample.value {
                     Value::Literal { number, .. } => Value::Number(number),
                     value => value,
                 };
                 let points = found.entry(device.to_owned()).or_default();
-                points.entry(point.time).or_default().entry(sample.key).or_default().push(value);
+                points.entry(point.time).or_default().entry(key).or_default().push(value);
             }
         }
     }

@@ -17,4 +17,7 @@ mod process;
 mod clocks;
 mod instances;
 mod journal_faults;
+#[cfg(debug_assertions)]
+mod overload;
 mod rare_brokers;
+mod read_only_disk;

@@ -82,7 +82,8 @@ fn main_job(broker: &Broker, version: u8, on_postgres: bool, qos: &str) {
     assert_eq!(stranger.rows(), rows, "nothing more came at the end");
 }
 
-fn exactly_what_was_sent(stranger: &Stranger, messages: u64) {
+/// Holds the database against what [`Simulation::numbers`] sent.
+pub fn exactly_what_was_sent(stranger: &Stranger, messages: u64) {
     let sent = sent(messages);
     let series = sent.len() as u64;
     assert!(stranger.series() == sent, "every value once, each device's in its order");

@@ -53,9 +53,14 @@ fn the_unit_has_nothing_that_systemd_does_not_know() {
 #[test]
 fn the_unit_checks_before_it_starts_reloads_and_is_watched() {
     let unit = fs::read_to_string(shipped("tidegate.service")).unwrap();
-    for line in
-        ["Type=notify-reload", "ExecStartPre=/usr/bin/tidegate check", "WatchdogSec=", "StateDirectory=tidegate"]
-    {
+    for line in [
+        "Type=notify-reload",
+        "ExecStartPre=/usr/bin/tidegate check",
+        "WatchdogSec=",
+        "StateDirectory=tidegate",
+        // Refused configurations, and an instance that another has taken over.
+        "RestartPreventExitStatus=2 3",
+    ] {
         assert!(unit.lines().any(|text| text.starts_with(line)), "{line}");
     }
     let users = fs::read_to_string(shipped("tidegate.sysusers")).unwrap();

@@ -109,6 +109,28 @@ fn devices_are_listed_and_shown() {
 }
 
 #[test]
+fn hours_and_days_are_shown_and_rolled_up_by_themselves() {
+    let broker = Mosquitto::plain();
+    let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + NATIVE;
+    let mut tidegate = Tidegate::configured(&(toml + "\n[rollups]\nrefresh = \"1s\"\n"));
+    tidegate.start();
+    tidegate.listening();
+    let send = |payload: &str| broker.publish("devices/attic/telemetry", payload, &["-q", "1"]);
+    send("{\"ts\":1700000000,\"values\":{\"temp\":20.5}}");
+    let rolled = "tidegate_rollup_buckets_total{grain=\"day\"}";
+    tidegate.wait_for_metric(rolled, 1.0);
+    send("{\"ts\":1700000060,\"values\":{\"temp\":22.5}}");
+    tidegate.wait_for_metric(rolled, 2.0);
+    let days = tidegate.json(&["readings", "attic", "--every", "day"]);
+    assert_eq!(days.as_array().unwrap().len(), 1);
+    assert_eq!((&days[0]["time"], &days[0]["count"]), (&"2023-11-14T00:00:00.000000Z".into(), &2.into()));
+    assert_eq!((&days[0]["avg"], &days[0]["p50"], &days[0]["last"]), (&21.5.into(), &21.5.into(), &22.5.into()));
+    let table = tidegate.output(&["readings", "attic", "--every", "hour", "--metric", "temp"]);
+    assert!(table.contains("AVG") && table.contains("21.5"), "{table}");
+    assert_eq!(tidegate.json(&["readings", "attic", "--every", "hour", "--since", "1h"]).as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn readings_are_shown_by_metric_and_age_and_followed_live() {
     let (broker, tidegate) = with_an_attic();
     assert_eq!(tidegate.json(&["readings", "attic"]).as_array().unwrap().len(), 3);

@@ -1,11 +1,23 @@
 //! What the store promises, on both databases from one text.
 
 mod catalog;
+mod checkpoint;
 mod commit;
+mod completeness;
+mod duplicates;
+mod figures;
+mod last_values;
+mod layout;
 mod memory;
 mod outage;
+mod plans;
 mod quarantine;
+mod retention;
+mod rollups;
 mod schema;
+mod sqlite_care;
+mod stats;
+mod timescale;
 mod view;
 
 use std::path::{Path, PathBuf};

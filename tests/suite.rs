@@ -2,6 +2,7 @@
 
 mod support;
 
+mod bench;
 #[cfg(feature = "embedded-broker")]
 mod bad_input;
 #[cfg(feature = "embedded-broker")]
@@ -11,6 +12,8 @@ mod catalog_thread;
 mod catch_up;
 mod config;
 mod corpus;
+mod describing;
+mod database_tls;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]
 mod demo;
@@ -20,12 +23,15 @@ mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;
+mod lifecycle;
 mod main_job;
 mod packaging;
+mod pgbouncer;
 mod quiet;
 mod recovery;
 mod reload;
 mod replay;
+mod replica;
 mod retained;
 mod seeing;
 mod service;

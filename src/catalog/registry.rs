@@ -93,6 +93,8 @@ struct Device {
     sensors: Vec<(NameId, SensorSlot)>,
     /// What raw keys are; sorted by module and key.
     entries: Vec<Entry>,
+    /// Which of `entries` the keys of the last messages were, by their place in the message: the next one has the same.
+    order: Vec<u32>,
 }
 
 /// A sensor, as the pipeline needs it.
@@ -205,6 +207,7 @@ impl Registry {
             modules: Vec::new(),
             sensors: Vec::new(),
             entries: Vec::new(),
+            order: Vec::new(),
         });
         slot
     }
@@ -310,16 +313,32 @@ impl Registry {
         }
     }
 
-    /// What is remembered of a raw key that came under this module of the device.
-    pub fn remembered(&self, device: DeviceSlot, module: Option<&str>, key: &str) -> Option<Target> {
+    /// What is remembered of a raw key that came under this module of the device. `place`: the key's in its message; a
+    /// device whose messages are alike costs no search.
+    pub fn remembered(&mut self, device: DeviceSlot, module: Option<&str>, key: &str, place: usize) -> Option<Target> {
+        let device = &mut self.devices[device];
+        let named = |entry: &Entry| match module {
+            Some(module) => entry.module != NO_MODULE && **self.names.get(entry.module) == *module,
+            None => entry.module == NO_MODULE,
+        };
+        let expected = device.order.get(place).and_then(|at| device.entries.get(*at as usize));
+        if let Some(entry) = expected.filter(|entry| **self.names.get(entry.key) == *key && named(entry)) {
+            return Some(entry.target);
+        }
         let key = self.names.find(key)?;
         let module = match module {
             Some(module) => self.names.find(module)?,
             None => NO_MODULE,
         };
-        let entries = &self.devices[device].entries;
-        let at = entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)).ok()?;
-        entries.get(at).map(|entry| entry.target)
+        let at = device.entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)).ok()?;
+        // Keys that are not remembered take places too, but the list stays in proportion to the entries.
+        if place >= device.order.len() && place < device.entries.len() * 2 {
+            device.order.resize(place + 1, u32::MAX);
+        }
+        if let Some(expected) = device.order.get_mut(place) {
+            *expected = number(at);
+        }
+        device.entries.get(at).map(|entry| entry.target)
     }
 
     /// Remembers what a raw key is. At most `most` are remembered for a device; others are worked out each time.
@@ -329,9 +348,11 @@ impl Registry {
         }
         let module = module.map_or(NO_MODULE, |module| self.names.intern(module));
         let key = self.names.intern(key);
-        let entries = &mut self.devices[device].entries;
-        if let Err(at) = entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)) {
-            entries.insert(at, Entry { module, key, target });
+        let device = &mut self.devices[device];
+        if let Err(at) = device.entries.binary_search_by_key(&(module, key), |entry| (entry.module, entry.key)) {
+            device.entries.insert(at, Entry { module, key, target });
+            // The entries behind it have moved.
+            device.order.clear();
         }
     }
 

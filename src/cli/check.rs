@@ -49,8 +49,9 @@ fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyho
             .block_on(mqtt::probe(&config.broker, CONNECT_TIMEOUT))
             .map_err(|error| error.to_string()),
     };
-    let database = database(&config.database);
-    for answer in [broker.map(|()| "broker answers"), database] {
+    let mut answers = vec![broker.map(|()| "broker answers")];
+    answers.extend(database(&config.database, err)?);
+    for answer in answers {
         match answer {
             Ok(words) => writeln!(out, "{words}")?,
             Err(why) => {
@@ -62,16 +63,33 @@ fn connect(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyho
     Ok(code)
 }
 
-/// Whether the database answers, or, for SQLite, could be made at the start.
-fn database(settings: &Database) -> Result<&'static str, String> {
+/// Whether the database answers, or, for SQLite, could be made at the start; and its replica, if there is one.
+fn database(settings: &Database, err: &mut impl Write) -> io::Result<Vec<Result<&'static str, String>>> {
     match &settings.url {
         // Asking would make an empty file.
-        DatabaseUrl::Sqlite(path) if !path.exists() => Ok("database: not there yet; `tidegate run` makes it"),
-        _ => {
-            Store::open(settings).and_then(|store| store.ping()).map_err(|error| error.to_string())?;
-            Ok("database answers")
+        DatabaseUrl::Sqlite(path) if !path.exists() => {
+            return Ok(vec![Ok("database: not there yet; `tidegate run` makes it")]);
         }
+        _ => {}
     }
+    let store = match Store::open(settings) {
+        Ok(store) => store,
+        Err(error) => return Ok(vec![Err(error.to_string())]),
+    };
+    let database = store.ping();
+    if database.is_ok() && store.is_behind_untold_pooler().is_ok_and(|untold| untold) {
+        writeln!(
+            err,
+            "warning: a connection pooler such as PgBouncer stands before the database: set database.pgbouncer = true"
+        )?;
+    }
+    let mut answers = vec![database.map(|()| "database answers").map_err(|error| error.to_string())];
+    let replica = store.ping_replica();
+    answers
+        .extend(replica.map(|answer| {
+            answer.map(|()| "replica answers").map_err(|error| format!("database.replica_url: {error}"))
+        }));
+    Ok(answers)
 }
 
 /// A configuration and a catalog without a fault.

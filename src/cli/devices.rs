@@ -1,4 +1,4 @@
-//! `tidegate devices list | show`.
+//! `tidegate devices list | show | uptime`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::Place;
 use super::output::{self, instant, instant_or_dash, or_dash};
+use super::{Place, uptime};
 use crate::store::Store;
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
 
@@ -41,10 +41,12 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// How much of what was to be expected has come: completeness, gaps and the share of time covered
+    Uptime(uptime::UptimeArgs),
 }
 
 pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode> {
-    let store = place.store()?;
+    let store = place.reader()?;
     let mut out = std::io::stdout().lock();
     match &args.action {
         Action::List { tenant, template, limit, json } => {
@@ -52,6 +54,7 @@ pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode>
             list(&store, &filter, *limit, *json, &mut out)?;
         }
         Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
+        Action::Uptime(args) => uptime::run(&store, args, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,24 +3,99 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
 use super::{Place, output};
 use crate::catalog::Declared;
-use crate::store::Store;
+use crate::config::DatabaseUrl;
+use crate::store::layout::{Layout, LayoutStatus};
+use crate::store::{MigrationName, SchemaStatus, Store};
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateArgs {
+    /// Show the migrations, applied and pending, and how readings are laid out; change nothing
+    #[arg(long)]
+    status: bool,
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(place: &Place, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
+    if args.status {
+        return show_status(place, args.json);
+    }
     let checked = place.load()?;
     let store = Store::open(&checked.config.database)?;
     migrate(&store, &checked.declared, args.json, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_status(place: &Place, as_json: bool) -> anyhow::Result<ExitCode> {
+    let config = place.config()?;
+    if let DatabaseUrl::Sqlite(path) = &config.database.url
+        && !path.exists()
+    {
+        // To look would make it.
+        bail!("there is no database at {}; start the daemon once, or run `tidegate migrate`", path.display());
+    }
+    status(&Store::open(&config.database)?.schema_status()?, as_json, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes how far the schema has come and how readings are laid out, as lines or as one JSON object.
+///
+/// # Errors
+/// Those of writing.
+pub fn status(status: &SchemaStatus, as_json: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    if as_json {
+        let names = |migrations: &[MigrationName]| json!(migrations.iter().map(|one| &one.name).collect::<Vec<_>>());
+        let value = json!({
+            "applied": names(&status.applied),
+            "pending": names(&status.pending),
+            "newer": status.newer,
+            "layout": status.layout.as_ref().map(layout_as_json),
+        });
+        return output::json(out, &value);
+    }
+    for (word, migrations) in [("applied", &status.applied), ("pending", &status.pending)] {
+        for migration in migrations {
+            writeln!(out, "{word}  {}", migration.name)?;
+        }
+    }
+    for version in &status.newer {
+        writeln!(out, "newer    {version}, unknown to this tidegate")?;
+    }
+    let Some(layout) = &status.layout else { return writeln!(out, "layout   not chosen yet") };
+    let found = &layout.recorded;
+    writeln!(out, "layout   {} since {}: {}", found.layout.word(), output::instant(found.since), found.detail)?;
+    let word = if found.layout == Layout::Timescale { "chunks" } else { "partitions" };
+    for table in &layout.tables {
+        let span = table.span.map_or(String::new(), |span| format!(", {span}"));
+        let compressed =
+            if table.compressed > 0 { format!(", {} compressed", table.compressed) } else { String::new() };
+        writeln!(out, "{}: {} {word}{span}{compressed}", table.table.name(), table.parts)?;
+    }
+    Ok(())
+}
+
+fn layout_as_json(layout: &LayoutStatus) -> serde_json::Value {
+    let tables = layout.tables.iter().map(|table| {
+        json!({
+            "table": table.table.name(),
+            "parts": table.parts,
+            "compressed": table.compressed,
+            "from": table.span.map(|span| output::instant(span.from)),
+            "to": table.span.map(|span| output::instant(span.to)),
+        })
+    });
+    json!({
+        "kind": layout.recorded.layout.word(),
+        "since": output::instant(layout.recorded.since),
+        "detail": layout.recorded.detail,
+        "tables": tables.collect::<Vec<_>>(),
+    })
 }
 
 /// Migrates the database and reconciles the catalog into it; says what it did.

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand group. stdout carries results, stderr the log.
 
+pub mod archive;
 pub mod check;
 pub mod decode;
 pub mod demo;
@@ -14,6 +15,8 @@ pub mod readings;
 mod replay;
 mod run;
 pub mod simulate;
+pub mod stats;
+pub mod uptime;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,11 +61,16 @@ enum Command {
     Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
     Quarantine(quarantine::QuarantineArgs),
+    /// Readings that were written to files before they were dropped
+    Archive(archive::ArchiveArgs),
     /// The durable log of messages
     Journal(journal::JournalArgs),
+    /// What the database says of itself: sizes, layout, rows, the slowest queries
+    Stats(stats::StatsArgs),
 }
 
-/// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration.
+/// Runs a command and tells its errors on stderr. 0: done; 1: failed; 2: wrong usage or configuration; 3: `run` gave
+/// way to another tidegate.
 pub fn run(arguments: Arguments) -> ExitCode {
     match dispatch(arguments) {
         Ok(code) => code,
@@ -100,7 +108,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Devices(args) => devices::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
+        Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
+        Command::Stats(args) => stats::run(&place, &args),
     }
 }
 
@@ -111,6 +121,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
+
+const NO_SCHEMA: &str = "the database has no schema of tidegate; run `tidegate migrate`";
 
 /// Where the configuration is read from.
 struct Place {
@@ -140,6 +152,26 @@ impl Place {
         check::validate(self.file(), &self.environment)
     }
 
+    /// The configured database, with a schema in it, for commands that only read: where there is a replica, its answer will
+    /// do.
+    fn reader(&self) -> anyhow::Result<Store> {
+        let config = self.config()?;
+        if config.database.replica_url.is_none() {
+            return self.store();
+        }
+        let store = Store::open(&config.database)?;
+        let read = store.catalog_version_to_read();
+        if let Some(why) = store.replica_away() {
+            eprintln!("tidegate: the replica is not asked, but the primary: {why}");
+        }
+        if read.is_err() {
+            // Nobody there is told otherwise than nothing in it.
+            store.ping()?;
+        }
+        read.context(NO_SCHEMA)?;
+        Ok(store)
+    }
+
     /// The configured database, with a schema in it.
     fn store(&self) -> anyhow::Result<Store> {
         let config = self.config()?;
@@ -150,7 +182,7 @@ impl Place {
         }
         let store = Store::open(&config.database)?;
         store.ping()?;
-        store.catalog_version().context("the database has no schema of tidegate; run `tidegate migrate`")?;
+        store.catalog_version().context(NO_SCHEMA)?;
         Ok(store)
     }
 }

@@ -112,7 +112,10 @@ impl Which {
 }
 
 pub(super) fn run(place: &Place, args: &QuarantineArgs) -> anyhow::Result<ExitCode> {
-    let store = place.store()?;
+    let store = match &args.action {
+        Action::List { .. } | Action::Show { .. } => place.reader()?,
+        Action::Retry { .. } | Action::Purge { .. } => place.store()?,
+    };
     let mut out = std::io::stdout().lock();
     match &args.action {
         Action::List { which, all, limit, json } => {

@@ -1,4 +1,7 @@
 //! `tidegate run`: the daemon, until SIGTERM or SIGINT; SIGHUP reloads.
+//!
+//! Exit codes: 0 told to stop; 1 failed, and may be started again; 2 configuration refused; 3 another tidegate has taken the
+//! instance over, and a new start would only take it back.
 
 use std::process::ExitCode;
 
@@ -9,6 +12,9 @@ use super::check::Checked;
 use super::{Place, logging};
 use crate::bridge::{Bridge, BridgeError};
 use crate::supervise::Systemd;
+
+/// Another tidegate has this instance's position.
+const EXIT_FENCED: u8 = 3;
 
 pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let Checked { config, declared, warnings, .. } = place.load()?;
@@ -87,6 +93,10 @@ async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<ExitCode> {
         _ = signals.interrupt.recv() => anyhow::bail!("interrupted again: stopped at once; the journal keeps what is not yet committed"),
     };
     if let Some(error) = failure {
+        if matches!(error, BridgeError::Fenced { .. }) {
+            eprintln!("tidegate: {error}");
+            return Ok(ExitCode::from(EXIT_FENCED));
+        }
         return Err(error.into());
     }
     stopped?;

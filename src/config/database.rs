@@ -8,9 +8,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::Section;
-use super::{Database, DatabaseUrl, Secret, secret};
+use super::{Database, DatabaseUrl, Duplicates, LayoutChoice, Secret, secret};
 
 const EXPECTED: &str = "expected sqlite:PATH or postgres://user@host/database";
+const EXPECTED_REPLICA: &str = "expected postgres://user@host/database";
 /// All but the unreserved characters of RFC 3986, 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -18,10 +19,20 @@ impl Database {
     pub(super) fn read(section: &mut Section<'_>, around: &Surroundings<'_>, state_dir: &Path) -> Database {
         let default = Database::under(state_dir);
         let url = section.parsed("url", EXPECTED, |text| url(text, state_dir));
+        let replica_url = section.parsed("replica_url", EXPECTED_REPLICA, replica);
         let given = secret::password(section, around);
+        // Where url is at fault it may have been meant for PostgreSQL.
+        let meant = url.is_some() || !section.has("url");
+        let mut replica_url =
+            replica_url.map(|replica| with_password(section, around, "replica_url", replica, given.clone()));
         let url = match url {
-            Some(DatabaseUrl::Postgres(url)) => DatabaseUrl::Postgres(with_password(section, around, url, given)),
+            Some(DatabaseUrl::Postgres(url)) => {
+                DatabaseUrl::Postgres(with_password(section, around, "url", url, given))
+            }
             other => {
+                if replica_url.take().is_some() && meant {
+                    section.fault("replica_url", "is of no use with SQLite; url must be a postgres:// one");
+                }
                 if given.is_some() && (other.is_some() || !section.has("url")) {
                     let key = if section.has("password") { "password" } else { "password_file" };
                     section.fault(key, "is of no use with SQLite");
@@ -37,8 +48,18 @@ impl Database {
         if pool_min > pool_max {
             section.fault("pool_min", format!("{pool_min} is more than pool_max, {pool_max}"));
         }
+        let layouts = [
+            ("auto", LayoutChoice::Auto),
+            ("timescaledb", LayoutChoice::Timescale),
+            ("partitions", LayoutChoice::Partitions),
+        ];
+        let layout = section.word("layout", &layouts).unwrap_or(default.layout);
+        if matches!(url, DatabaseUrl::Sqlite(_)) && layout != LayoutChoice::Auto {
+            section.fault("layout", "is of no use with SQLite, which keeps readings in plain tables");
+        }
         Database {
             url,
+            replica_url,
             pool_min,
             pool_max,
             connect_timeout: section
@@ -46,6 +67,10 @@ impl Database {
                 .unwrap_or(default.connect_timeout),
             pgbouncer: section.flag("pgbouncer").unwrap_or(default.pgbouncer),
             batch_max: section.integer("batch_max", 1..=1_000_000).unwrap_or(default.batch_max),
+            layout,
+            duplicates: section
+                .word("duplicates", &[("keep_first", Duplicates::KeepFirst), ("keep_last", Duplicates::KeepLast)])
+                .unwrap_or(default.duplicates),
         }
     }
 }
@@ -78,6 +103,13 @@ fn url(text: &str, state_dir: &Path) -> Result<DatabaseUrl, Wrong> {
     }
 }
 
+fn replica(text: &str) -> Result<Secret, Wrong> {
+    match url(text, Path::new(""))? {
+        DatabaseUrl::Postgres(url) => Ok(url),
+        DatabaseUrl::Sqlite(_) => Err(format!("{EXPECTED_REPLICA}: SQLite has no replicas").into()),
+    }
+}
+
 fn sqlite(rest: &str, state_dir: &Path) -> Result<PathBuf, Wrong> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
     match path {
@@ -88,13 +120,20 @@ fn sqlite(rest: &str, state_dir: &Path) -> Result<PathBuf, Wrong> {
     }
 }
 
-fn with_password(section: &Section<'_>, around: &Surroundings<'_>, url: Secret, given: Option<Secret>) -> Secret {
+/// `key`: the URL's.
+fn with_password(
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    key: &str,
+    url: Secret,
+    given: Option<Secret>,
+) -> Secret {
     let parts = Parts::of(url.expose());
     if parts.has_password() {
         if given.is_some() {
-            section.fault("url", "holds a password, and one is given beside it; give it once");
+            section.fault(key, "holds a password, and one is given beside it; give it once");
         }
-        section.warn("url", "holds a password; password_file keeps it apart");
+        section.warn(key, "holds a password; password_file keeps it apart");
         return url;
     }
     let explicit = section.has("password") || section.has("password_file");

@@ -33,6 +33,11 @@ impl Default for Config {
             time: Time::default(),
             limits: Limits::default(),
             quarantine: Quarantine::default(),
+            retention: Retention::default(),
+            archive: Archive::default(),
+            rollups: Rollups::default(),
+            figures: Figures::default(),
+            maintenance: Maintenance::default(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },
@@ -72,11 +77,14 @@ impl Database {
     pub(super) fn under(state_dir: &Path) -> Database {
         Database {
             url: DatabaseUrl::Sqlite(state_dir.join("tidegate.db")),
+            replica_url: None,
             pool_min: 1,
             pool_max: 4,
             connect_timeout: Duration::from_secs(10),
             pgbouncer: false,
             batch_max: 10_000,
+            layout: LayoutChoice::Auto,
+            duplicates: Duplicates::KeepFirst,
         }
     }
 }
@@ -144,6 +152,39 @@ impl Default for Limits {
 impl Default for Quarantine {
     fn default() -> Quarantine {
         Quarantine { max_events: 100_000 }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            raw: None,
+            text: None,
+            rollups_hourly: None,
+            rollups_daily: None,
+            quarantine: Some(90 * DAY),
+            events: Some(YEAR),
+            alerts: None,
+            compress_after: Some(7 * DAY),
+        }
+    }
+}
+
+impl Default for Rollups {
+    fn default() -> Rollups {
+        Rollups { enabled: true, grace: Duration::from_secs(120), refresh: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        Figures { every: Some(Duration::from_secs(60)), retain: 90 * DAY }
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Maintenance {
+        Maintenance { at: Some(jiff::civil::time(3, 0, 0, 0)) }
     }
 }
 

@@ -126,12 +126,18 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         time: root.table("time", Time::read),
         limits: root.table("limits", Limits::read),
         quarantine: root.table("quarantine", Quarantine::read),
+        retention: root.table("retention", Retention::read),
+        archive: root.table("archive", |section| Archive::read(section, around)),
+        rollups: root.table("rollups", Rollups::read),
+        figures: root.table("figures", Figures::read),
+        maintenance: root.table("maintenance", Maintenance::read),
         http: root.table("http", Http::read),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),
         instance,
     };
     largest_fits(root, &config);
+    lifetime::outlives_what_comes(root, &config);
     config
 }
 

@@ -6,6 +6,7 @@ mod defaults;
 pub mod document;
 mod environment;
 pub mod fault;
+mod lifetime;
 mod load;
 pub mod section;
 mod secret;
@@ -33,6 +34,11 @@ pub struct Config {
     pub time: Time,
     pub limits: Limits,
     pub quarantine: Quarantine,
+    pub retention: Retention,
+    pub archive: Archive,
+    pub rollups: Rollups,
+    pub figures: Figures,
+    pub maintenance: Maintenance,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,
@@ -108,6 +114,8 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Database {
     pub url: DatabaseUrl,
+    /// A copy of the primary for what is only read; a libpq URL, with the password in it. PostgreSQL only.
+    pub replica_url: Option<Secret>,
     pub pool_min: u32,
     pub pool_max: u32,
     pub connect_timeout: Duration,
@@ -115,6 +123,26 @@ pub struct Database {
     pub pgbouncer: bool,
     /// Most readings in one transaction.
     pub batch_max: usize,
+    pub layout: LayoutChoice,
+    pub duplicates: Duplicates,
+}
+
+/// Which layout of readings a new database is to get. What is recorded there already stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutChoice {
+    /// TimescaleDB where it can be had, else partitions; on SQLite plain tables.
+    Auto,
+    /// TimescaleDB or nothing.
+    Timescale,
+    /// PostgreSQL's own partitions.
+    Partitions,
+}
+
+/// Which of several readings of one sensor with one time stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    KeepFirst,
+    KeepLast,
 }
 
 /// Which database, and how to reach it.
@@ -342,6 +370,55 @@ pub struct Limits {
 pub struct Quarantine {
     /// Most events kept; the oldest give way, counted.
     pub max_events: u64,
+}
+
+/// How long data lives, by class; none: for ever.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// Numbers; `time.max_age` or more.
+    pub raw: Option<Duration>,
+    /// Texts; `time.max_age` or more.
+    pub text: Option<Duration>,
+    pub rollups_hourly: Option<Duration>,
+    pub rollups_daily: Option<Duration>,
+    pub quarantine: Option<Duration>,
+    pub events: Option<Duration>,
+    pub alerts: Option<Duration>,
+    /// Age at which TimescaleDB compresses a day; none: never.
+    pub compress_after: Option<Duration>,
+}
+
+/// Where readings go before they are dropped.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Archive {
+    /// None: nowhere.
+    pub dir: Option<PathBuf>,
+}
+
+/// The figures of each hour and day behind `readings_hourly` and `readings_daily`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollups {
+    pub enabled: bool,
+    /// How long after its end an hour or day is rolled up; what comes later has it rolled up anew.
+    pub grace: Duration,
+    /// How often the daemon looks for what is to be rolled up.
+    pub refresh: Duration,
+}
+
+/// tidegate's own figures in the table `system_metrics`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// How often they are written; none: never.
+    pub every: Option<Duration>,
+    /// How long they stay.
+    pub retain: Duration,
+}
+
+/// What SQLite needs done once a day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Maintenance {
+    /// Time of day, local to the machine; none: never.
+    pub at: Option<jiff::civil::Time>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -10,8 +10,8 @@ use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::{Section, duration};
 use super::{
-    Catalog, Devices, Http, Instance, Journal, Limits, Log, LogFormat, Metrics, Quarantine, Sync, Time, UnknownDevice,
-    Unmodeled,
+    Catalog, Devices, Figures, Http, Instance, Journal, Limits, Log, LogFormat, Maintenance, Metrics, Quarantine,
+    Rollups, Sync, Time, UnknownDevice, Unmodeled,
 };
 
 /// 100 years of 365.25 days: more than any duration here needs.
@@ -110,6 +110,60 @@ impl Quarantine {
         let default = Quarantine::default();
         Quarantine { max_events: section.integer("max_events", 1..=1_000_000_000).unwrap_or(default.max_events) }
     }
+}
+
+impl Rollups {
+    pub(super) fn read(section: &mut Section<'_>) -> Rollups {
+        let default = Rollups::default();
+        let hour = Duration::from_secs(3600);
+        Rollups {
+            enabled: section.flag("enabled").unwrap_or(default.enabled),
+            grace: section.duration("grace", Duration::ZERO..=24 * hour).unwrap_or(default.grace),
+            refresh: section.duration("refresh", Duration::from_secs(1)..=hour).unwrap_or(default.refresh),
+        }
+    }
+}
+
+impl Figures {
+    pub(super) fn read(section: &mut Section<'_>) -> Figures {
+        let default = Figures::default();
+        let every = section.parsed("every", "a duration such as \"60s\", or \"off\"", |text| match text {
+            "off" | "0" => Ok(None),
+            text => {
+                duration(text, &(Duration::from_secs(1)..=Duration::from_secs(24 * 3600))).map(Some).map_err(|wrong| {
+                    let message = format!("expected a duration or \"off\": {}", wrong.message);
+                    Wrong::new(message).suggest(did_you_mean(text, ["off"]))
+                })
+            }
+        });
+        Figures {
+            every: every.unwrap_or(default.every),
+            retain: section.duration("retain", Duration::from_secs(3600)..=CENTURY).unwrap_or(default.retain),
+        }
+    }
+}
+
+impl Maintenance {
+    pub(super) fn read(section: &mut Section<'_>) -> Maintenance {
+        let expected = "expected a time of day such as \"03:00\", or \"off\"";
+        let at = section.parsed("at", "a time of day such as \"03:00\", or \"off\"", |text| match text {
+            "off" => Ok(None),
+            text => time_of_day(text).map(Some).ok_or_else(|| {
+                Wrong::new(format!("\"{text}\" is no time of day, {expected}")).suggest(did_you_mean(text, ["off"]))
+            }),
+        });
+        Maintenance { at: at.unwrap_or(Maintenance::default().at) }
+    }
+}
+
+/// `HH:MM`, 00:00 to 23:59.
+fn time_of_day(text: &str) -> Option<jiff::civil::Time> {
+    let (hour, minute) = text.trim().split_once(':')?;
+    let two_digits = |part: &str| {
+        let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse::<i8>().ok().filter(|_| digits)
+    };
+    jiff::civil::Time::new(two_digits(hour)?, two_digits(minute)?, 0, 0).ok()
 }
 
 impl Http {

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, Sample, bad_time, topic};
+use super::{Context, Point, Report, bad_time, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Unit, UtcMicros};
 
@@ -41,11 +41,12 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     let at = document.get("timestamp").map(seconds).transpose()?.flatten();
     let mut times = Vec::new();
     gather_times(reported, shadow.at(&["metadata", "reported"]), at, &mut times)?;
-    let mut points: BTreeMap<Option<UtcMicros>, Vec<Sample>> = BTreeMap::new();
-    for (sample, time) in flat.finish()?.into_iter().zip(times) {
-        points.entry(time).or_default().push(sample);
+    let mut points: BTreeMap<Option<UtcMicros>, Point> = BTreeMap::new();
+    let all = flat.finish()?;
+    for (sample, time) in all.samples.into_iter().zip(times) {
+        points.entry(time).or_default().push(sample.key(&all.keys), sample.value);
     }
-    let points = points.into_iter().map(|(time, samples)| Point { time, samples }).collect();
+    let points = points.into_iter().map(|(time, point)| point.at(time)).collect();
     Ok(vec![Report { device, points, ..Report::default() }])
 }
 
@@ -103,7 +104,7 @@ mod tests {
             "metadata":{"reported":{"a":{"timestamp":10},"b":[{"timestamp":20},{"c":{"timestamp":10}}]}}}"#;
         let report = reports("get/accepted", payload).unwrap().remove(0);
         assert_eq!(report.device.as_deref(), Some("lamp"));
-        let keys = |point: &Point| point.samples.iter().map(|sample| sample.key.clone()).collect::<Vec<_>>().join(" ");
+        let keys = |point: &Point| point.iter().map(|(key, _)| key).collect::<Vec<_>>().join(" ");
         let points: Vec<_> = report.points.iter().map(|point| (point.time.unwrap().0, keys(point))).collect();
         let expected = [(10_000_000, "a b[1].c"), (20_000_000, "b[0]"), (30_000_000, "d")];
         assert_eq!(points, expected.map(|(time, keys)| (time, keys.to_owned())));

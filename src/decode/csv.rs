@@ -14,7 +14,7 @@
 
 use super::bounds::Bounds;
 use super::document::duplicate;
-use super::{Context, Point, Sample, Value, bad_time, key_too_long, scalar};
+use super::{Context, Point, Value, bad_time, key_too_long, scalar};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -61,16 +61,16 @@ fn point(fields: Vec<Field<'_>>, columns: Option<&[String]>, context: &Context<'
     }
     let named = |name: &str| columns.is_some_and(|columns| columns.iter().any(|column| column == name));
     let stamp = context.timestamp.or_else(|| ["ts", "time"].into_iter().find(|name| named(name)));
-    let (mut time, mut samples) = (None, Vec::with_capacity(fields.len()));
+    let mut point = Point::default();
     for (index, field) in fields.into_iter().enumerate() {
         let key = columns.and_then(|columns| columns.get(index)).cloned().unwrap_or_else(|| format!("[{index}]"));
         if stamp == Some(key.as_str()) {
-            time = instant(&key, &field, context)?;
+            point.time = instant(&key, &field, context)?;
         } else if let Some(value) = value(&key, field, context)? {
-            samples.push(Sample { key, value });
+            point.push(&key, value);
         }
     }
-    Ok(Point { time, samples })
+    Ok(point)
 }
 
 fn instant(key: &str, field: &Field<'_>, context: &Context<'_>) -> Result<Option<UtcMicros>, Refusal> {
@@ -178,7 +178,7 @@ mod tests {
 
     fn values(payload: &str) -> Vec<(String, Value)> {
         let point = read(payload, false, None).unwrap().remove(0);
-        point.samples.into_iter().map(|sample| (sample.key, sample.value)).collect()
+        point.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()
     }
 
     fn text(key: &str, text: &str) -> (String, Value) {
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn the_header_names_columns_and_its_gaps_are_numbered() {
         let points = read("\u{feff}\"a\" ,,c\n\n1,2,3\n \n4,,\n", true, None).unwrap();
-        let keys = |point: &Point| point.samples.iter().map(|s| s.key.clone()).collect::<Vec<_>>().join(" ");
+        let keys = |point: &Point| point.iter().map(|(key, _)| key).collect::<Vec<_>>().join(" ");
         assert_eq!(points.iter().map(keys).collect::<Vec<_>>(), ["a [1] c", "a"]);
         assert_eq!(read("a,b\n", true, None).unwrap(), []);
         assert_eq!(read("a,a\n1,2", true, None).unwrap_err().reason, Reason::DuplicateKey);

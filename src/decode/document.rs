@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::bounds::Bounds;
-use super::{Sample, Value, integer, json, key_too_long, out_of_range, text_too_long};
+use super::{Point, Value, integer, json, key_too_long, out_of_range, text_too_long};
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
 use crate::time::Stamp;
@@ -131,12 +131,12 @@ impl Node {
 pub(super) struct Flat<'l> {
     limits: &'l Limits,
     path: String,
-    samples: Vec<Sample>,
+    point: Point,
 }
 
 impl<'l> Flat<'l> {
     pub(super) fn new(limits: &'l Limits) -> Flat<'l> {
-        Flat { limits, path: String::new(), samples: Vec::new() }
+        Flat { limits, path: String::new(), point: Point::default() }
     }
 
     /// Adds what a node holds under `key`; an empty key adds nothing to the keys of an object's members.
@@ -148,16 +148,16 @@ impl<'l> Flat<'l> {
         self.within(&[key], node)
     }
 
-    /// The samples.
+    /// The samples, without a time.
     ///
     /// # Errors
     /// [`Refusal`] of the message: two of them have one key.
-    pub(super) fn finish(self) -> Result<Vec<Sample>, Refusal> {
-        let mut keys = HashSet::with_capacity(self.samples.len());
-        if let Some(twice) = self.samples.iter().find(|sample| !keys.insert(sample.key.as_str())) {
-            return Err(duplicate(&twice.key));
+    pub(super) fn finish(self) -> Result<Point, Refusal> {
+        let mut keys = HashSet::with_capacity(self.point.samples.len());
+        if let Some((twice, _)) = self.point.iter().find(|(key, _)| !keys.insert(*key)) {
+            return Err(duplicate(twice));
         }
-        Ok(self.samples)
+        Ok(self.point)
     }
 
     fn walk(&mut self, node: &Node) -> Result<(), Refusal> {
@@ -184,7 +184,7 @@ impl<'l> Flat<'l> {
             }
             Node::Text(text) => Value::Text(text.clone()),
         };
-        self.samples.push(Sample { key: self.path.clone(), value });
+        self.point.push(&self.path, value);
         Ok(())
     }
 
@@ -319,7 +319,7 @@ mod tests {
     fn flat(text: &str) -> Result<Vec<String>, Refusal> {
         let mut flat = Flat::new(&LIMITS);
         flat.add("", &Node::parse(text.as_bytes(), &LIMITS)?)?;
-        Ok(flat.finish()?.into_iter().map(|sample| sample.key).collect())
+        Ok(flat.finish()?.iter().map(|(key, _)| key.to_owned()).collect())
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! - There is no time, and no signal but the sensors somebody made for it.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, scalar, topic};
+use super::{Context, Report, scalar, topic};
 use crate::quarantine::Refusal;
 
 /// The component types that have a state, as topics spell them.
@@ -57,7 +57,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         [b'{', ..] if !TEXTS.contains(&component) => {
             let mut flat = Flat::new(context.limits);
             flat.add(&key, &Node::parse(payload, context.limits)?)?;
-            vec![Point { time: None, samples: flat.finish()? }]
+            vec![flat.finish()?]
         }
         value => scalar::named(&key, value, context.limits)?,
     };
@@ -82,7 +82,7 @@ mod tests {
             ("attic/status", "attic", "status"),
         ] {
             let report = of(topic, "1").unwrap().remove(0);
-            assert_eq!((report.device.as_deref(), report.points[0].samples[0].key.as_str()), (Some(device), key));
+            assert_eq!((report.device.as_deref(), report.points[0].keys.as_str()), (Some(device), key));
         }
         assert_eq!(of("elsewhere", "1").unwrap()[0].device, None);
     }

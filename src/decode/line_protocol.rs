@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use super::bounds::Bounds;
 use super::document::duplicate;
-use super::{Context, Point, Sample, Value, bad_time, integer, key_too_long, out_of_range, scalar};
+use super::{Context, Point, Value, bad_time, integer, key_too_long, out_of_range, scalar};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, Unit, UtcMicros};
 
@@ -104,19 +104,19 @@ impl Lines<'_> {
         if matches!(self.peek(), None | Some('\n')) {
             return self.malformed("no fields");
         }
-        let (mut samples, mut keys) = (Vec::new(), HashSet::new());
+        let (mut point, mut keys) = (Point::default(), HashSet::new());
         loop {
-            let sample = self.field(&measurement)?;
-            if !keys.insert(sample.key.clone()) {
-                return Err(duplicate(&sample.key));
+            let (key, value) = self.field(&measurement)?;
+            point.push(&key, value);
+            if let Some(twice) = keys.replace(key) {
+                return Err(duplicate(&twice));
             }
-            samples.push(sample);
             if !self.take(',') {
                 break;
             }
         }
         let time = self.timestamp()?;
-        Ok(Point { time, samples })
+        Ok(point.at(time))
     }
 
     /// Text up to one of the characters that end it, its escapes undone.
@@ -132,7 +132,7 @@ impl Lines<'_> {
         word
     }
 
-    fn field(&mut self, measurement: &str) -> Result<Sample, Refusal> {
+    fn field(&mut self, measurement: &str) -> Result<(String, Value), Refusal> {
         let name = self.word(&KEY_END, &[',', ' ', '=']);
         if name.is_empty() || !self.take('=') {
             return self.malformed("a field is wanted, as name=value");
@@ -152,7 +152,7 @@ impl Lines<'_> {
             self.rest = rest;
             self.bare(&key, word)?
         };
-        Ok(Sample { key, value })
+        Ok((key, value))
     }
 
     /// What follows an opening quote.
@@ -228,7 +228,7 @@ mod tests {
 
     fn keys(payload: &str) -> Vec<(Option<i64>, String)> {
         let points = decode(payload.as_bytes(), &context()).unwrap();
-        let keys = |point: &Point| point.samples.iter().map(|s| s.key.clone()).collect::<Vec<_>>().join(" ");
+        let keys = |point: &Point| point.iter().map(|(key, _)| key).collect::<Vec<_>>().join(" ");
         points.iter().map(|point| (point.time.map(|time| time.0), keys(point))).collect()
     }
 

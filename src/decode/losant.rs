@@ -41,7 +41,7 @@ fn point(state: &Node, context: &Context<'_>) -> Result<Point, Refusal> {
         }
     }
     let time = state.get("time").map(instant).transpose()?.flatten();
-    Ok(Point { time, samples: flat.finish()? })
+    Ok(flat.finish()?.at(time))
 }
 
 fn instant(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
@@ -87,7 +87,7 @@ mod tests {
     fn states_may_come_in_an_array_and_other_topics_carry_none() {
         let found = reports(r#"[{"time":1,"data":{"a":1}},{"time":2,"data":{"a":{"b":2}}}]"#).unwrap();
         assert_eq!(found[0].device.as_deref(), Some("575e"));
-        assert_eq!(found[0].points[1].samples[0].key, "a.b");
+        assert_eq!(found[0].points[1].keys, "a.b");
         let hello = decode(b"{}", &Context { topic: "losant/575e/hello", ..context() }).unwrap();
         assert_eq!(hello[0].points, []);
     }

@@ -32,6 +32,8 @@ mod ttn;
 mod victron;
 mod zigbee2mqtt;
 
+use std::ops::Range;
+
 use crate::config::{Csv, Decoder, Limits};
 use crate::quarantine::{Reason, Refusal};
 use crate::source::Captures;
@@ -58,8 +60,16 @@ pub enum Value {
 /// One raw key and value, before any template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    pub key: String,
+    /// Where the key stands in its point's `keys`.
+    place: Range<usize>,
     pub value: Value,
+}
+
+impl Sample {
+    /// The raw key; `keys`: its point's.
+    pub fn key<'k>(&self, keys: &'k str) -> &'k str {
+        keys.get(self.place.clone()).unwrap_or_default()
+    }
 }
 
 /// The samples of one instant.
@@ -67,7 +77,34 @@ pub struct Sample {
 pub struct Point {
     /// The time that the payload gives; none: the time of receipt.
     pub time: Option<UtcMicros>,
+    /// All raw keys in one text, so that none costs an allocation.
+    pub keys: String,
     pub samples: Vec<Sample>,
+}
+
+impl Point {
+    /// The same samples at another time.
+    #[must_use]
+    pub fn at(self, time: Option<UtcMicros>) -> Point {
+        Point { time, ..self }
+    }
+
+    /// Adds a sample; whether there is one of its key is not looked at.
+    pub fn push(&mut self, key: &str, value: Value) {
+        let start = self.keys.len();
+        self.keys.push_str(key);
+        self.samples.push(Sample { place: start..self.keys.len(), value });
+    }
+
+    /// Raw keys and values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.samples.iter().map(|sample| (sample.key(&self.keys), &sample.value))
+    }
+
+    /// The value of the first sample that has the key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.iter().find(|(raw, _)| *raw == key).map(|(_, value)| value)
+    }
 }
 
 /// What a message says of one device.
@@ -80,10 +117,13 @@ pub struct Report {
     pub units: Vec<(String, String)>,
     /// How well the device was heard, as the envelope tells: `rssi` in dBm, `snr` in dB, `link_quality`. Readings at the time of
     /// the last point, beside the payload's samples.
-    pub signal: Vec<Sample>,
+    pub signal: Vec<Signal>,
     /// What of the message could not be taken though the rest is: told beside it.
     pub left_out: Vec<Refusal>,
 }
+
+/// A figure of how well a device was heard, by its name.
+pub type Signal = (&'static str, Value);
 
 impl Report {
     /// Of the device that the topic names.
@@ -145,6 +185,15 @@ pub fn decode(
     }
 }
 
+/// Whether messages on the topic tell the decoder how others are to be read, and carry no values: worth decoding even where
+/// retained messages are ignored.
+pub fn teaches(decoder: Decoder, topic: &str) -> bool {
+    match decoder {
+        Decoder::HomeAssistant => home_assistant::teaches(topic),
+        _ => false,
+    }
+}
+
 /// A whole number as the nearest float, with its digits where the float does not hold them.
 #[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted; the digits are kept")]
 fn integer(number: i128) -> Value {
@@ -157,10 +206,9 @@ fn integer(number: i128) -> Value {
 
 /// What the samples tell of how well the device was heard: each pair is a raw key and the name that it means. What is no
 /// number tells nothing.
-fn signal(samples: &[Sample], names: &[(&str, &str)]) -> Vec<Sample> {
-    let told = |(key, name): &(&str, &str)| {
-        let sample = samples.iter().find(|sample| sample.key == *key)?;
-        matches!(sample.value, Value::Number(_)).then(|| Sample { key: (*name).into(), value: sample.value.clone() })
+fn signal(point: &Point, names: &[(&str, &'static str)]) -> Vec<Signal> {
+    let told = |(key, name): &(&str, &'static str)| {
+        point.get(key).filter(|value| matches!(value, Value::Number(_))).map(|value| (*name, value.clone()))
     };
     names.iter().filter_map(told).collect()
 }
@@ -251,7 +299,7 @@ mod tests {
         fn numbers_are_finite_and_keys_bounded(scraps in scraps()) {
             for point in json::decode(scraps.as_bytes(), &context()).unwrap_or_default() {
                 for sample in point.samples {
-                    prop_assert!(sample.key.len() <= LIMITS.max_key_length);
+                    prop_assert!(sample.key(&point.keys).len() <= LIMITS.max_key_length);
                     prop_assert!(!matches!(sample.value, Value::Number(number) if !number.is_finite()));
                 }
             }

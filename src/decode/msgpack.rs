@@ -19,7 +19,7 @@ use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, Unit};
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
-    native::points(&parse(payload, context.limits)?, "MessagePack", context)
+    native::points(&parse(payload, context.limits)?, payload.len(), "MessagePack", context)
 }
 
 /// Reads one object within the limits on depth and on the number of values.
@@ -233,7 +233,7 @@ mod tests {
 
     fn points(hex: &str) -> Vec<Found> {
         let points = decode(&bytes(hex), &context()).unwrap();
-        let samples = |point: Point| point.samples.into_iter().map(|s| (s.key, s.value)).collect();
+        let samples = |point: Point| point.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
         points.into_iter().map(|point| (point.time.map(|time| time.0), samples(point))).collect()
     }
 

@@ -9,11 +9,16 @@ use super::document::Node;
 use super::{Context, Point, json};
 use crate::quarantine::{Reason, Refusal};
 
-/// The points of a document that `format` names.
+/// The points of a document that `format` names; `length`: of its payload.
 ///
 /// # Errors
 /// [`Refusal`] of the message: neither an object nor an array of objects, or as for JSON.
-pub(super) fn points(document: &Node, format: &str, context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+pub(super) fn points(
+    document: &Node,
+    length: usize,
+    format: &str,
+    context: &Context<'_>,
+) -> Result<Vec<Point>, Refusal> {
     let wrong = |node: &Node, place: &str| {
         let detail = format!("malformed {format}: {} {place}, an object is wanted", node.kind());
         Err(Refusal::message(Reason::Malformed, detail))
@@ -27,7 +32,7 @@ pub(super) fn points(document: &Node, format: &str, context: &Context<'_>) -> Re
         }
         other => return wrong(other, "as the document"),
     }
-    json::walk(InMemory(document), context)
+    json::walk(InMemory(document), length, context)
 }
 
 /// A node as serde sees it.

@@ -9,7 +9,7 @@
 //! - Commands (`…/commands/…`) are no telemetry. There is no time.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, scalar, signal, topic};
+use super::{Context, Report, scalar, signal, topic};
 use crate::quarantine::Refusal;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -45,14 +45,14 @@ fn object(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
             None => flat.add(key, node)?,
         }
     }
-    let samples = flat.finish()?;
-    let signal = signal(&samples, &[("rssi", "rssi"), ("snr", "snr")]);
-    Ok(Report { signal, ..Report::of_topic(vec![Point { time: None, samples }]) })
+    let point = flat.finish()?;
+    let signal = signal(&point, &[("rssi", "rssi"), ("snr", "snr")]);
+    Ok(Report { signal, ..Report::of_topic(vec![point]) })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sample, Value, tests::context};
+    use super::super::{Value, tests::context};
     use super::*;
     use crate::quarantine::Reason;
 
@@ -70,14 +70,14 @@ mod tests {
             ("home/BTtoMQTT/AABB/lux", "3", "AABB", "lux"),
         ] {
             let report = of(topic, payload).unwrap().remove(0);
-            assert_eq!((report.device.as_deref(), report.points[0].samples[0].key.as_str()), (Some(device), key));
+            assert_eq!((report.device.as_deref(), report.points[0].keys.as_str()), (Some(device), key));
         }
     }
 
     #[test]
     fn the_signal_is_told_where_it_is_a_number() {
         let report = of("home/omg/LORAtoMQTT/n", r#"{"rssi":-90,"snr":7.5}"#).unwrap().remove(0);
-        let told = |key: &str, number| Sample { key: key.into(), value: Value::Number(number) };
+        let told = |key, number| (key, Value::Number(number));
         assert_eq!(report.signal, [told("rssi", -90.0), told("snr", 7.5)]);
         assert!(of("home/omg/BTtoMQTT/n", r#"{"rssi":"-90"}"#).unwrap()[0].signal.is_empty());
     }

@@ -12,7 +12,7 @@
 //! - An event without a model (statistics, log) belongs to the device that the topic names.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, bad_time, scalar, seconds, signal, topic};
+use super::{Context, Report, bad_time, scalar, seconds, signal, topic};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -45,10 +45,10 @@ fn event(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
             flat.add(key, node)?;
         }
     }
-    let samples = flat.finish()?;
-    let signal = signal(&samples, &[("snr", "snr")]);
+    let point = flat.finish()?;
+    let signal = signal(&point, &[("snr", "snr")]);
     let time = document.get("time").map(|node| own_time(node, context)).transpose()?.flatten();
-    Ok(Report { device, signal, ..Report::of_topic(vec![Point { time, samples }]) })
+    Ok(Report { device, signal, ..Report::of_topic(vec![point.at(time)]) })
 }
 
 /// None: the object has no model.
@@ -81,7 +81,7 @@ fn own_time(node: &Node, context: &Context<'_>) -> Result<Option<UtcMicros>, Ref
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sample, Value, tests::LIMITS, tests::context};
+    use super::super::{Value, tests::LIMITS, tests::context};
     use super::*;
     use crate::quarantine::Reason;
 
@@ -106,7 +106,7 @@ mod tests {
     fn devices_topics_tell_device_and_key() {
         let report = of("rtl_433/pi/devices/Acurite/A/1/temperature_C", "3.5").unwrap().remove(0);
         assert_eq!(report.device.as_deref(), Some("Acurite/A/1"));
-        assert_eq!(report.points[0].samples[0].key, "temperature_C");
+        assert_eq!(report.points[0].keys, "temperature_C");
         for key in ["time", "id", "model"] {
             assert!(of(&format!("rtl_433/pi/devices/Acurite/A/1/{key}"), "1").unwrap()[0].points.is_empty());
         }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn only_the_ratio_to_the_noise_is_a_signal() {
         let report = one(r#"{"model":"M","rssi":-0.1,"snr":27.5,"noise":-27.6}"#);
-        assert_eq!(report.signal, [Sample { key: "snr".into(), value: Value::Number(27.5) }]);
+        assert_eq!(report.signal, [("snr", Value::Number(27.5))]);
         assert_eq!(report.points[0].samples.len(), 3);
     }
 

@@ -21,7 +21,8 @@ pub(super) fn named(key: &str, payload: &[u8], limits: &Limits) -> Result<Vec<Po
     if key.len() > limits.max_key_length {
         return Err(super::key_too_long(key, limits));
     }
-    Ok(vec![Point { time: None, samples: vec![Sample { key: key.to_owned(), value }] }])
+    let sample = Sample { place: 0..key.len(), value };
+    Ok(vec![Point { time: None, keys: key.to_owned(), samples: vec![sample] }])
 }
 
 /// A value as text without white space around it; none: it says that there is none.

@@ -40,7 +40,7 @@ fn value(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> 
         [b'{' | b'[', ..] => {
             let mut flat = Flat::new(context.limits);
             flat.add(&key, &Node::parse(payload, context.limits)?)?;
-            vec![Point { time: None, samples: flat.finish()? }]
+            vec![flat.finish()?]
         }
         value => scalar::named(&key, value, context.limits)?,
     };
@@ -51,7 +51,7 @@ fn status(document: &Node, prefix: &str, component: &str, context: &Context<'_>)
     document.expect_object()?;
     let mut flat = Flat::new(context.limits);
     add_component(&mut flat, component, document, &["id"])?;
-    Ok(vec![report(vec![Point { time: None, samples: flat.finish()? }], prefix, context)])
+    Ok(vec![report(vec![flat.finish()?], prefix, context)])
 }
 
 fn notification(document: &Node, prefix: &str, context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -69,7 +69,7 @@ fn notification(document: &Node, prefix: &str, context: &Context<'_>) -> Result<
 }
 
 fn report(points: Vec<Point>, prefix: &str, context: &Context<'_>) -> Report {
-    let signal = points.last().map(|point| signal(&point.samples, &[("wifi.rssi", "rssi")])).unwrap_or_default();
+    let signal = points.last().map(|point| signal(point, &[("wifi.rssi", "rssi")])).unwrap_or_default();
     Report { device: topic::device(context, prefix), signal, ..Report::of_topic(points) }
 }
 
@@ -78,7 +78,7 @@ fn components(params: &Node, context: &Context<'_>) -> Result<Point, Refusal> {
     for (component, node) in params.members().iter().filter(|(key, _)| key != "ts") {
         add_component(&mut flat, component, node, &["id"])?;
     }
-    Ok(Point { time: own_time(params)?, samples: flat.finish()? })
+    Ok(flat.finish()?.at(own_time(params)?))
 }
 
 /// A point for each event.
@@ -92,7 +92,7 @@ fn events(params: &Node, context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
             Some(time) => Some(time),
             None => own_time(params)?,
         };
-        points.push(Point { time, samples: flat.finish()? });
+        points.push(flat.finish()?.at(time));
     }
     Ok(points)
 }
@@ -114,7 +114,7 @@ fn own_time(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sample, Value, tests::LIMITS, tests::context};
+    use super::super::{Value, tests::LIMITS, tests::context};
     use super::*;
     use crate::source::Captures;
 
@@ -123,8 +123,8 @@ mod tests {
     }
 
     fn told(report: &Report) -> (Option<&str>, Vec<&str>) {
-        let samples = report.points.iter().flat_map(|point| &point.samples);
-        (report.device.as_deref(), samples.map(|sample| sample.key.as_str()).collect())
+        let samples = report.points.iter().flat_map(Point::iter);
+        (report.device.as_deref(), samples.map(|(key, _)| key).collect())
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_signal_is_that_of_the_access_point() {
-        let rssi = [Sample { key: "rssi".into(), value: Value::Number(-60.0) }];
+        let rssi = [("rssi", Value::Number(-60.0))];
         assert_eq!(of("plug/status/wifi", r#"{"rssi":-60}"#).unwrap()[0].signal, rssi);
         let payload = r#"{"method":"NotifyFullStatus","params":{"ts":null,"wifi":{"rssi":-60}}}"#;
         assert_eq!(of("plug/events/rpc", payload).unwrap()[0].signal, rssi);

@@ -14,7 +14,7 @@
 //! - Commands (`cmnd`), the log (`LOGGING`) and the native discovery (`tasmota/discovery`) are no telemetry.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, Sample, bad_time, scalar, seconds, signal, topic};
+use super::{Context, Point, Report, bad_time, scalar, seconds, signal, topic};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -62,10 +62,10 @@ fn object(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
     for (key, node) in body.members().iter().filter(|(key, _)| !ENVELOPE.contains(&key.as_str())) {
         flat.add(key, node)?;
     }
-    let samples = flat.finish()?;
-    let (units, signal) = (units(body, &samples), signal(&samples, &[("Wifi.Signal", "rssi")]));
+    let point = flat.finish()?;
+    let (units, signal) = (units(body, &point), signal(&point, &[("Wifi.Signal", "rssi")]));
     let time = own_time(body, context)?;
-    Ok(Report { points: vec![Point { time, samples }], units, signal, ..Report::default() })
+    Ok(Report { points: vec![point.at(time)], units, signal, ..Report::default() })
 }
 
 fn own_time(body: &Node, context: &Context<'_>) -> Result<Option<UtcMicros>, Refusal> {
@@ -94,7 +94,7 @@ fn with_dashes(text: &str) -> String {
 }
 
 /// The units that the document's unit words declare, by raw key.
-fn units(body: &Node, samples: &[Sample]) -> Vec<(String, String)> {
+fn units(body: &Node, point: &Point) -> Vec<(String, String)> {
     let word = |name: &str| body.get(name).and_then(Node::text);
     let temperature = word("TempUnit").filter(|unit| *unit == "F").map(|_| "°F");
     let pressure = word("PressureUnit").filter(|unit| *unit != "hPa");
@@ -111,7 +111,7 @@ fn units(body: &Node, samples: &[Sample]) -> Vec<(String, String)> {
             None
         }
     };
-    samples.iter().filter_map(|sample| Some((sample.key.clone(), unit(&sample.key)?.to_owned()))).collect()
+    point.iter().filter_map(|(key, _)| Some((key.to_owned(), unit(key)?.to_owned()))).collect()
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn the_signal_of_the_device_is_told_in_dbm() {
         let report = one("tele/x/STATE", r#"{"Wifi":{"RSSI":86,"Signal":-57}}"#);
-        assert_eq!(report.signal, [Sample { key: "rssi".into(), value: Value::Number(-57.0) }]);
+        assert_eq!(report.signal, [("rssi", Value::Number(-57.0))]);
         assert!(one("tele/x/STATE", r#"{"Wifi":{"Signal":"weak"}}"#).signal.is_empty());
     }
 

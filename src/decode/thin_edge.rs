@@ -10,7 +10,7 @@
 //! thin-edge.io documentation: "Thin Edge JSON format", "MQTT topics on thin-edge".
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, bad_time, topic};
+use super::{Context, Report, bad_time, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, Unit, UtcMicros};
 
@@ -29,7 +29,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         }
     }
     let time = document.get("time").map(instant).transpose()?.flatten();
-    let points = vec![Point { time, samples: flat.finish()? }];
+    let points = vec![flat.finish()?.at(time)];
     Ok(vec![Report { device, points, ..Report::default() }])
 }
 
@@ -69,6 +69,7 @@ fn instant(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Point;
     use super::super::tests::context;
     use super::*;
 
@@ -105,6 +106,6 @@ mod tests {
             assert_eq!(reports("te/device/main///m/", payload).unwrap_err().reason, reason, "{payload}");
         }
         let found = reports("te/device/main///m/", r#"{"a":null,"b":{"c":null},"time":1.5}"#).unwrap();
-        assert_eq!(found[0].points, [Point { time: Some(UtcMicros(1_500_000)), samples: Vec::new() }]);
+        assert_eq!(found[0].points, [Point::default().at(Some(UtcMicros(1_500_000)))]);
     }
 }

@@ -80,7 +80,7 @@ fn point(node: &Node, context: &Context<'_>) -> Result<Point, Refusal> {
             None
         }
     };
-    Ok(Point { time, samples: flat.finish()? })
+    Ok(flat.finish()?.at(time))
 }
 
 fn milliseconds(ts: &Node) -> Result<Option<UtcMicros>, Refusal> {
@@ -104,7 +104,7 @@ mod tests {
 
     fn keys(topic: &str, payload: &str) -> Vec<(Option<UtcMicros>, Vec<String>)> {
         let points = reports(topic, payload).unwrap().into_iter().flat_map(|report| report.points);
-        let keys = |point: Point| point.samples.into_iter().map(|sample| sample.key).collect();
+        let keys = |point: Point| point.iter().map(|(key, _)| key.to_owned()).collect();
         points.map(|point| (point.time, keys(point))).collect()
     }
 

@@ -12,7 +12,7 @@
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Point, Report, bad_time, topic};
+use super::{Context, Report, bad_time, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -38,7 +38,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
                 return Err(Refusal::message(Reason::Malformed, detail));
             }
         }
-        let points = vec![Point { time, samples: flat.finish()? }];
+        let points = vec![flat.finish()?.at(time)];
         return Ok(vec![Report { device, points, signal: envelope::signal(gateways(uplink)), ..Report::default() }]);
     }
     Ok(vec![Report { device, ..Report::default() }])
@@ -65,8 +65,8 @@ fn gateways(uplink: &Node) -> impl Iterator<Item = Heard> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Value;
     use super::super::tests::context;
+    use super::super::{Point, Signal, Value};
     use super::*;
 
     fn report(payload: &str) -> Report {
@@ -75,12 +75,12 @@ mod tests {
         reports.remove(0)
     }
 
-    fn signal(payload: &str) -> Vec<(String, Value)> {
-        report(payload).signal.into_iter().map(|sample| (sample.key, sample.value)).collect()
+    fn signal(payload: &str) -> Vec<Signal> {
+        report(payload).signal
     }
 
-    fn pair(rssi: f64, snr: f64) -> Vec<(String, Value)> {
-        vec![("rssi".to_owned(), Value::Number(rssi)), ("snr".to_owned(), Value::Number(snr))]
+    fn pair(rssi: f64, snr: f64) -> Vec<Signal> {
+        vec![("rssi", Value::Number(rssi)), ("snr", Value::Number(snr))]
     }
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(signal(uplink), pair(-90.0, 0.0));
         assert_eq!(report(uplink).points, [Point::default()]);
         let fsk = r#"{"uplink_message":{"settings":{"data_rate":{"fsk":{}}},"rx_metadata":[{"rssi":-90}]}}"#;
-        assert_eq!(signal(fsk), [("rssi".to_owned(), Value::Number(-90.0))]);
+        assert_eq!(signal(fsk), [("rssi", Value::Number(-90.0))]);
         assert_eq!(signal(r#"{"uplink_message":{"rx_metadata":7}}"#), []);
     }
 
@@ -101,7 +101,7 @@ mod tests {
         let report = report(payload);
         assert_eq!(report.device.as_deref(), Some("d"));
         assert_eq!(report.points[0].time, None);
-        let keys: Vec<&str> = report.points[0].samples.iter().map(|sample| sample.key.as_str()).collect();
+        let keys: Vec<&str> = report.points[0].iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["air.temperature", "time"]);
     }
 

@@ -8,7 +8,7 @@
 //! - There is no time, and nothing comes until somebody sends keep-alive requests: tidegate sends none.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, json, topic};
+use super::{Context, Report, json, topic};
 use crate::quarantine::Refusal;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -27,7 +27,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         };
         let mut flat = Flat::new(context.limits);
         flat.add(&topic::key(context, path), value)?;
-        points.push(Point { time: None, samples: flat.finish()? });
+        points.push(flat.finish()?);
     }
     Ok(vec![Report { device: topic::device(context, portal), ..Report::of_topic(points) }])
 }
@@ -46,7 +46,7 @@ mod tests {
     fn the_topic_alone_tells_device_and_key() {
         let report = of("N/abc/system/0/Dc/Battery/Soc", r#"{"value":84.5}"#).unwrap().remove(0);
         assert_eq!(report.device.as_deref(), Some("abc"));
-        assert_eq!(report.points[0].samples[0].key, "system.0.Dc.Battery.Soc");
+        assert_eq!(report.points[0].keys, "system.0.Dc.Battery.Soc");
     }
 
     #[test]

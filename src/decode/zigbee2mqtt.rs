@@ -8,7 +8,7 @@
 //! - `device`, the description of the device itself, is no telemetry.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, Sample, Value, bad_time, scalar};
+use super::{Context, Report, bad_time, scalar, signal};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -32,11 +32,9 @@ fn object(document: &Node, attribute: &str, context: &Context<'_>) -> Result<Vec
         }
     }
     let time = document.get("last_seen").filter(|_| attribute.is_empty()).map(last_seen).transpose()?.flatten();
-    let samples = flat.finish()?;
-    let link_quality = samples.iter().find(|sample| sample.key == "linkquality").map(|sample| sample.value.clone());
-    let signal =
-        link_quality.map(|value: Value| vec![Sample { key: "link_quality".into(), value }]).unwrap_or_default();
-    Ok(vec![Report { points: vec![Point { time, samples }], signal, ..Report::default() }])
+    let point = flat.finish()?.at(time);
+    let signal = signal(&point, &[("linkquality", "link_quality")]);
+    Ok(vec![Report { points: vec![point], signal, ..Report::default() }])
 }
 
 /// None: a spelling that tells no instant.
@@ -57,6 +55,7 @@ fn last_seen(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Value;
     use super::super::tests::context;
     use super::*;
     use crate::quarantine::Reason;
@@ -64,7 +63,7 @@ mod tests {
     #[test]
     fn link_quality_is_told_beside_the_samples() {
         let report = decode(br#"{"t":1,"linkquality":61}"#, &context()).unwrap().remove(0);
-        assert_eq!(report.signal, [Sample { key: "link_quality".into(), value: Value::Number(61.0) }]);
+        assert_eq!(report.signal, [("link_quality", Value::Number(61.0))]);
     }
 
     #[test]

@@ -53,10 +53,11 @@ fn advice(error: &diesel::result::Error) -> &'static str {
     } else if text.contains("locked") {
         "another program holds the file: end it"
     } else if text.contains("readonly") {
-        "make the file and its directory writable for this user"
+        "make the file and its directory writable for this user; if they are, check the disk, and the kernel's log: the file \
+         system may have turned read-only"
     } else if text.contains("unable to open") {
         "check that the directory exists and that this user can write it"
     } else {
-        "check the disk, and the kernel's log"
+        "check the disk, and the kernel's log: the file system may have turned read-only"
     }
 }

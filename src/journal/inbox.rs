@@ -83,16 +83,21 @@ impl Inbox {
         }
         let allowance = if token.is_some() { 4 } else { 1 };
         let bounds = self.shared.bounds;
-        if queue.items.len() >= bounds.messages.saturating_mul(allowance)
-            || queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance)
-        {
+        let too_many = queue.items.len() >= bounds.messages.saturating_mul(allowance);
+        let too_large = queue.bytes.saturating_add(size) > bounds.bytes.saturating_mul(allowance);
+        // Alone it is taken however large: there would never be more room.
+        if too_many || (too_large && !queue.items.is_empty()) {
             return Err(Refused::Full);
         }
+        // Only then somebody may wait for it, and to call nobody is a system call too.
+        let first = queue.items.is_empty();
         let stamp = queue.stamper.stamp(clock::now());
         queue.bytes = queue.bytes.saturating_add(size);
         queue.items.push_back(Submission { received_at: stamp.at, publish, token });
         drop(queue);
-        self.shared.ready.notify_one();
+        if first {
+            self.shared.ready.notify_one();
+        }
         if let Some(micros) = stamp.set_back_micros {
             self.shared.metrics.clock_steps_back.inc();
             tracing::warn!(
@@ -216,6 +221,14 @@ mod tests {
         assert_eq!(inbox.submit(publish(0, 1), None), Err(Refused::Full));
         assert_eq!(inbox.submit(publish(1, 1), Some(Token(1))), Ok(()));
         assert_eq!(inbox.submit(publish(1, 5000), Some(Token(1))), Err(Refused::Full));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_bound_is_taken_alone() {
+        let inbox = inbox();
+        inbox.submit(publish(0, 5000), None).unwrap();
+        assert_eq!(inbox.submit(publish(1, 1), Some(Token(1))), Err(Refused::Full));
+        assert_eq!(inbox.take(9, 9, Duration::ZERO).unwrap().len(), 1);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
 use super::JournalError;
 use super::file::JournalFile;
 use super::frame::Frames;
+use crate::crash;
 use crate::message::{Publish, Seq};
 
 /// Bytes read at most to recognise redeliveries of before the start.
@@ -16,21 +17,29 @@ const RECALL_BYTES: u64 = 64 << 20;
 ///
 /// Senders have at most `window` unacknowledged messages, so an older one can't come again. A message counts as
 /// seen when DUP is set and the newest message of the same client and packet id has the same topic and payload.
-/// Those are compared by two SipHashes with random keys, 128 bits together: two different messages are taken for
-/// one with a chance of 2^-128, and nobody can choose them so.
+/// Those are compared by a SipHash with a random key: a message that comes with DUP is taken for a different one with a
+/// chance of 2^-64, and nobody can choose one so.
 ///
 /// At QoS 0 nothing is sent again, so such messages take no place; the oldest position kept is nevertheless at most
 /// [`Redeliveries::REACH`] × `window` behind the newest, so that a stream of them does not hold the journal's trimming.
 pub(super) struct Redeliveries {
     window: usize,
-    keys: (RandomState, RandomState),
-    newest: HashMap<u128, Known>,
-    order: VecDeque<(Seq, u128)>,
+    key: RandomState,
+    newest: HashMap<Sender, Known>,
+    order: VecDeque<(Seq, Sender)>,
+}
+
+/// Whose messages share packet ids, and the packet id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Sender {
+    /// SipHash of the client; 0 for the remote broker.
+    client: u64,
+    packet_id: u16,
 }
 
 struct Known {
     seq: Seq,
-    content: u128,
+    content: u64,
 }
 
 impl Redeliveries {
@@ -38,8 +47,7 @@ impl Redeliveries {
     pub const REACH: u64 = 16;
 
     pub fn new(window: usize) -> Redeliveries {
-        let keys = (RandomState::new(), RandomState::new());
-        Redeliveries { window, keys, newest: HashMap::new(), order: VecDeque::new() }
+        Redeliveries { window, key: RandomState::new(), newest: HashMap::new(), order: VecDeque::new() }
     }
 
     /// The memory as it was when the journal ended.
@@ -77,6 +85,7 @@ impl Redeliveries {
     pub fn recognises(&self, publish: &Publish) -> bool {
         publish.dup
             && publish.qos > 0
+            && !crash::has(crash::Mutation::RedeliveryStored)
             && self.newest.get(&self.sender(publish)).is_some_and(|known| known.content == self.content(publish))
     }
 
@@ -108,16 +117,13 @@ impl Redeliveries {
         self.order.front().map(|&(seq, _)| seq)
     }
 
-    fn sender(&self, publish: &Publish) -> u128 {
-        self.digest(&(publish.client.as_deref(), publish.packet_id))
+    fn sender(&self, publish: &Publish) -> Sender {
+        let client = publish.client.as_deref().map_or(0, |client| self.key.hash_one(client));
+        Sender { client, packet_id: publish.packet_id }
     }
 
-    fn content(&self, publish: &Publish) -> u128 {
-        self.digest(&(publish.topic.as_str(), publish.payload.as_ref()))
-    }
-
-    fn digest(&self, value: &impl Hash) -> u128 {
-        u128::from(self.keys.0.hash_one(value)) << 64 | u128::from(self.keys.1.hash_one(value))
+    fn content(&self, publish: &Publish) -> u64 {
+        self.key.hash_one((publish.topic.as_str(), publish.payload.as_ref()))
     }
 }
 

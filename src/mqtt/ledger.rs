@@ -97,14 +97,18 @@ impl Ledger {
 }
 
 impl Book {
-    fn mark(&mut self, token: Token) -> bool {
+    /// `from`: where the search begins, and the next one is to begin. Tokens come in the order of entry but for few.
+    fn mark(&mut self, token: Token, from: &mut usize) -> bool {
         if self.outlet.is_none() || epoch_of(token) != self.epoch {
             return false;
         }
-        // The first one, nearly always.
-        match self.awaited.iter_mut().find(|awaited| !awaited.durable && awaited.token == token) {
-            Some(awaited) => {
+        let sought = |awaited: &Awaited| !awaited.durable && awaited.token == token;
+        let behind = self.awaited.iter().skip(*from).position(sought).map(|steps| *from + steps);
+        let found = behind.or_else(|| self.awaited.iter().take(*from).position(sought));
+        match found.and_then(|place| Some((place, self.awaited.get_mut(place)?))) {
+            Some((place, awaited)) => {
                 awaited.durable = true;
+                *from = place + 1;
                 true
             }
             None => false,
@@ -124,10 +128,10 @@ impl Book {
 
 impl Acknowledge for Ledger {
     fn durable(&self, tokens: &[Token]) {
-        let mut stale = 0;
+        let (mut stale, mut from) = (0, 0);
         let mut book = self.lock();
         for token in tokens {
-            if !book.mark(*token) {
+            if !book.mark(*token, &mut from) {
                 stale += 1;
             }
         }

@@ -128,7 +128,9 @@ impl<'a> Live<'a> {
         // Only what is asked from now on is meant for this connection.
         let mut reconnects = self.rooms.ears.reconnects();
         loop {
-            let polled = {
+            let polled = if let Some(event) = connection.buffered() {
+                Ok(event)
+            } else {
                 // One poll, kept until it ends, whatever else happens meanwhile: dropping it could lose a packet.
                 let mut poll = std::pin::pin!(connection.poll());
                 loop {

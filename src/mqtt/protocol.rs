@@ -103,6 +103,14 @@ impl Connection {
         }
     }
 
+    /// What came along with the event before: rumqttc reads several packets at once. Much cheaper than a poll.
+    pub(super) fn buffered(&mut self) -> Option<Event> {
+        match self {
+            Connection::V5(connection) => connection.buffered(),
+            Connection::V4(connection) => connection.buffered(),
+        }
+    }
+
     /// Lets a PUBREL for this packet id be answered, though its PUBLISH came by an earlier connection.
     pub(super) fn expect_release(&mut self, packet_id: u16) {
         match self {

@@ -26,11 +26,19 @@ impl Connection {
     }
 
     pub(super) async fn poll(&mut self) -> Result<Event, Loss> {
-        let polled = self.events.poll().await;
-        match polled {
-            Ok(rumqttc::Event::Outgoing(outgoing)) => Ok(Event::Sent(Sent::from(&outgoing))),
-            Ok(rumqttc::Event::Incoming(packet)) => Ok(self.incoming(packet)),
-            Err(error) => Err(self.loss(error)),
+        // Boxed, because it has room for a TLS handshake and would be copied on its way to where it is polled.
+        let polled = Box::pin(self.events.poll()).await;
+        polled.map(|event| self.event(event)).map_err(|error| self.loss(error))
+    }
+
+    pub(super) fn buffered(&mut self) -> Option<Event> {
+        self.events.state.events.pop_front().map(|event| self.event(event))
+    }
+
+    fn event(&mut self, event: rumqttc::Event) -> Event {
+        match event {
+            rumqttc::Event::Outgoing(outgoing) => Event::Sent(Sent::from(&outgoing)),
+            rumqttc::Event::Incoming(packet) => self.incoming(packet),
         }
     }
 

@@ -5,15 +5,15 @@ use super::work::{Resolved, Work, name_fault};
 use crate::catalog::registry::{DeviceSlot, Model, SensorSlot, Target};
 use crate::catalog::{Kind, Metric};
 use crate::config::Unmodeled;
-use crate::decode::Sample;
+use crate::decode::Point;
 use crate::quarantine::{Reason, Refusal};
 use crate::store::batch::{SensorIntro, SensorOrigin};
 
 impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
-    /// What a raw key is; none if its sample goes no further, which has been told then.
-    pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str) -> Option<Resolved> {
+    /// What a raw key at this place of the message is; none if its sample goes no further, which has been told then.
+    pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str, place: usize) -> Option<Resolved> {
         let module = self.captures.module;
-        if let Some(target) = self.registry.remembered(device, module, key) {
+        if let Some(target) = self.registry.remembered(device, module, key, place) {
             return Some(Resolved { target, fresh: false });
         }
         if let Some((model, owner)) = self.registry.modeled(device, module, key) {
@@ -54,7 +54,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     }
 
     /// Of several keys of one metric, leaves the one it prefers.
-    pub(super) fn shadow(&mut self, resolved: &mut [Option<Resolved>], samples: &[Sample]) {
+    pub(super) fn shadow(&mut self, resolved: &mut [Option<Resolved>], point: &Point) {
         for later in 1..resolved.len() {
             let (before, rest) = resolved.split_at_mut(later);
             let Some(this) = rest.first_mut() else { continue };
@@ -70,8 +70,8 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
                 *other = None;
                 place
             };
-            if let Some(sample) = samples.get(loser) {
-                (self.observe)(&sample.key, Fate::Shadowed);
+            if let Some(sample) = point.samples.get(loser) {
+                (self.observe)(sample.key(&point.keys), Fate::Shadowed);
             }
         }
     }

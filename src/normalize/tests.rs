@@ -370,3 +370,21 @@ proptest! {
         prop_assert_eq!(run(&[]), run(&cuts));
     }
 }
+
+#[test]
+fn what_is_retained_teaches_though_its_values_are_ignored() {
+    let ignoring = |settings: &mut Config| {
+        settings.sources = vec![source("ha", "#", Decoder::HomeAssistant)];
+        settings.sources[0].retained = Retained::Ignore;
+    };
+    let mut bench = Bench::new(ignoring, &snapshot(Vec::new(), Vec::new()));
+    let config = r#"{"stat_t":"d/state","val_tpl":"{{ value_json.t }}","dev":{"ids":"d9"}}"#;
+    assert_eq!(bench.put("homeassistant/sensor/t/config", config, true), Outcome::default());
+    assert_eq!(bench.put("d/state", r#"{"t":20}"#, true), Outcome::default());
+    assert_eq!(bench.put("unheard/of", "1", true), Outcome::default());
+    assert_eq!(bench.normalizer.metrics.retained_ignored.get(), 3);
+    let outcome = bench.send("d/state", r#"{"t":21}"#);
+    assert_eq!((outcome.stored, outcome.refused), (vec!["t=21".to_owned()], Vec::new()));
+    assert_eq!(outcome.devices[0].uid.as_ref(), "d9");
+    assert_eq!(bench.put("homeassistant/sensor/t/config", "[", true).reasons(), [Reason::Malformed]);
+}

@@ -10,7 +10,7 @@ use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::config::{Retained, UnknownDevice};
 use crate::decode::memory::Memory;
-use crate::decode::{Context, Point, Report, Sample, decode};
+use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -97,7 +97,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         if publish.retain && source.retained == Retained::Ignore {
             self.metrics.retained_ignored.inc();
-            return Ok(());
+            return if teaches(source.decoder, &publish.topic) { self.learn(source) } else { Ok(()) };
         }
         self.check_names()?;
         // A known device was heard, whatever its payload is worth.
@@ -108,6 +108,26 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         if let Some(device) = known {
             self.see(device);
         }
+        let reports = self.decode(source)?;
+        let latest = publish.retain && source.retained == Retained::Latest;
+        for mut report in reports {
+            report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));
+            self.report(report, known, source, latest)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a message that is to be ignored teach the decoder; nothing of it is stored.
+    fn learn(&mut self, source: &Source) -> Result<(), Refusal> {
+        self.check_names()?;
+        for report in self.decode(source)? {
+            report.left_out.into_iter().for_each(|refusal| self.refuse(refusal));
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, source: &Source) -> Result<Vec<Report>, Refusal> {
+        let publish = &self.message.publish;
         let context = Context {
             topic: &publish.topic,
             captures: &self.captures,
@@ -117,14 +137,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             limits: &self.policy.limits,
             csv: source.csv,
         };
-        let mut recall = self.memory.of_source(&source.name);
-        let reports = decode(source.decoder, &publish.payload, &context, &mut recall)?;
-        let latest = publish.retain && source.retained == Retained::Latest;
-        for mut report in reports {
-            report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));
-            self.report(report, known, source, latest)?;
-        }
-        Ok(())
+        decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name))
     }
 
     /// What a message says of one device; `known`: the one that the topic names.
@@ -249,7 +262,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
     fn point(&mut self, device: DeviceSlot, point: Point, latest: bool) -> bool {
         if latest && point.time.is_none() {
             for sample in &point.samples {
-                (self.observe)(&sample.key, Fate::Stale);
+                (self.observe)(sample.key(&point.keys), Fate::Stale);
             }
             return true;
         }
@@ -260,15 +273,15 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         let mut resolved = std::mem::take(self.scratch);
         resolved.clear();
-        for sample in &point.samples {
-            let one = self.resolve(device, &sample.key);
+        for (place, sample) in point.samples.iter().enumerate() {
+            let one = self.resolve(device, sample.key(&point.keys), place);
             resolved.push(one);
         }
-        self.shadow(&mut resolved, &point.samples);
+        self.shadow(&mut resolved, &point);
         let mut stale = false;
         for (sample, resolved) in point.samples.into_iter().zip(&resolved) {
             if let Some(resolved) = resolved {
-                stale |= self.sample(device, time, sample, *resolved, latest);
+                stale |= self.sample(device, time, (sample.key(&point.keys), sample.value), *resolved, latest);
             }
         }
         *self.scratch = resolved;
@@ -296,11 +309,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         &mut self,
         device: DeviceSlot,
         time: UtcMicros,
-        sample: Sample,
+        (key, value): (&str, Value),
         resolved: Resolved,
         latest: bool,
     ) -> bool {
-        let Sample { key, value } = sample;
         let Resolved { mut target, fresh } = resolved;
         let fitted = match target.model {
             Some(model) => {
@@ -313,22 +325,22 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         let (kind, fit) = match checked {
             Ok(fitting) => fitting,
             Err((reason, detail)) => {
-                self.refuse(Refusal::sample(reason, &key, detail));
+                self.refuse(Refusal::sample(reason, key, detail));
                 return false;
             }
         };
         if latest && matches!(fit, Fit::Number(_)) && self.last(&target).is_some_and(|(newest, _)| time <= newest) {
-            (self.observe)(&key, Fate::Stale);
+            (self.observe)(key, Fate::Stale);
             return true;
         }
-        let Some(sensor) = self.sensor(device, &key, &mut target, kind) else {
+        let Some(sensor) = self.sensor(device, key, &mut target, kind) else {
             return false;
         };
         if fresh {
             let most = self.policy.max_sensors.saturating_mul(KEYS_PER_SENSOR);
-            self.registry.remember(device, self.captures.module, &key, target, most);
+            self.registry.remember(device, self.captures.module, key, target, most);
         }
-        self.emit(&key, sensor, time, kind, fit);
+        self.emit(key, sensor, time, kind, fit);
         false
     }
 
@@ -377,7 +389,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
 }
 
 /// Adds how well the device was heard to the last point, unless the payload itself has such a key.
-fn with_signal(mut points: Vec<Point>, signal: Vec<Sample>) -> Vec<Point> {
+fn with_signal(mut points: Vec<Point>, signal: Vec<Signal>) -> Vec<Point> {
     if signal.is_empty() {
         return points;
     }
@@ -385,9 +397,9 @@ fn with_signal(mut points: Vec<Point>, signal: Vec<Sample>) -> Vec<Point> {
         points.push(Point::default());
     }
     if let Some(last) = points.last_mut() {
-        for sample in signal {
-            if last.samples.iter().all(|own| own.key != sample.key) {
-                last.samples.push(sample);
+        for (name, value) in signal {
+            if last.get(name).is_none() {
+                last.push(name, value);
             }
         }
     }

@@ -41,6 +41,13 @@ impl Batch {
         self.readings.len() + self.texts.len() + self.quarantined.len()
     }
 
+    /// Bytes of what has no fixed size, about: texts, and the messages that go to quarantine.
+    pub fn bytes(&self) -> usize {
+        let texts = self.texts.iter().map(|text| text.value.len());
+        let refused = self.quarantined.iter().map(|one| one.message.publish.payload.len());
+        texts.chain(refused).fold(0, usize::saturating_add)
+    }
+
     /// Adds a later batch of the same generation.
     pub fn append(&mut self, mut later: Batch) {
         debug_assert_eq!(self.generation, later.generation);

@@ -8,13 +8,15 @@ use super::Store;
 use super::batch::Batch;
 use super::error::{During, StoreError};
 use super::introduce::{Fresh, Ids, Known, introduce};
+use super::last_values::{LastValues, Recording, Turn};
 use super::memory;
-use super::poison::{RefusedRow, Rows, keep_last_seen};
+use super::poison::{Manner, Newest, RefusedRow, Rows, Series, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
 use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
+use super::rollups::mark_late;
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
@@ -35,6 +37,8 @@ pub struct Committed {
     pub quarantined: u64,
     /// Whether readings had to be bisected.
     pub bisected: bool,
+    /// Whether the fast way was refused, so that the readings took the one that looks for each whether it is there.
+    pub staged: bool,
     /// An earlier attempt had been committed though its answer was lost; the counts above are 0.
     pub already: bool,
 }
@@ -47,14 +51,22 @@ pub struct BatchWriter {
     metrics: Metrics,
     generation: Option<u32>,
     known: Known,
+    last_values: LastValues,
     /// Where an attempt failed of which it isn't known whether the database committed it.
     unsure: Option<Seq>,
+    /// Batches on end that had to take the slow way.
+    staged: u32,
 }
+
+/// After so many batches on end that held readings which were there already, the next ones take the slow way at once, until
+/// one holds none: each copy that fails leaves dead rows behind.
+const STAGED_AT_MOST: u32 = 3;
 
 impl BatchWriter {
     /// A writer for `instance`, whose row [`Store::position`] has made.
     pub fn new(store: Store, instance: &str, journal_id: &str, metrics: Metrics) -> BatchWriter {
         BatchWriter {
+            last_values: LastValues::new(store.settings.duplicates),
             store,
             instance: instance.to_owned(),
             journal_id: journal_id.to_owned(),
@@ -62,6 +74,7 @@ impl BatchWriter {
             generation: None,
             known: Known::default(),
             unsure: None,
+            staged: 0,
         }
     }
 
@@ -81,41 +94,89 @@ impl BatchWriter {
         if outside {
             self.store.db.write(|conn| claim(conn, &self.instance, &self.journal_id, batch.position))?;
         }
-        let outcome = self.store.db.write(|conn| {
+        let straight = self.staged < STAGED_AT_MOST;
+        let manner = Manner { duplicates: self.store.settings.duplicates, straight };
+        let since = batch.oldest.unwrap_or(UtcMicros(0));
+        let outcome = self.store.write_covered(batch, |conn| {
             let moved =
                 if outside { Claim::Moved } else { claim(conn, &self.instance, &self.journal_id, batch.position)? };
             match moved {
                 Claim::Moved => {
-                    let written = write(conn, batch, known, &origin, lookup)?;
+                    let written = write(conn, batch, known, &origin, manner, lookup)?;
+                    let turn = self.last_values.of_batch(written.newest, batch.readings.len(), since);
+                    let recording = self.last_values.write(conn, &self.instance, &turn)?;
                     crash::point("writer.before_commit");
-                    Ok(written)
+                    Ok((written.committed, written.fresh, Last::Turn(turn, recording)))
                 }
                 Claim::AlreadyThere if self.unsure == Some(batch.position) => {
                     let fresh = introduce(conn, batch, known)?;
-                    Ok((Committed { already: true, ..Committed::default() }, fresh))
+                    let newest = Rows::of(batch, &Ids { known, fresh: &fresh }, &mut Vec::new()).into_newest(manner);
+                    Ok((Committed { already: true, ..Committed::default() }, fresh, Last::Unwritten(newest)))
                 }
                 Claim::AlreadyThere | Claim::Lost => Err(StoreError::Fenced { instance: self.instance.clone() }),
             }
         });
-        let (committed, fresh) = match outcome {
+        let (committed, fresh, last) = match outcome {
             Ok(done) => done,
             Err(error) => {
                 self.unsure = Some(batch.position);
+                self.last_values.failed();
                 return Err(error);
             }
         };
         crash::point("writer.after_commit");
         self.unsure = None;
+        match last {
+            Last::Turn(turn, recording) => self.last_values.absorb(turn, recording),
+            Last::Unwritten(newest) => self.last_values.absorb_unwritten(&newest, since),
+        }
         if self.generation != Some(batch.generation) {
             self.generation = Some(batch.generation);
             self.known = Known::default();
         }
         self.known.absorb(fresh);
+        let slow = committed.staged || !straight;
+        self.staged = if slow && committed.duplicates > 0 { self.staged.saturating_add(1) } else { 0 };
         count(&self.metrics, &committed);
+        self.measure();
         self.metrics.batches_committed.inc();
         self.metrics.batch_commit_duration.observe(started.elapsed().as_secs_f64());
         Ok(committed)
     }
+
+    /// Whether last values wait to be written, see [`BatchWriter::settle`].
+    pub fn is_settled(&self) -> bool {
+        self.last_values.waiting() == 0
+    }
+
+    /// Writes last values that wait, some thousands at most, in a transaction of their own: for when no batch comes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; they go on waiting.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        let turn = self.last_values.of_pause();
+        match self.store.db.write(|conn| self.last_values.write(conn, &self.instance, &turn)) {
+            Ok(recording) => {
+                self.last_values.absorb(turn, recording);
+                self.measure();
+                Ok(())
+            }
+            Err(error) => {
+                self.last_values.failed();
+                Err(error)
+            }
+        }
+    }
+
+    fn measure(&self) {
+        self.metrics.last_values_waiting.set(i64::try_from(self.last_values.waiting()).unwrap_or(i64::MAX));
+    }
+}
+
+/// What a transaction did about last values.
+enum Last {
+    Turn(Turn, Recording),
+    Unwritten(Vec<Newest<f64>>),
 }
 
 /// What a retry of quarantined messages has come to.
@@ -148,12 +209,14 @@ impl Retrier {
     pub fn resolve(&mut self, ids: &[i64], batch: &Batch) -> Result<Resolved, StoreError> {
         let nothing = Known::default();
         let known = if self.generation == Some(batch.generation) { &self.known } else { &nothing };
-        let (resolved, fresh) = self.store.db.write(|conn| {
+        let (resolved, fresh) = self.store.write_covered(batch, |conn| {
             // A daemon must hear of devices made here, and of last values that its checks go by.
             reconcile::raise_version(conn)?;
             let events = settle(conn, ids)?;
-            let (committed, fresh) = write(conn, batch, known, &Origin::Retry, &|_| None)?;
-            Ok((Resolved { committed, events }, fresh))
+            let manner = Manner { duplicates: self.store.settings.duplicates, straight: true };
+            let written = write(conn, batch, known, &Origin::Retry, manner, &|_| None)?;
+            written.keep_newest(conn, manner)?;
+            Ok((Resolved { committed: written.committed, events }, written.fresh))
         })?;
         if self.generation != Some(batch.generation) {
             self.generation = Some(batch.generation);
@@ -172,9 +235,34 @@ pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     if committed.bisected {
         metrics.batches_bisected.inc();
     }
+    if committed.staged {
+        metrics.batches_staged.inc();
+    }
     for _ in 0..committed.rejected {
         metrics.count_refusal(Reason::RejectedByDatabase);
     }
+}
+
+/// What a transaction has written of a batch.
+pub(super) struct Written {
+    pub committed: Committed,
+    pub fresh: Fresh,
+    /// The newest number of each sensor, in the sensors' order, not yet kept as its last value.
+    pub newest: Vec<Newest<f64>>,
+}
+
+impl Written {
+    /// Keeps all of the last values at once.
+    pub(super) fn keep_newest(&self, conn: &mut Conn<'_>, manner: Manner) -> Result<(), StoreError> {
+        keep_newest(conn, manner, &self.newest)
+    }
+}
+
+fn keep_newest<V: Series>(conn: &mut Conn<'_>, manner: Manner, newest: &[Newest<V>]) -> Result<(), StoreError> {
+    if !newest.is_empty() {
+        V::keep_newest(conn, manner.duplicates, newest).during("keeping last values")?;
+    }
+    Ok(())
 }
 
 /// The batch's rows, inside the transaction that is open.
@@ -183,8 +271,9 @@ pub(super) fn write(
     batch: &Batch,
     known: &Known,
     origin: &Origin<'_>,
+    manner: Manner,
     lookup: &dyn Fn(Seq) -> Option<Message>,
-) -> Result<(Committed, Fresh), StoreError> {
+) -> Result<Written, StoreError> {
     if let Origin::Journal { instance, .. } = origin {
         memory::keep(conn, instance, &batch.memory)?;
     }
@@ -192,14 +281,7 @@ pub(super) fn write(
     let ids = Ids { known, fresh: &fresh };
     let mut refused = Vec::new();
 
-    let mut numbers = Rows::with_capacity(batch.readings.len());
-    for reading in &batch.readings {
-        match ids.sensor(reading.sensor) {
-            Some(id) => numbers.push(id, reading.time, reading.value, reading.seq),
-            None => refused.push(without_sensor(ids.unfit(reading.sensor), reading.seq)),
-        }
-    }
-    let numbers = numbers.store(conn)?;
+    let numbers = Rows::of(batch, &ids, &mut refused).store(conn, manner)?;
     let mut texts = Rows::with_capacity(batch.texts.len());
     for reading in &batch.texts {
         match ids.sensor(reading.sensor) {
@@ -207,11 +289,11 @@ pub(super) fn write(
             None => refused.push(without_sensor(ids.unfit(reading.sensor), reading.seq)),
         }
     }
-    let texts = texts.store(conn)?;
+    let texts = texts.store(conn, manner)?;
+    keep_newest(conn, manner, &texts.newest)?;
 
     store_last_seen(conn, batch, &ids)?;
     let stored = numbers.stored + texts.stored;
-    let bisected = numbers.bisected || texts.bisected;
     refused.extend(numbers.refused);
     refused.extend(texts.refused);
     let rejected = refused.len() as u64;
@@ -220,6 +302,7 @@ pub(super) fn write(
         entries = not_yet_held(entries, held);
     }
     let quarantined = if entries.is_empty() { 0 } else { record(conn, origin, &entries)? };
+    mark_late(conn, batch, &ids)?;
     let all = (batch.readings.len() + batch.texts.len()) as u64;
     let committed = Committed {
         stored,
@@ -227,10 +310,25 @@ pub(super) fn write(
         rejected,
         devices_provisioned: fresh.provisioned,
         quarantined,
-        bisected,
+        bisected: numbers.bisected || texts.bisected,
+        staged: numbers.staged || texts.staged,
         already: false,
     };
-    Ok((committed, fresh))
+    Ok(Written { committed, fresh, newest: numbers.newest })
+}
+
+impl Rows<f64> {
+    /// The batch's numbers, by the rows of their sensors; those without one go to `refused`.
+    fn of(batch: &Batch, ids: &Ids<'_>, refused: &mut Vec<RefusedRow>) -> Rows<f64> {
+        let mut rows = Rows::with_capacity(batch.readings.len());
+        for reading in &batch.readings {
+            match ids.sensor(reading.sensor) {
+                Some(id) => rows.push(id, reading.time, reading.value, reading.seq),
+                None => refused.push(without_sensor(ids.unfit(reading.sensor), reading.seq)),
+            }
+        }
+        rows
+    }
 }
 
 fn without_sensor(why: &str, seq: Seq) -> RefusedRow {

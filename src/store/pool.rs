@@ -1,18 +1,20 @@
 //! The pools of connections, and the one place where the two databases become one.
 
+use std::path::Path;
 use std::time::Duration;
 
-use diesel::connection::{CacheSize, Connection, SimpleConnection};
+use diesel::connection::{Connection, SimpleConnection};
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, NopErrorHandler, Pool};
 use diesel::{PgConnection, SqliteConnection};
 
+use super::connect::Postgres;
 use super::error::StoreError;
 use crate::config::{Database, DatabaseUrl};
 
 /// A pool of either database.
 #[derive(Clone)]
 pub(super) enum Db {
-    Postgres(Pool<ConnectionManager<PgConnection>>),
+    Postgres(Pool<Postgres>, Postgres),
     Sqlite(Pool<ConnectionManager<SqliteConnection>>),
 }
 
@@ -100,20 +102,17 @@ impl Db {
                 // Before libpq does it: so made ready, OpenSSL registers no clean-up for the end of the process, which
                 // the pool's threads would run into while they connect.
                 openssl_sys::init();
-                let manager = ConnectionManager::<PgConnection>::new(connection_url(settings)?);
-                let customizer = Box::new(PostgresSession { pgbouncer: settings.pgbouncer });
-                Ok(Db::Postgres(
-                    Pool::builder()
-                        .max_size(settings.pool_max.max(1))
-                        .min_idle(Some(settings.pool_min.min(settings.pool_max.max(1))))
-                        .connection_timeout(positive(settings.connect_timeout))
-                        .connection_customizer(customizer)
-                        .error_handler(Box::new(NopErrorHandler))
-                        .build_unchecked(manager),
-                ))
+                let server = Postgres::new(settings)?;
+                let pool = Pool::builder()
+                    .max_size(settings.pool_max.max(1))
+                    .min_idle(Some(settings.pool_min.min(settings.pool_max.max(1))))
+                    .connection_timeout(positive(settings.connect_timeout))
+                    .error_handler(Box::new(NopErrorHandler))
+                    .build_unchecked(server.clone());
+                Ok(Db::Postgres(pool, server))
             }
-            DatabaseUrl::Sqlite(_) => {
-                let manager = ConnectionManager::<SqliteConnection>::new(connection_url(settings)?);
+            DatabaseUrl::Sqlite(path) => {
+                let manager = ConnectionManager::<SqliteConnection>::new(sqlite_path(path)?);
                 Ok(Db::Sqlite(
                     Pool::builder()
                         .max_size(settings.pool_max.max(1))
@@ -127,10 +126,22 @@ impl Db {
         }
     }
 
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self, Db::Sqlite(_))
+    }
+
+    /// Whether a pooler stands between; found with the first connection.
+    pub(super) fn is_pooled(&self) -> bool {
+        match self {
+            Db::Postgres(_, server) => server.is_pooled(),
+            Db::Sqlite(_) => false,
+        }
+    }
+
     /// Checks a connection out and hands it to `work`.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match self {
-            Db::Postgres(pool) => {
+            Db::Postgres(pool, _) => {
                 let mut connection = pool.get().map_err(|error| StoreError::connecting(error.to_string()))?;
                 work(&mut Conn::Postgres(&mut connection))
             }
@@ -166,18 +177,18 @@ pub(super) fn connect_once<T>(
     settings: &Database,
     work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let url = connection_url(settings)?;
     match &settings.url {
         DatabaseUrl::Postgres(_) => {
-            let mut connection =
-                PgConnection::establish(&url).map_err(|error| StoreError::connecting(error.to_string()))?;
+            let server = Postgres::new(settings)?;
+            let mut connection = server.establish().map_err(|error| StoreError::connecting(error.to_string()))?;
             work(&mut Conn::Postgres(&mut connection))
         }
-        DatabaseUrl::Sqlite(_) => {
-            let mut connection = SqliteConnection::establish(&url)
-                .map_err(|error| StoreError::Refused { detail: format!("{url}: {error}") })?;
+        DatabaseUrl::Sqlite(path) => {
+            let path = sqlite_path(path)?;
+            let mut connection = SqliteConnection::establish(&path)
+                .map_err(|error| StoreError::Refused { detail: format!("{path}: {error}") })?;
             prepare_sqlite(&mut connection).map_err(|source| match source.to_string().as_str() {
-                "file is not a database" => StoreError::NotSqlite { path: url.clone() },
+                "file is not a database" => StoreError::NotSqlite { path: path.clone() },
                 _ => StoreError::Query { during: "opening the database", source },
             })?;
             work(&mut Conn::Sqlite(&mut connection))
@@ -185,54 +196,16 @@ pub(super) fn connect_once<T>(
     }
 }
 
-/// The URL with what libpq is to do about a server that has gone, unless the operator has said it. In the URL, because a
-/// SET would be session state, which PgBouncer does not keep.
-fn connection_url(settings: &Database) -> Result<String, StoreError> {
-    match &settings.url {
-        DatabaseUrl::Sqlite(path) => match path.to_str() {
-            Some(path) if !path.contains('\0') => Ok(path.to_owned()),
-            _ => Err(StoreError::BadUrl { detail: format!("the path {} is not UTF-8", path.display()) }),
-        },
-        DatabaseUrl::Postgres(url) => {
-            let mut url = url.expose().to_owned();
-            let connect_timeout = settings.connect_timeout.as_secs().max(2).to_string();
-            for (key, value) in [
-                ("fallback_application_name", "tidegate"),
-                ("connect_timeout", connect_timeout.as_str()),
-                ("keepalives_idle", "20"),
-                ("keepalives_interval", "5"),
-                ("keepalives_count", "3"),
-                ("tcp_user_timeout", "30000"),
-            ] {
-                if !url.contains(&format!("{key}=")) {
-                    url.push(if url.contains('?') { '&' } else { '?' });
-                    url.push_str(key);
-                    url.push('=');
-                    url.push_str(value);
-                }
-            }
-            Ok(url)
-        }
+fn sqlite_path(path: &Path) -> Result<String, StoreError> {
+    match path.to_str() {
+        Some(path) if !path.contains('\0') => Ok(path.to_owned()),
+        _ => Err(StoreError::BadUrl { detail: format!("the path {} is not UTF-8", path.display()) }),
     }
 }
 
 /// r2d2 panics on a timeout of zero.
 fn positive(timeout: Duration) -> Duration {
     timeout.max(Duration::from_millis(100))
-}
-
-#[derive(Debug)]
-struct PostgresSession {
-    pgbouncer: bool,
-}
-
-impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for PostgresSession {
-    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
-        if self.pgbouncer {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        }
-        Ok(())
-    }
 }
 
 #[derive(Debug)]
@@ -244,26 +217,20 @@ impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for SqliteSessio
     }
 }
 
-/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here.
+/// How long a statement waits for a lock.
+pub(super) const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000;";
+
+/// The busy timeout first: turning on WAL needs a lock. FULL, because the journal forgets what is committed here. Commits move
+/// the write-ahead log into the database only where it has become much longer (in pages of 4 KiB) than upkeep lets it become.
 fn prepare_sqlite(connection: &mut SqliteConnection) -> diesel::QueryResult<()> {
-    connection.batch_execute(
-        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, Secret};
-
-    #[test]
-    fn what_the_operator_put_in_the_url_stays() {
-        let settings = Database {
-            url: DatabaseUrl::Postgres(Secret::new("postgres://u:p@h/d?connect_timeout=3".into())),
-            ..Config::default().database
-        };
-        let url = connection_url(&settings).unwrap();
-        assert!(url.starts_with("postgres://u:p@h/d?connect_timeout=3&fallback_application_name=tidegate&"), "{url}");
-        assert_eq!(url.matches("connect_timeout=").count(), 1);
+    connection.batch_execute(BUSY_TIMEOUT)?;
+    // Only a file without a page can still become one that gives its free pages back bit by bit. To say it of one that has
+    // become so already would be a transaction that writes, for every connection.
+    if super::sqlite_care::pages(connection)?.total == 0 {
+        connection.batch_execute("PRAGMA auto_vacuum = INCREMENTAL")?;
     }
+    connection.batch_execute(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+         PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 67108864;",
+    )
 }

@@ -4,9 +4,9 @@ use diesel::prelude::*;
 
 use super::Store;
 use super::error::{During, StoreError};
-use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{bridge_instances, events, quarantine_messages, tenants};
+use super::{last_values, limits};
 use crate::catalog::DEFAULT_TENANT;
 use crate::clock;
 use crate::message::Seq;
@@ -90,7 +90,8 @@ impl Store {
         })
     }
 
-    /// The position of `instance` in the journal `journal_id`; the row is made when it is missing.
+    /// The position of `instance` in the journal `journal_id`; the row is made when it is missing. Sensors' last values that a
+    /// crash of the instance took along are found again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,6 +121,9 @@ impl Store {
                 .first(c))
             .during("reading the instance's position")?;
             let seq = Seq::try_from(known).unwrap_or(0);
+            if let Some(since) = last_values::recover(conn, instance)? {
+                tracing::info!(%since, "the last stop left sensors' last values unwritten; they were found in telemetry");
+            }
             if known_journal == journal_id {
                 return Ok(Position { seq, replaced: None });
             }

@@ -164,7 +164,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn devices(&self, filter: &DeviceFilter, limit: i64) -> Result<Vec<DeviceRow>, StoreError> {
-        self.db.with(|conn| list_devices(conn, filter, limit))
+        self.look(|conn| list_devices(conn, filter, limit))
     }
 
     /// A device with modules, sensors and their last values. Without a tenant, every device of that uid.
@@ -174,7 +174,7 @@ impl Store {
     pub fn device(&self, tenant: Option<&str>, uid: &str) -> Result<Vec<DeviceDetail>, StoreError> {
         let filter =
             DeviceFilter { tenant: tenant.map(str::to_owned), uid: Some(uid.to_owned()), ..DeviceFilter::default() };
-        self.db.read(|conn| {
+        self.look(|conn| {
             let rows = list_devices(conn, &filter, 100)?;
             rows.into_iter().map(|device| detail(conn, device)).collect()
         })
@@ -185,7 +185,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn readings(&self, query: &ReadingsQuery) -> Result<Page, StoreError> {
-        self.db.read(|conn| {
+        self.look(|conn| {
             let mut cursor = query.after.clone().unwrap_or_default();
             let mut rows = Vec::new();
             for series in find_series(conn, query)? {
@@ -219,7 +219,7 @@ impl Store {
     /// [`StoreError`].
     pub fn latest(&self, limit: i64) -> Result<Vec<ReadingRow>, StoreError> {
         type Last = (Option<UtcMicros>, String, String, String, Option<f64>, String);
-        let rows: Vec<Last> = self.db.with(|conn| {
+        let rows: Vec<Last> = self.look(|conn| {
             with_db!(conn, |c| device_sensors::table
                 .inner_join(devices::table.inner_join(tenants::table))
                 .filter(device_sensors::last_time.is_not_null())

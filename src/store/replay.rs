@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::commit::{Committed, count, write};
 use super::error::{During, StoreError};
 use super::introduce::Known;
+use super::poison::Manner;
 use super::pool::{Conn, with_db};
 use super::quarantine::{Entry, Origin, settle_events};
 use super::schema::{self, quarantine_events, quarantine_messages, telemetry};
@@ -202,13 +203,16 @@ impl Replayer {
     ) -> Result<Replayed, StoreError> {
         let origin = Origin::Replay { instance: &self.instance, journal_id: &self.journal_id, held };
         let known = &self.known;
-        let (replayed, fresh) = self.store.db.write(|conn| {
-            let (committed, fresh) = write(conn, batch, known, &origin, lookup)?;
+        let (replayed, fresh) = self.store.write_covered(batch, |conn| {
+            let manner = Manner { duplicates: self.store.settings.duplicates, straight: true };
+            let written = write(conn, batch, known, &origin, manner, lookup)?;
+            written.keep_newest(conn, manner)?;
+            let committed = written.committed;
             let ended =
                 |reason: &Option<Reason>| committed.rejected == 0 || *reason != Some(Reason::RejectedByDatabase);
             let ids: Vec<i64> = settled.iter().filter(|(reason, _)| ended(reason)).map(|(_, id)| *id).collect();
             let settled = settle_events(conn, &ids)?;
-            Ok((Replayed { committed, settled }, fresh))
+            Ok((Replayed { committed, settled }, written.fresh))
         })?;
         self.known.absorb(fresh);
         count(&self.metrics, &replayed.committed);

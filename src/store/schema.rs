@@ -27,9 +27,14 @@ struct UtcMicrosProxy(UtcMicros);
 /// 2000-01-01T00:00:00Z, from where PostgreSQL counts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// An instant as PostgreSQL's binary format has it.
+pub(super) fn postgres_micros(instant: UtcMicros) -> Result<i64, &'static str> {
+    instant.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("the instant is out of PostgreSQL's range")
+}
+
 impl ToSql<Instant, Pg> for UtcMicros {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        let micros = self.0.checked_sub(POSTGRES_EPOCH_MICROS).ok_or("the instant is out of PostgreSQL's range")?;
+        let micros = postgres_micros(*self)?;
         ToSql::<BigInt, Pg>::to_sql(&micros, &mut out.reborrow())
     }
 }
@@ -250,6 +255,7 @@ diesel::table! {
         journal_id -> Text,
         position -> BigInt,
         updated_at -> Instant,
+        last_values_since -> Nullable<Instant>,
     }
 }
 
@@ -307,6 +313,109 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    telemetry_layout (id) {
+        id -> Integer,
+        kind -> Text,
+        chosen_at -> Instant,
+        detail -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_hourly (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    archive_restored (id) {
+        id -> BigInt,
+        readings -> Text,
+        from_time -> Instant,
+        to_time -> Instant,
+        kept_until -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_daily (sensor_id, bucket) {
+        sensor_id -> Integer,
+        bucket -> Instant,
+        count -> BigInt,
+        min -> Double,
+        max -> Double,
+        avg -> Nullable<Double>,
+        sum -> Nullable<Double>,
+        stddev -> Nullable<Double>,
+        first -> Double,
+        last -> Double,
+        p50 -> Double,
+        p95 -> Double,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_horizon (grain) {
+        grain -> Text,
+        horizon -> Instant,
+        rolled -> Instant,
+        sensor_id -> Integer,
+        bucket -> Instant,
+        raw_from -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    rollup_pending (grain, sensor_id, bucket) {
+        grain -> Text,
+        sensor_id -> Integer,
+        bucket -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    system_metrics (instance, name, time, labels) {
+        instance -> Text,
+        name -> Text,
+        time -> Instant,
+        labels -> Text,
+        value -> Double,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
@@ -328,4 +437,11 @@ diesel::allow_tables_to_appear_in_same_query!(
     quarantine_messages,
     quarantine_events,
     events,
+    telemetry_layout,
+    archive_restored,
+    rollup_hourly,
+    rollup_daily,
+    rollup_horizon,
+    rollup_pending,
+    system_metrics,
 );

@@ -92,15 +92,32 @@ pub(super) const INSERT_NUMBERS: (&str, &str) =
     ("INSERT INTO telemetry (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
 pub(super) const INSERT_TEXTS: (&str, &str) =
     ("INSERT INTO telemetry_text (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
+/// Only rows that differ are written.
+pub(super) const PUT_NUMBERS: (&str, &str) = (
+    INSERT_NUMBERS.0,
+    " ON CONFLICT (sensor_id, time) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value",
+);
+pub(super) const PUT_TEXTS: (&str, &str) = (INSERT_TEXTS.0, PUT_NUMBERS.1);
 pub(super) const LAST_NUMBERS: (&str, &str) = (
     "WITH b (id, time, value) AS (VALUES ",
     ") UPDATE device_sensors AS s SET last_time = b.time, last_value = b.value FROM b \
      WHERE s.id = b.id AND (s.last_time IS NULL OR s.last_time < b.time)",
 );
+/// Where of two readings with one time the later to come counts.
+pub(super) const LAST_NUMBERS_OVER: (&str, &str) = (
+    LAST_NUMBERS.0,
+    ") UPDATE device_sensors AS s SET last_time = b.time, last_value = b.value FROM b \
+     WHERE s.id = b.id AND (s.last_time IS NULL OR s.last_time <= b.time)",
+);
 pub(super) const LAST_TEXTS: (&str, &str) = (
     "WITH b (id, time, value) AS (VALUES ",
     ") UPDATE device_sensors AS s SET last_text_time = b.time, last_text = b.value FROM b \
      WHERE s.id = b.id AND (s.last_text_time IS NULL OR s.last_text_time < b.time)",
+);
+pub(super) const LAST_TEXTS_OVER: (&str, &str) = (
+    LAST_TEXTS.0,
+    ") UPDATE device_sensors AS s SET last_text_time = b.time, last_text = b.value FROM b \
+     WHERE s.id = b.id AND (s.last_text_time IS NULL OR s.last_text_time <= b.time)",
 );
 pub(super) const LAST_SEEN: (&str, &str) = (
     "WITH b (id, time) AS (VALUES ",

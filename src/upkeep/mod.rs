@@ -1,5 +1,17 @@
 //! The thread that looks after what is stored: chores that run by the clock, one at a time, each in small steps.
 
+pub mod compression;
+pub mod partitions;
+pub mod retention;
+pub mod rollups;
+mod exposition;
+mod figures;
+mod sqlite;
+
+pub use figures::Figures;
+pub use sqlite::SqliteCare;
+pub mod checkpoint;
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 

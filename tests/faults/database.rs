@@ -41,6 +41,30 @@ impl Rig {
         self.server().restart();
     }
 
+    /// The server stands still while its machine goes on acknowledging what it is sent, until tidegate has told it.
+    pub fn freeze_postgres(&mut self) {
+        self.server().freeze();
+        self.told_of_silence();
+        self.server().thaw();
+    }
+
+    /// Something in between keeps its connections and lets nothing through, until somebody restarts it.
+    pub fn swallow_batches(&mut self) {
+        self.database_link.as_ref().expect("a scenario with PostgreSQL").black_hole();
+        self.told_of_silence();
+        self.database_link.as_ref().expect("it was there").cut();
+    }
+
+    /// Messages are acknowledged while the database says nothing, and after half a minute that is told.
+    fn told_of_silence(&mut self) {
+        self.journalled(100);
+        let told = eventually("it is told", || self.tidegate.said("the database has not answered for long"));
+        assert_eq!((told["level"].as_str(), told["what"].as_str()), (Some("WARN"), Some("commit a batch")));
+        self.counted("tidegate_database_stalls_total", 0.0);
+        self.counted("tidegate_database_unanswered_seconds", 29.0);
+        self.journalled(100);
+    }
+
     /// Every connection there may be is somebody else's.
     pub fn take_all_connections(&mut self) {
         let server = self.server();
@@ -148,6 +172,19 @@ fn postgresql_stopped_fast_at_once_and_by_kill_9() {
             rig.a_while();
         }
     });
+}
+
+#[test]
+fn postgresql_stands_still_while_its_machine_answers() {
+    scenario("PostgreSQL frozen", Combo::Server(5), |rig| {
+        rig.freeze_postgres();
+        eventually("its answer is told", || rig.tidegate.said("the database has answered"));
+    });
+}
+
+#[test]
+fn what_is_between_swallows_batches() {
+    scenario("batches swallowed", Combo::Server(5), Rig::swallow_batches);
 }
 
 #[test]

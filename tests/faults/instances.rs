@@ -69,7 +69,7 @@ fn two_daemons_with_one_instance_id_on_one_database_are_told_and_store_nothing_t
     ledger.merge(publish(&one, "fenced"));
     drop(held);
     let status = one.wait();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3), "a code of its own, with which the unit does not start it again");
     assert!(one.log().contains("give every tidegate an instance.id of its own"), "{}", one.log());
     assert!(other.stop().success());
     one.start();

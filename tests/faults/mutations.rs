@@ -55,3 +55,25 @@ fn a_position_outside_the_transaction_is_caught() {
         assert_eq!(verdict.missing > 0, mutation.is_some(), "{verdict}");
     }
 }
+
+#[test]
+fn a_redelivery_that_is_stored_again_is_caught() {
+    for (combo, mutation) in [
+        (Combo::Gateway(5), None),
+        (Combo::Gateway(5), Some("redelivery-stored")),
+        #[cfg(feature = "embedded-broker")]
+        (Combo::Alone, Some("redelivery-stored")),
+    ] {
+        let mut rig = Rig::start(combo, &Needs::default());
+        rig.tidegate.env.extend(mutation.map(|name| ("TIDEGATE_MUTATION", name.to_owned())));
+        rig.publish(&[Voice::new(4, 1), Voice::new(5, 1), Voice::new(5, 2)]);
+        for _ in 0..3 {
+            rig.a_while();
+            // Durable, and not acknowledged: it comes again.
+            rig.crash_at("journal.after_commit", 2);
+        }
+        let verdict = rig.finish(&format!("crash before acknowledgements, mutation {mutation:?}"), Kept::ByBroker);
+        assert_eq!(verdict.extra > 0, mutation.is_some(), "{verdict}");
+        assert_eq!(verdict.missing, 0, "{verdict}");
+    }
+}

@@ -224,6 +224,9 @@ fn more_rows_than_one_statement_can_bind(site: &Site) {
     };
     let done = writer.commit(&work, &lookup).unwrap();
     assert_eq!((done.stored, done.devices_provisioned), (70_000, 12_000));
+    while !writer.is_settled() {
+        writer.settle().unwrap();
+    }
     assert_eq!(site.rows("telemetry"), 70_000);
     // Each number of the pipeline stands for the right row: device n's sensor has the values n, n + 12,000, …
     assert_eq!(

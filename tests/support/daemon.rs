@@ -149,6 +149,11 @@ impl Tidegate {
         self.log().lines().rfind(|line| over(line) > 0).is_some_and(|line| line.contains("\"reloaded\""))
     }
 
+    /// The running daemon's.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
     /// CPU time used so far, seconds.
     pub fn cpu(&self) -> f64 {
         let pid = self.child.as_ref().expect("running").id();
@@ -158,6 +163,14 @@ impl Tidegate {
         let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
         let second = Command::new("getconf").arg("CLK_TCK").output().unwrap();
         ticks / String::from_utf8(second.stdout).unwrap().trim().parse::<f64>().unwrap()
+    }
+
+    /// The most memory that was resident so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("running").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// SIGTERM, and how it ended.
@@ -272,9 +285,10 @@ pub fn lasting_port() -> u16 {
     candidates.into_iter().find(free).expect("a free port")
 }
 
-/// The binary, with no configuration but what is given.
+/// The binary, with no configuration but what is given. `BENCH_BINARY` names another build of it, to be measured.
 pub fn tidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let program = std::env::var_os("BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let mut command = Command::new(program);
     command.args(arguments);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEGATE_")) {
         command.env_remove(name);

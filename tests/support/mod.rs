@@ -1,5 +1,6 @@
 //! Starts the private, throw-away servers that the tests run against.
 
+pub mod certificates;
 pub mod daemon;
 pub mod device;
 #[cfg(feature = "embedded-broker")]
@@ -7,6 +8,7 @@ pub mod embedded;
 pub mod fake_broker;
 pub mod load;
 pub mod mosquitto;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod stranger;
 pub mod proxy;

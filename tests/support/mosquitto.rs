@@ -100,6 +100,11 @@ impl Mosquitto {
         (!text.is_empty()).then_some(text)
     }
 
+    /// Its process; none: stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

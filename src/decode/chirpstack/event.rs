@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn samples(report: &Report) -> Vec<(&str, Value)> {
-        report.points[0].samples.iter().map(|sample| (sample.key.as_str(), sample.value.clone())).collect()
+        report.points[0].iter().map(|(key, value)| (key, value.clone())).collect()
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         let number = |key, number| (key, Value::Number(number));
         let two = ("n.x[1]", Value::Text("two".to_owned()));
         assert_eq!(samples(&report), [number("temp", 21.5), ("ok", Value::Bool(true)), number("n.x[0]", 1.0), two]);
-        let signal: Vec<&Value> = report.signal.iter().map(|sample| &sample.value).collect();
+        let signal: Vec<&Value> = report.signal.iter().map(|(_, value)| value).collect();
         assert_eq!(signal, [&Value::Number(-120.0), &Value::Number(0.0)]);
     }
 

@@ -16,7 +16,7 @@ mod protobuf;
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Point, Report, Sample, bad_time, integer, topic};
+use super::{Context, Point, Report, bad_time, integer, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -58,7 +58,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     document.expect_object()?;
     let named = document.at(&["deviceInfo", "devEui"]).and_then(Node::text);
     let mut report = Report { device: topic::device(context, named), ..Report::default() };
-    let samples = match kind {
+    let point = match kind {
         Kind::Log | Kind::Other => return Ok(vec![report]),
         Kind::Up => {
             report.signal = envelope::signal(gateways(&document));
@@ -68,11 +68,11 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         Kind::Status => status(&document)?,
     };
     let time = document.get("time").map(instant).transpose()?.flatten();
-    report.points = vec![Point { time, samples }];
+    report.points = vec![point.at(time)];
     Ok(vec![report])
 }
 
-fn flat(object: Option<&Node>, key: &str, context: &Context<'_>) -> Result<Vec<Sample>, Refusal> {
+fn flat(object: Option<&Node>, key: &str, context: &Context<'_>) -> Result<Point, Refusal> {
     let mut flat = Flat::new(context.limits);
     match object {
         None | Some(Node::Null) => {}
@@ -85,11 +85,12 @@ fn flat(object: Option<&Node>, key: &str, context: &Context<'_>) -> Result<Vec<S
     flat.finish()
 }
 
-fn status(event: &Node) -> Result<Vec<Sample>, Refusal> {
+fn status(event: &Node) -> Result<Point, Refusal> {
     let says = |key| event.get(key).and_then(Node::flag) == Some(true);
     let unknown = says("externalPowerSource") || says("batteryLevelUnavailable");
     let keys = if unknown { &["margin"][..] } else { &["margin", "batteryLevel"] };
-    let sample = |key: &&str| {
+    let mut point = Point::default();
+    for key in keys {
         let value = match event.get(key) {
             None | Some(Node::Null) => integer(0),
             Some(Node::Integer(number)) => integer(*number),
@@ -99,9 +100,9 @@ fn status(event: &Node) -> Result<Vec<Sample>, Refusal> {
                 return Err(Refusal::message(Reason::Malformed, detail));
             }
         };
-        Ok(Sample { key: (*key).to_owned(), value })
-    };
-    keys.iter().map(sample).collect()
+        point.push(key, value);
+    }
+    Ok(point)
 }
 
 fn instant(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
@@ -135,8 +136,8 @@ mod tests {
         reports.map(|mut reports| reports.remove(0)).map_err(|refusal| refusal.reason)
     }
 
-    fn samples(samples: &[Sample]) -> Vec<(&str, Value)> {
-        samples.iter().map(|sample| (sample.key.as_str(), sample.value.clone())).collect()
+    fn samples(point: &Point) -> Vec<(&str, Value)> {
+        point.iter().map(|(key, value)| (key, value.clone())).collect()
     }
 
     #[test]
@@ -146,12 +147,12 @@ mod tests {
         let report = report("up", payload).unwrap();
         assert_eq!(report.device.as_deref(), Some("0102"));
         assert_eq!(report.points, [Point::default()]);
-        assert_eq!(samples(&report.signal), [("rssi", Value::Number(-106.0)), ("snr", Value::Number(0.0))]);
+        assert_eq!(report.signal, [("rssi", Value::Number(-106.0)), ("snr", Value::Number(0.0))]);
     }
 
     #[test]
     fn a_status_fills_in_zeros_but_invents_no_battery() {
-        let status = |payload: &str| report("status", payload).unwrap().points.remove(0).samples;
+        let status = |payload: &str| report("status", payload).unwrap().points.remove(0);
         let zero = |key| (key, Value::Number(0.0));
         assert_eq!(samples(&status("{}")), [zero("margin"), zero("batteryLevel")]);
         for flag in ["externalPowerSource", "batteryLevelUnavailable"] {

@@ -80,19 +80,19 @@ fn all_decode(messages: &[(String, Vec<u8>)], named: bool, like: &Context<'_>) -
 
 /// Whether all that is taken is within the limits.
 fn check(report: &Report) -> Result<(), String> {
-    let samples = report.points.iter().flat_map(|point| &point.samples).chain(&report.signal);
-    for sample in samples {
-        let number = match &sample.value {
+    let signal = report.signal.iter().map(|(name, value)| (*name, value));
+    for (key, value) in report.points.iter().flat_map(Point::iter).chain(signal) {
+        let number = match value {
             Value::Number(number) | Value::Literal { number, .. } => *number,
             Value::Text(_) | Value::Bool(_) => 0.0,
         };
-        let length = match &sample.value {
+        let length = match value {
             Value::Text(text) | Value::Literal { text, .. } => text.len(),
             Value::Number(_) | Value::Bool(_) => 0,
         };
-        let sound = number.is_finite() && length <= LIMITS.max_text_length && sample.key.len() <= LIMITS.max_key_length;
+        let sound = number.is_finite() && length <= LIMITS.max_text_length && key.len() <= LIMITS.max_key_length;
         if !sound {
-            return Err(format!("{sample:?}"));
+            return Err(format!("{key}: {value:?}"));
         }
     }
     Ok(())

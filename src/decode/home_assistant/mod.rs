@@ -25,7 +25,7 @@ use std::collections::HashSet;
 
 use super::document::{Flat, Node};
 use super::memory::Recall;
-use super::{Context, Point, Report, Sample, Value, scalar, topic};
+use super::{Context, Point, Report, Value, scalar, topic};
 use crate::quarantine::{Reason, Refusal};
 use discovery::{Announcement, Entity};
 use template::Template;
@@ -83,6 +83,11 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
     if entities.is_empty() { statestream(payload, context) } else { states(payload, &entities, context) }
 }
 
+/// Whether the topic is that of an announcement.
+pub(super) fn teaches(topic: &str) -> bool {
+    Announcement::of(topic).is_some()
+}
+
 fn statestream(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     let (rest, attribute) = topic::split_last(context.topic);
     let (rest, object) = topic::split_last(rest);
@@ -109,7 +114,7 @@ fn attribute_value(key: &str, payload: &[u8], context: &Context<'_>) -> Result<V
     }
     let mut flat = Flat::new(context.limits);
     flat.add(key, &Node::parse(payload, context.limits)?)?;
-    Ok(vec![Point { time: None, samples: flat.finish()? }])
+    Ok(vec![flat.finish()?])
 }
 
 /// What comes on a topic that was announced: a report for each device. Of a key that is announced twice, the first is taken.
@@ -120,35 +125,35 @@ fn states(payload: &[u8], entities: &[Entity], context: &Context<'_>) -> Result<
     let document = if is_document && !absent { Some(Node::parse(payload, context.limits)?) } else { None };
     let (mut reports, mut keys, mut count): (Vec<Report>, _, _) = (Vec::new(), HashSet::new(), 0_usize);
     for entity in entities.iter().filter(|entity| keys.insert((&entity.device, &entity.key))) {
-        let samples = match (&entity.template, &document) {
+        let point = match (&entity.template, &document) {
             (Template::Path(path), Some(document)) => flat(entity, Template::follow(path, document), context)?,
             (Template::Whole, Some(document)) if is_object => flat(entity, Some(document), context)?,
             (Template::Whole, _) => whole(entity, payload, context)?,
-            (Template::Path(_), None) => Vec::new(),
+            (Template::Path(_), None) => Point::default(),
         };
-        count = count.saturating_add(samples.len());
+        count = count.saturating_add(point.samples.len());
         if count > context.limits.max_keys {
             let detail = format!("too many keys: limits.max_keys is {}", context.limits.max_keys);
             return Err(Refusal::message(Reason::TooManyKeys, detail));
         }
-        add(&mut reports, entity, samples);
+        add(&mut reports, entity, point);
     }
     Ok(reports)
 }
 
-fn flat(entity: &Entity, node: Option<&Node>, context: &Context<'_>) -> Result<Vec<Sample>, Refusal> {
+fn flat(entity: &Entity, node: Option<&Node>, context: &Context<'_>) -> Result<Point, Refusal> {
     let mut flat = Flat::new(context.limits);
     flat.add(&entity.key, node.unwrap_or(&Node::Null))?;
     flat.finish()
 }
 
-fn whole(entity: &Entity, payload: &[u8], context: &Context<'_>) -> Result<Vec<Sample>, Refusal> {
+fn whole(entity: &Entity, payload: &[u8], context: &Context<'_>) -> Result<Point, Refusal> {
     let points = scalar::named(&entity.key, payload, context.limits)?;
-    Ok(points.into_iter().flat_map(|point| point.samples).collect())
+    Ok(points.into_iter().next().unwrap_or_default())
 }
 
 /// Adds an entity's samples to the report of its device.
-fn add(reports: &mut Vec<Report>, entity: &Entity, samples: Vec<Sample>) {
+fn add(reports: &mut Vec<Report>, entity: &Entity, found: Point) {
     let place = reports.iter().position(|report| report.device.as_ref() == Some(&entity.device));
     let report = match place.and_then(|place| reports.get_mut(place)) {
         Some(report) => report,
@@ -159,15 +164,17 @@ fn add(reports: &mut Vec<Report>, entity: &Entity, samples: Vec<Sample>) {
             report
         }
     };
-    if let Some(sample) = samples.iter().find(|sample| sample.key == entity.key) {
+    if let Some(value) = found.get(&entity.key) {
         report.units.extend(entity.unit.clone().map(|unit| (entity.key.clone(), unit)));
         let is_signal = entity.class.as_deref() == Some("signal_strength") && entity.unit.as_deref() == Some("dBm");
-        if is_signal && report.signal.is_empty() && matches!(sample.value, Value::Number(_)) {
-            report.signal.push(Sample { key: "rssi".into(), value: sample.value.clone() });
+        if is_signal && report.signal.is_empty() && matches!(value, Value::Number(_)) {
+            report.signal.push(("rssi", value.clone()));
         }
     }
     if let Some(point) = report.points.first_mut() {
-        point.samples.extend(samples);
+        for sample in found.samples {
+            point.push(sample.key(&found.keys), sample.value);
+        }
     }
 }
 

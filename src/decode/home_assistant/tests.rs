@@ -10,14 +10,14 @@ fn of(memory: &mut Memory, topic: &str, payload: &str) -> Result<Vec<Report>, Re
 fn told(memory: &mut Memory, topic: &str, payload: &str) -> Vec<String> {
     let mut told = Vec::new();
     for report in of(memory, topic, payload).unwrap() {
-        for sample in report.points.iter().flat_map(|point| &point.samples) {
-            let unit = report.units.iter().find(|(key, _)| *key == sample.key).map_or("", |(_, unit)| unit);
-            let value = match &sample.value {
+        for (raw, value) in report.points.iter().flat_map(Point::iter) {
+            let unit = report.units.iter().find(|(key, _)| *key == raw).map_or("", |(_, unit)| unit);
+            let value = match value {
                 Value::Number(number) | Value::Literal { number, .. } => number.to_string(),
                 Value::Bool(flag) => flag.to_string(),
                 Value::Text(text) => text.clone(),
             };
-            told.push(format!("{} {}={value} {unit}", report.device.as_deref().unwrap_or("-"), sample.key));
+            told.push(format!("{} {}={value} {unit}", report.device.as_deref().unwrap_or("-"), raw));
         }
     }
     told.sort();
@@ -125,7 +125,7 @@ fn a_signal_strength_is_the_devices_signal() {
     let payload = r#"{"stat_t":"d/rssi","dev_cla":"signal_strength","unit_of_meas":"dBm","dev":{"ids":"d"}}"#;
     announce(&mut memory, "homeassistant/sensor/d/wifi/config", payload);
     let signal = of(&mut memory, "d/rssi", "-61").unwrap().remove(0).signal;
-    assert_eq!(signal, [Sample { key: "rssi".into(), value: Value::Number(-61.0) }]);
+    assert_eq!(signal, [("rssi", Value::Number(-61.0))]);
 }
 
 #[test]

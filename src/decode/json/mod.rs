@@ -20,7 +20,7 @@ use walk::Walk;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
     let text = text(payload)?;
-    let mut walk = Walk::new(context);
+    let mut walk = Walk::new(context, text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     if let Err(error) = (Document { walk: &mut walk, element: false }).deserialize(&mut deserializer) {
         return Err(walk.refusal.take().unwrap_or_else(|| syntax(&error, &walk.path)));
@@ -29,9 +29,13 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     Ok(walk.points)
 }
 
-/// The points of a document that is no text.
-pub(super) fn walk<'de, D: Deserializer<'de>>(document: D, context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
-    let mut walk = Walk::new(context);
+/// The points of a document that is no text; `length`: of the payload that it was.
+pub(super) fn walk<'de, D: Deserializer<'de>>(
+    document: D,
+    length: usize,
+    context: &Context<'_>,
+) -> Result<Vec<Point>, Refusal> {
+    let mut walk = Walk::new(context, length);
     match (Document { walk: &mut walk, element: false }).deserialize(document) {
         Ok(()) => Ok(walk.points),
         Err(error) => Err(walk.refusal.take().unwrap_or_else(|| malformed(error.to_string()))),
@@ -84,7 +88,8 @@ mod tests {
 
     fn points(payload: &str, timestamp: Option<&str>) -> Vec<(Option<UtcMicros>, Vec<String>)> {
         let found = decode(payload.as_bytes(), &Context { timestamp, ..context() }).unwrap();
-        found.into_iter().map(|p| (p.time, p.samples.into_iter().map(|s| s.key).collect())).collect()
+        let keys = |point: &Point| point.samples.iter().map(|sample| sample.key(&point.keys).to_owned()).collect();
+        found.into_iter().map(|point| (point.time, keys(&point))).collect()
     }
 
     fn one(payload: &str, timestamp: Option<&str>) -> (Option<UtcMicros>, String) {

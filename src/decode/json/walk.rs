@@ -1,11 +1,17 @@
 //! Where the walk through a document is, and what its points become.
 
+use std::ops::Range;
+
 use super::super::{Context, Point, Sample, Value, integer, key_too_long, out_of_range, text_too_long};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp};
 
 /// What the flattened keys of an envelope begin with.
 const ENVELOPE: &str = "values.";
+
+/// Room is made at once for payloads of up to so many bytes, and for a member in every few of them.
+const MOST_ROOM: usize = 4096;
+const BYTES_A_MEMBER: usize = 12;
 
 /// Where the walk through the document is, and what it has found.
 pub(super) struct Walk<'c> {
@@ -44,15 +50,20 @@ pub(super) struct Shape {
 }
 
 /// Every member's flattened key, for finding duplicates.
-#[derive(Default)]
 pub(super) struct Members {
     paths: String,
     list: Vec<Member>,
+    /// A bit for each key that came, chosen by a hash of it: as long as none is set twice, there are no two equal keys.
+    seen: [u64; SEEN_WORDS],
+    /// A bit was to be set twice.
+    suspicious: bool,
 }
 
+/// With so many words of 64 bits, one point of ten keys in a hundred is looked at closely.
+const SEEN_WORDS: usize = 64;
+
 struct Member {
-    start: usize,
-    end: usize,
+    place: Range<usize>,
     /// The object it stands in; 0 for elements of arrays.
     object: u32,
     /// It gives a sample, or is `null`.
@@ -60,16 +71,33 @@ struct Member {
 }
 
 impl Members {
-    pub(super) fn add(&mut self, path: &str, object: u32, leaf: bool) {
+    fn with_room_for(bytes: usize) -> Members {
+        let list = Vec::with_capacity(bytes / BYTES_A_MEMBER);
+        Members { paths: String::with_capacity(bytes), list, seen: [0; SEEN_WORDS], suspicious: false }
+    }
+
+    /// Returns where the key stands in `paths`.
+    pub(super) fn add(&mut self, path: &str, object: u32, leaf: bool) -> Range<usize> {
+        let hash = fnv1a(path.as_bytes());
+        let bit = 1 << (hash % 64);
+        if let Some(word) = self.seen.get_mut((hash / 64) as usize % SEEN_WORDS) {
+            self.suspicious |= *word & bit != 0;
+            *word |= bit;
+        }
         let start = self.paths.len();
         self.paths.push_str(path);
-        self.list.push(Member { start, end: self.paths.len(), object, leaf });
+        let place = start..self.paths.len();
+        self.list.push(Member { place: place.clone(), object, leaf });
+        place
     }
 
     /// A key that one object has twice, or that two leaves flatten to.
     fn duplicate(&mut self) -> Option<&str> {
+        if !self.suspicious {
+            return None;
+        }
         let paths = &self.paths;
-        let path = |member: &Member| paths.get(member.start..member.end).unwrap_or("");
+        let path = |member: &Member| paths.get(member.place.clone()).unwrap_or("");
         self.list.sort_unstable_by(|a, b| path(a).cmp(path(b)).then(a.object.cmp(&b.object)));
         let twice = |same: &&[Member]| {
             same.iter().filter(|member| member.leaf).count() > 1
@@ -78,10 +106,18 @@ impl Members {
         self.list.chunk_by(|a, b| path(a) == path(b)).find(twice).and_then(|same| same.first()).map(path)
     }
 
-    fn clear(&mut self) {
-        self.paths.clear();
+    /// Begins anew; gives the keys away.
+    fn take(&mut self) -> String {
         self.list.clear();
+        self.seen = [0; SEEN_WORDS];
+        self.suspicious = false;
+        std::mem::take(&mut self.paths)
     }
+}
+
+/// A quick hash of short keys. Whoever makes keys collide only makes his own message dearer.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A value that holds no others.
@@ -97,16 +133,18 @@ pub(super) enum Leaf<'t> {
 pub(super) struct Stopped;
 
 impl<'c> Walk<'c> {
-    pub(super) fn new(context: &'c Context<'c>) -> Walk<'c> {
+    /// `length`: of the payload.
+    pub(super) fn new(context: &'c Context<'c>, length: usize) -> Walk<'c> {
+        let room = length.min(MOST_ROOM);
         Walk {
             context,
-            points: Vec::new(),
-            samples: Vec::new(),
-            path: String::new(),
+            points: Vec::with_capacity(1),
+            samples: Vec::with_capacity(room / BYTES_A_MEMBER),
+            path: String::with_capacity(64),
             depth: 0,
             values: 0,
             object: 0,
-            members: Members::default(),
+            members: Members::with_room_for(room),
             shape: Shape::default(),
             stamps: Vec::new(),
             refusal: None,
@@ -150,7 +188,7 @@ impl<'c> Walk<'c> {
 
     pub(super) fn leaf(&mut self, leaf: Leaf<'_>, object: u32, top: bool) -> Result<(), Stopped> {
         self.count_value()?;
-        self.members.add(&self.path, object, true);
+        let place = self.members.add(&self.path, object, true);
         if top && self.path == "values" {
             self.shape.others = true;
         }
@@ -174,7 +212,7 @@ impl<'c> Walk<'c> {
             }
             Leaf::Text(text) => Value::Text(text.to_owned()),
         };
-        self.samples.push(Sample { key: self.path.clone(), value });
+        self.samples.push(Sample { place, value });
         Ok(())
     }
 
@@ -198,21 +236,21 @@ impl<'c> Walk<'c> {
             return Err(self.stop(refusal));
         }
         let time = self.take_time(envelope).map_err(|refusal| self.stop(refusal))?;
+        let keys = self.members.take();
         if envelope {
-            self.samples.retain(|sample| sample.key != "ts");
+            self.samples.retain(|sample| sample.key(&keys) != "ts");
             for sample in &mut self.samples {
-                if sample.key.starts_with(ENVELOPE) {
-                    sample.key.drain(..ENVELOPE.len());
+                if sample.key(&keys).starts_with(ENVELOPE) {
+                    sample.place.start += ENVELOPE.len();
                 }
             }
         }
         let limits = self.context.limits;
-        if let Some(long) = self.samples.iter().find(|sample| sample.key.len() > limits.max_key_length) {
-            let refusal = key_too_long(&long.key, limits);
+        if let Some(long) = self.samples.iter().find(|sample| sample.place.len() > limits.max_key_length) {
+            let refusal = key_too_long(long.key(&keys), limits);
             return Err(self.stop(refusal));
         }
-        self.points.push(Point { time, samples: std::mem::take(&mut self.samples) });
-        self.members.clear();
+        self.points.push(Point { time, keys, samples: std::mem::take(&mut self.samples) });
         self.stamps.clear();
         self.shape = Shape::default();
         Ok(())
@@ -237,7 +275,8 @@ impl<'c> Walk<'c> {
         };
         match found {
             Found::Time(Ok(time)) => {
-                self.samples.retain(|sample| sample.key != *path);
+                let keys = &self.members.paths;
+                self.samples.retain(|sample| sample.key(keys) != *path);
                 Ok(Some(*time))
             }
             Found::Time(Err(error)) => Err(Refusal::message(Reason::BadTime, format!("{path}: {error}{hint}"))),

@@ -6,7 +6,7 @@
 //! - Format 6 tells the light by its logarithm; it is rounded to 0.01 lx as the documentation asks.
 //! - The reserved bytes and flags, in which some firmware tells the noise, are left out, and so is the MAC.
 
-use super::super::{Sample, Value, json};
+use super::super::{Value, json};
 use crate::quarantine::Refusal;
 
 /// Structure type and company of what is wanted.
@@ -16,11 +16,11 @@ const RUUVI: [u8; 3] = [0xff, 0x99, 0x04];
 ///
 /// # Errors
 /// [`Refusal`] of the message: a known format, and too few bytes for it.
-pub(super) fn decode(hex: &str) -> Result<Vec<Sample>, Refusal> {
+pub(super) fn decode(hex: &str) -> Result<Vec<(&'static str, Value)>, Refusal> {
     let bytes = from_hex(hex).unwrap_or_default();
     let Some(data) = ruuvi(&bytes) else { return Ok(Vec::new()) };
     let Some(format) = data.first() else { return Ok(Vec::new()) };
-    let mut fields = Fields { data, samples: Vec::new() };
+    let mut fields = Fields { data, found: Vec::new() };
     fields.push("dataFormat", Some(f64::from(*format)));
     let all = match format {
         0x03 => fields.format_3(),
@@ -31,7 +31,7 @@ pub(super) fn decode(hex: &str) -> Result<Vec<Sample>, Refusal> {
         _ => Some(()),
     };
     match all {
-        Some(()) => Ok(fields.samples),
+        Some(()) => Ok(fields.found),
         None => Err(json::malformed(format!("data: {} bytes are too few for Ruuvi's format {format:X}", data.len()))),
     }
 }
@@ -60,13 +60,13 @@ fn ruuvi(mut bytes: &[u8]) -> Option<&[u8]> {
 /// The fields of a measurement; none where the data is too short.
 struct Fields<'d> {
     data: &'d [u8],
-    samples: Vec<Sample>,
+    found: Vec<(&'static str, Value)>,
 }
 
 impl Fields<'_> {
-    fn push(&mut self, key: &str, number: Option<f64>) {
+    fn push(&mut self, key: &'static str, number: Option<f64>) {
         if let Some(number) = number {
-            self.samples.push(Sample { key: key.to_owned(), value: Value::Number(number) });
+            self.found.push((key, Value::Number(number)));
         }
     }
 
@@ -166,7 +166,7 @@ impl Fields<'_> {
 
     fn flags(&mut self, at: usize) -> Option<()> {
         let value = Value::Bool(self.byte(at)? & 1 == 1);
-        self.samples.push(Sample { key: "flag_calibration_in_progress".to_owned(), value });
+        self.found.push(("flag_calibration_in_progress", value));
         Some(())
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     fn of(measurement: &str) -> Result<Vec<(String, Value)>, Refusal> {
         let length = measurement.len() / 2 + 3;
         let samples = decode(&format!("020106{length:02X}FF9904{measurement}"))?;
-        Ok(samples.into_iter().map(|sample| (sample.key, sample.value)).collect())
+        Ok(samples.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     fn numbers(of: &[(&str, f64)]) -> Vec<(String, Value)> {

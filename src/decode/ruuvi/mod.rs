@@ -11,10 +11,8 @@
 
 mod advertisement;
 
-use std::collections::HashSet;
-
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, seconds, signal, topic};
+use super::{Context, Report, seconds, signal, topic};
 use crate::quarantine::Refusal;
 
 /// Members that are no samples.
@@ -27,21 +25,24 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     for (key, node) in document.members().iter().filter(|(key, _)| !ENVELOPE.contains(&key.as_str())) {
         flat.add(key, node)?;
     }
-    let mut samples = flat.finish()?;
+    let mut point = flat.finish()?;
     if document.get("dataFormat").is_none()
         && let Some(data) = document.get("data").and_then(Node::text)
     {
-        let own: HashSet<String> = samples.iter().map(|sample| sample.key.clone()).collect();
-        samples.extend(advertisement::decode(data)?.into_iter().filter(|sample| !own.contains(&sample.key)));
+        for (key, value) in advertisement::decode(data)? {
+            if point.get(key).is_none() {
+                point.push(key, value);
+            }
+        }
     }
-    let signal = signal(&samples, &[("rssi", "rssi")]);
+    let signal = signal(&point, &[("rssi", "rssi")]);
     let time = document.get("ts").map(|ts| seconds::read("ts", ts)).transpose()?.flatten();
     let (rest, last) = topic::split_last(context.topic);
     let device = match last {
         "gw_status" => Some(topic::split_last(rest).1.to_owned()).filter(|gateway| !gateway.is_empty()),
         tag => topic::device(context, tag),
     };
-    Ok(vec![Report { device, signal, ..Report::of_topic(vec![Point { time, samples }]) }])
+    Ok(vec![Report { device, signal, ..Report::of_topic(vec![point.at(time)]) }])
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn quarantine_list(&self, filter: &Filter, limit: i64) -> Result<Vec<Event>, StoreError> {
-        self.db.with(|conn| {
+        self.look(|conn| {
             with_db!(conn, |c, B| {
                 let query = joined!().select(event_columns()).into_boxed::<B>();
                 filtered!(query, filter).order(quarantine_events::id.desc()).limit(limit).load(c)
@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn quarantine_show(&self, message: i64) -> Result<Option<(Held, Vec<Event>)>, StoreError> {
-        self.db.read(|conn| {
+        self.look(|conn| {
             let Some(held) = held(conn, &[message])?.into_iter().next() else { return Ok(None) };
             let events = with_db!(conn, |c| joined!()
                 .filter(quarantine_messages::id.eq(message))
@@ -195,6 +195,31 @@ impl Store {
         }
         purged.messages = self.db.write(|conn| drop_messages_without_events(conn, i64::MAX))?;
         Ok(purged)
+    }
+
+    /// Removes at most `limit` events that are older than `before`, and the messages that have none left; returns how many
+    /// events.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn expire_quarantine(&self, before: UtcMicros, limit: i64) -> Result<u64, StoreError> {
+        self.db.write(|conn| {
+            let old: Vec<(i64, i64)> = with_db!(conn, |c| quarantine_events::table
+                .filter(quarantine_events::at.lt(before))
+                .select((quarantine_events::id, quarantine_events::message_id))
+                .order(quarantine_events::id)
+                .limit(limit)
+                .load(c))
+            .during("looking for old events")?;
+            let Some(newest_message) = old.iter().map(|(_, message)| *message).max() else { return Ok(0) };
+            let ids: Vec<i64> = old.into_iter().map(|(id, _)| id).collect();
+            let removed = with_db!(conn, |c| {
+                diesel::delete(quarantine_events::table.filter(quarantine_events::id.eq_any(&ids))).execute(c)
+            })
+            .during("removing old events")?;
+            drop_messages_without_events(conn, newest_message)?;
+            Ok(removed as u64)
+        })
     }
 
     /// Discards the oldest events beyond `max_events`, and the messages that have none left; returns how many events.

@@ -1,0 +1,1 @@
+ALTER TABLE bridge_instances DROP COLUMN last_values_since;

@@ -1,0 +1,2 @@
+DROP TABLE archive_restored;
+DROP TABLE telemetry_layout;

@@ -1,0 +1,121 @@
+//! What has outlived its class's lifetime is found and removed: readings by whole parts, the rest in small batches.
+
+mod readings;
+mod stream;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
+
+pub use readings::{Dropped, ReadingSink};
+pub use stream::{Measured, SeriesName};
+
+use super::Store;
+use super::error::{During, StoreError};
+use super::layout::Layout;
+use super::pool::{Conn, with_db};
+use super::schema;
+use crate::time::UtcMicros;
+
+/// Rows removed in one transaction.
+const AT_ONCE: i64 = 5000;
+
+/// A table whose rows expire one by one. The key is what tells its rows apart, the time what they are old by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Expiring {
+    table: &'static str,
+    key: &'static str,
+    time: &'static str,
+}
+
+/// A class of data that is not readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    HourlyRollups,
+    DailyRollups,
+    Quarantine,
+    Events,
+    /// Those that are over.
+    Alerts,
+}
+
+impl Class {
+    fn expiring(self) -> Expiring {
+        match self {
+            Class::HourlyRollups => Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket" },
+            Class::DailyRollups => Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket" },
+            Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at" },
+            Class::Events => Expiring { table: "events", key: "id", time: "at" },
+            Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at" },
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Yes {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
+}
+
+impl Store {
+    /// Removes some rows of a class that are older than `before`; returns how many, 0 when there are none left. A class
+    /// whose table this database does not have has none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was removed.
+    pub fn expire(&self, class: Class, before: UtcMicros) -> Result<u64, StoreError> {
+        if class == Class::Quarantine {
+            return self.expire_quarantine(before, AT_ONCE);
+        }
+        let layout = self.layout()?;
+        self.db.write(|conn| {
+            let what = class.expiring();
+            if !has_column(conn, what)? {
+                return Ok(0);
+            }
+            if layout == Layout::Timescale
+                && matches!(class, Class::HourlyRollups | Class::DailyRollups)
+                && let Conn::Postgres(c) = conn
+            {
+                return drop_chunks_of_rollups(c, what.table, before);
+            }
+            let Expiring { table, key, time } = what;
+            let sql = format!(
+                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < {} ORDER BY {time} LIMIT {AT_ONCE})",
+                if matches!(conn, Conn::Postgres(_)) { "$1" } else { "?" }
+            );
+            let removed =
+                with_db!(conn, |c| diesel::sql_query(sql).bind::<schema::Instant, _>(before).execute(c))
+                    .during("removing what has expired")?;
+            Ok(removed as u64)
+        })
+    }
+}
+
+fn has_column(conn: &mut Conn<'_>, what: Expiring) -> Result<bool, StoreError> {
+    let found: Yes = match conn {
+        Conn::Postgres(c) => diesel::sql_query(
+            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2) AS yes",
+        )
+        .bind::<Text, _>(what.table)
+        .bind::<Text, _>(what.time)
+        .get_result(*c),
+        Conn::Sqlite(c) => {
+            diesel::sql_query("SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?) AS yes")
+                .bind::<Text, _>(what.table)
+                .bind::<Text, _>(what.time)
+                .get_result(*c)
+        }
+    }
+    .during("looking for a table that may not be there")?;
+    Ok(found.yes)
+}
+
+/// Continuous aggregates take no DELETE; their chunks are dropped. Returns the number of chunks.
+fn drop_chunks_of_rollups(c: &mut PgConnection, table: &str, before: UtcMicros) -> Result<u64, StoreError> {
+    let dropped = diesel::sql_query("SELECT drop_chunks(to_regclass($1), older_than => $2)")
+        .bind::<Text, _>(table)
+        .bind::<schema::Instant, _>(before)
+        .execute(c)
+        .during("dropping old rollups")?;
+    Ok(dropped as u64)
+}
