@@ -152,7 +152,10 @@ fn check(file: &str, decoder: Decoder) -> usize {
             None => {
                 let reports = found.unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
                 assert_eq!(units(&reports), expected_units(expect), "{name}");
-                assert_eq!(named(&reports, route.captures.device, name), expected_devices(expect), "{name}");
+                // What carries no readings need not tell whose it is.
+                if !reports.is_empty() {
+                    assert_eq!(named(&reports, route.captures.device, name), expected_devices(expect), "{name}");
+                }
                 assert_eq!(merged(reports, route.captures.device, name), expected(expect), "{name}");
             }
         }
@@ -271,8 +274,9 @@ fn expected(expect: &Json) -> Found {
     for (device, of) in devices(expect) {
         for point in points(of) {
             // What a raw advertisement adds, where the file tells it apart.
+            let samples = point["samples"].as_object().unwrap();
             let decoded = point["decoded"].as_object().into_iter().flatten();
-            for (key, value) in point["samples"].as_object().unwrap().iter().chain(decoded) {
+            for (key, value) in samples.iter().chain(decoded.filter(|(key, _)| !samples.contains_key(*key))) {
                 let value = match value {
                     Json::Number(number) => Value::Number(number.to_string().parse().unwrap()),
                     Json::Bool(flag) => Value::Bool(*flag),

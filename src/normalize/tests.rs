@@ -384,7 +384,7 @@ fn what_is_retained_teaches_though_its_values_are_ignored() {
     assert_eq!(bench.put("unheard/of", "1", true), Outcome::default());
     assert_eq!(bench.normalizer.metrics.retained_ignored.get(), 3);
     let outcome = bench.send("d/state", r#"{"t":21}"#);
-    assert_eq!((outcome.stored, outcome.refused), (vec!["t=21".to_owned()], Vec::new()));
+    assert_eq!((outcome.stored, outcome.refused), (vec!["sensor.t=21".to_owned()], Vec::new()));
     assert_eq!(outcome.devices[0].uid.as_ref(), "d9");
     assert_eq!(bench.put("homeassistant/sensor/t/config", "[", true).reasons(), [Reason::Malformed]);
 }
