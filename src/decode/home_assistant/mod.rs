@@ -13,7 +13,7 @@
 //! - A value template is read if it is a plain path; an entity with another is left out, which is told when it is announced.
 //!   Of an entity only the state topic is read: no availability, no attributes, no further state topics of climates or lights.
 //! - Of class `signal_strength` in dBm: the device's `rssi`.
-//! - Both the discovery and the states must come to one source. Discovery is retained: with `retained = "ignore"` it is not seen.
+//! - Both the discovery and the states must come to one source. Discovery is retained: it is learned even with `retained = "ignore"`.
 //!   A topic that nothing announced and that is no statestream's is refused.
 //!
 //! There is no time.
