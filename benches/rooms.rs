@@ -11,7 +11,8 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tidegate::catalog::{Snapshot, Template, files};
-use tidegate::config::{Config, Decoder, Limits, Source, Sync};
+use tidegate::config::{Config, Csv, Decoder, Limits, Source, Sync};
+use tidegate::decode::memory::Memory;
 use tidegate::decode::{self, Context};
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Journal, Options, Token};
 use tidegate::message::{Message, Publish};
@@ -19,7 +20,7 @@ use tidegate::metrics::Metrics;
 use tidegate::mqtt::load::Outgoing;
 use tidegate::normalize::Normalizer;
 use tidegate::simulate::{Fleet, Kind};
-use tidegate::source::Sources;
+use tidegate::source::{Captures, Sources};
 use tidegate::store::batch::Batch;
 use tidegate::time::UtcMicros;
 
@@ -34,10 +35,24 @@ fn message_of(kind: Kind) -> Outgoing {
 mod decoding {
     use super::*;
 
-    fn json(bencher: Bencher<'_, '_>, payload: &[u8]) {
+    fn bench(bencher: Bencher<'_, '_>, decoder: Decoder, payload: &[u8], captures: &Captures<'_>) {
         let limits = Limits::default();
-        let context = Context { metric: None, timestamp: None, timezone: None, limits: &limits };
-        bencher.bench(|| decode::decode(Decoder::Json, black_box(payload), &context));
+        let context = Context {
+            topic: "devices/d1/telemetry",
+            captures,
+            received_at: UtcMicros(1_700_000_000_000_000),
+            timestamp: None,
+            timezone: None,
+            limits: &limits,
+            csv: Csv::default(),
+        };
+        let mut memory = Memory::default();
+        let mut recall = memory.of_source(&"bench".into());
+        bencher.bench_local(|| decode::decode(decoder, black_box(payload), &context, &mut recall));
+    }
+
+    fn json(bencher: Bencher<'_, '_>, payload: &[u8]) {
+        bench(bencher, Decoder::Json, payload, &Captures { device: Some("d1"), ..Captures::default() });
     }
 
     #[divan::bench(args = [1, 5, 10, 50])]
@@ -57,9 +72,8 @@ mod decoding {
 
     #[divan::bench]
     fn scalar(bencher: Bencher<'_, '_>) {
-        let limits = Limits::default();
-        let context = Context { metric: Some("battery_voltage"), timestamp: None, timezone: None, limits: &limits };
-        bencher.bench(|| decode::decode(Decoder::Scalar, black_box(b"52.4"), &context));
+        let captures = Captures { metric: Some("battery_voltage".into()), ..Captures::default() };
+        bench(bencher, Decoder::Scalar, b"52.4", &captures);
     }
 }
 
@@ -136,7 +150,7 @@ fn normalizer(kind: Kind, modeled: bool) -> Normalizer {
         snapshot.templates.insert(template.slug.clone(), Arc::new(template));
     }
     let config = Config { sources: vec![source], ..Config::default() };
-    Normalizer::new(&config, &snapshot, Metrics::new()).expect("a source that can be used")
+    Normalizer::new(&config, &snapshot, Memory::default(), Metrics::new()).expect("a source that can be used")
 }
 
 /// What the simulated devices send, as an operator would model it.

@@ -185,7 +185,7 @@ impl Bridge {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
             move || -> Result<(), PipelineError> {
                 let Ok(opening) = opening.recv() else { return Ok(()) };
-                let normalizer = Normalizer::new(&config, &opening.snapshot, metrics.clone())?;
+                let normalizer = Normalizer::new(&config, &opening.snapshot, opening.memory, metrics.clone())?;
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
                 Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()

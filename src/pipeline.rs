@@ -178,6 +178,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Decoder, Source, Sync};
+    use crate::decode::memory::Memory;
     use crate::journal::{Acknowledge, Bounds, Journal, Options, Token};
     use crate::normalize::testing;
 
@@ -212,7 +213,7 @@ mod tests {
         };
         let config = testing::settings(vec![source]);
         let fitting = testing::snapshot(vec![testing::template("thermometer", Vec::new())], Vec::new());
-        let normalizer = Normalizer::new(&config, &fitting, metrics.clone()).unwrap();
+        let normalizer = Normalizer::new(&config, &fitting, Memory::default(), metrics.clone()).unwrap();
         let (reloads_out, reloads) = sync_channel(1);
         let (batches, made) = sync_channel(1);
         reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();

@@ -27,6 +27,8 @@ pub enum Reason {
     KeyTooLong,
     /// A number can't be held by a 64-bit float.
     NumberOutOfRange,
+    /// The payload uses a part of its format that is not supported.
+    Unsupported,
     /// No source's filter matches the topic.
     UnknownSource,
     /// A name captured from the topic (device, tenant, module, metric) is empty, too long or has control characters.
@@ -55,7 +57,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the flow.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::NotUtf8,
         Reason::Empty,
         Reason::Malformed,
@@ -65,6 +67,7 @@ impl Reason {
         Reason::TooManyKeys,
         Reason::KeyTooLong,
         Reason::NumberOutOfRange,
+        Reason::Unsupported,
         Reason::UnknownSource,
         Reason::BadName,
         Reason::UnknownDevice,
@@ -91,6 +94,7 @@ impl Reason {
             Reason::TooManyKeys => "too_many_keys",
             Reason::KeyTooLong => "key_too_long",
             Reason::NumberOutOfRange => "number_out_of_range",
+            Reason::Unsupported => "unsupported",
             Reason::UnknownSource => "unknown_source",
             Reason::BadName => "bad_name",
             Reason::UnknownDevice => "unknown_device",

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{self, Backoff};
 use crate::catalog::{Declared, Snapshot};
 use crate::config::Config;
+use crate::decode::memory::Memory;
 use crate::journal::Progress;
 use crate::listening::Listening;
 use crate::message::Seq;
@@ -37,6 +38,8 @@ pub struct Request {
 /// What the pipeline starts from.
 pub struct Opening {
     pub snapshot: Snapshot,
+    /// What decoders remembered there.
+    pub memory: Memory,
     /// The last message that the database has.
     pub position: Seq,
 }
@@ -159,7 +162,8 @@ impl CatalogKeeper {
             self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }
-        Ok(Opening { snapshot: self.store.snapshot()?, position })
+        let memory = self.store.memory(instance)?;
+        Ok(Opening { snapshot: self.store.snapshot()?, memory, position })
     }
 
     fn serve(&mut self, request: Request, version: i64) -> i64 {

@@ -132,7 +132,7 @@ impl<'a> Replay<'a> {
         }
         let metrics = Metrics::new();
         Ok(Replay {
-            normalizer: Normalizer::new(config, &snapshot, metrics.clone())?,
+            normalizer: Normalizer::new(config, &snapshot, store.memory(&config.instance.id)?, metrics.clone())?,
             replayer: Replayer::new(store.clone(), instance, &journal_id, metrics.clone()),
             archive: RefCell::new(archive),
             store,

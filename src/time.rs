@@ -54,6 +54,24 @@ pub enum Stamp<'a> {
     Text(&'a str),
 }
 
+/// What a number that counts from 1970 counts, where a format fixes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Seconds,
+    Millis,
+    Nanos,
+}
+
+impl Unit {
+    fn nanos(self) -> i128 {
+        match self {
+            Unit::Seconds => 1_000_000_000,
+            Unit::Millis => 1_000_000,
+            Unit::Nanos => 1,
+        }
+    }
+}
+
 /// A timestamp that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -80,10 +98,28 @@ const MICROS_BELOW: u128 = MILLIS_BELOW * 1000;
 /// [`StampError`] for all else, and for instants outside of the years -9999 to 9999.
 pub fn read(stamp: Stamp<'_>, zone: Option<&TimeZone>) -> Result<UtcMicros, StampError> {
     let found = match stamp {
-        Stamp::Integer(number) => of_integer(number),
-        Stamp::Float(number) => of_float(number),
+        Stamp::Integer(number) => of_integer(number, None),
+        Stamp::Float(number) => of_float(number, None),
         Stamp::Text(text) => of_text(text.trim_ascii(), zone),
     };
+    within_years(found, stamp)
+}
+
+/// Reads a number, or a decimal number as text, that counts units from 1970, however small it is.
+///
+/// # Errors
+/// [`StampError`] for all else, and for instants outside of the years -9999 to 9999.
+pub fn count(stamp: Stamp<'_>, unit: Unit) -> Result<UtcMicros, StampError> {
+    let nanos = Some(unit.nanos());
+    let found = match stamp {
+        Stamp::Integer(number) => of_integer(number, nanos),
+        Stamp::Float(number) => of_float(number, nanos),
+        Stamp::Text(text) => of_digits(text.trim_ascii(), nanos),
+    };
+    within_years(found, stamp)
+}
+
+fn within_years(found: Option<UtcMicros>, stamp: Stamp<'_>) -> Result<UtcMicros, StampError> {
     found.filter(|at| Timestamp::from_microsecond(at.0).is_ok()).ok_or_else(|| StampError(shown(stamp)))
 }
 
@@ -111,25 +147,26 @@ fn unit_nanos(magnitude: u128) -> i128 {
     }
 }
 
-fn of_integer(number: i128) -> Option<UtcMicros> {
-    let nanos = number.checked_mul(unit_nanos(number.unsigned_abs()))?;
+fn of_integer(number: i128, unit: Option<i128>) -> Option<UtcMicros> {
+    let nanos = number.checked_mul(unit.unwrap_or_else(|| unit_nanos(number.unsigned_abs())))?;
     i64::try_from(nanos.div_euclid(1000)).ok().map(UtcMicros)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "checked to be within the exact range of an f64 or saturating")]
 #[expect(clippy::cast_precision_loss, reason = "units are small powers of ten")]
 #[expect(clippy::cast_sign_loss, reason = "an absolute value")]
-fn of_float(number: f64) -> Option<UtcMicros> {
+fn of_float(number: f64, unit: Option<i128>) -> Option<UtcMicros> {
     if !number.is_finite() {
         return None;
     }
     // Multiplied before it is divided: the product is exact more often.
-    let micros = (number * unit_nanos(number.abs() as u128) as f64 / 1000.0).round();
+    let unit = unit.unwrap_or_else(|| unit_nanos(number.abs() as u128));
+    let micros = (number * unit as f64 / 1000.0).round();
     (micros.abs() < 9.0e18).then_some(UtcMicros(micros as i64))
 }
 
 fn of_text(text: &str, zone: Option<&TimeZone>) -> Option<UtcMicros> {
-    if let Some(at) = of_digits(text) {
+    if let Some(at) = of_digits(text, None) {
         return Some(at);
     }
     if let Ok(timestamp) = text.parse::<Timestamp>() {
@@ -145,7 +182,7 @@ fn of_text(text: &str, zone: Option<&TimeZone>) -> Option<UtcMicros> {
 }
 
 /// `[-]digits[.digits]`, exactly.
-fn of_digits(text: &str) -> Option<UtcMicros> {
+fn of_digits(text: &str, unit: Option<i128>) -> Option<UtcMicros> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -156,7 +193,7 @@ fn of_digits(text: &str) -> Option<UtcMicros> {
         return None;
     }
     let whole: u128 = whole.parse().ok()?;
-    let unit = unit_nanos(whole);
+    let unit = unit.unwrap_or_else(|| unit_nanos(whole));
     let fraction: i128 = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction)).parse().ok()?;
     let nanos =
         i128::try_from(whole).ok()?.checked_mul(unit)?.checked_add(fraction.checked_mul(unit)? / 1_000_000_000)?;
@@ -188,6 +225,17 @@ mod tests {
         assert_eq!(read(Stamp::Integer(-1), None), Ok(UtcMicros(-1_000_000)));
         assert_eq!(text("1700000000.1234569"), Some(123_456));
         assert_eq!(text("1700000000123.4567"), Some(123_456));
+    }
+
+    #[test]
+    fn a_fixed_unit_is_not_guessed() {
+        assert_eq!(count(Stamp::Integer(10_000), Unit::Millis), Ok(UtcMicros(10_000_000)));
+        assert_eq!(count(Stamp::Text("10000"), Unit::Millis), Ok(UtcMicros(10_000_000)));
+        assert_eq!(count(Stamp::Float(1.5), Unit::Seconds), Ok(UtcMicros(1_500_000)));
+        assert_eq!(count(Stamp::Integer(-1), Unit::Nanos), Ok(UtcMicros(-1)));
+        assert!(count(Stamp::Integer(1_700_000_000_000), Unit::Seconds).is_err());
+        assert!(count(Stamp::Integer(i128::MAX), Unit::Millis).is_err());
+        assert!(count(Stamp::Text("2023-11-14T22:13:20Z"), Unit::Millis).is_err());
     }
 
     #[test]

@@ -199,6 +199,17 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn a_source_says_whether_its_csv_has_a_header() {
+    let header = |rest: &str| {
+        let text = format!("[[sources]]\nname = \"a\"\nfilter = \"a/{{device}}\"\ndecoder = \"csv\"\n{rest}");
+        accepted(&text).sources[0].csv.header
+    };
+    assert!(header(""));
+    assert!(header("[sources.csv]"));
+    assert!(!header("[sources.csv]\nheader = false"));
+}
+
+#[test]
 fn a_client_id_follows_the_instance_and_a_database_its_state_directory() {
     let config = accepted("[instance]\nid = \"roof\"\nstate_dir = \"/var/lib/tidegate\"");
     assert_eq!(config.broker.client_id, "tidegate-roof");
@@ -208,12 +219,13 @@ fn a_client_id_follows_the_instance_and_a_database_its_state_directory() {
 #[test]
 fn three_faults_are_reported_at_once_each_with_line_key_and_suggestion() {
     let text = "[broker]\nurl = \"mqtt://localhost\"\nkeepalive = \"30s\"\n\n[journal]\nmax_size = 12.5\n\n[[sources]]\nname = \"a\"\nfilter = \"a/{device}\"\ndecoder = \"jsno\"\n";
-    assert_eq!(
-        refused(text),
+    let decoders = Decoder::ALL.map(|decoder| format!("\"{}\"", decoder.name())).join(", ");
+    let expected = format!(
         "t.toml:3: broker.keepalive: unknown key (did you mean `keep_alive`?)\n\
          t.toml:6: journal.max_size: expected a size such as \"64MiB\", found a number with a fraction\n\
-         t.toml:11: sources[0].decoder: \"jsno\" is unknown, expected one of \"json\", \"scalar\" (did you mean `json`?)"
+         t.toml:11: sources[0].decoder: \"jsno\" is unknown, expected one of {decoders} (did you mean `json`?)"
     );
+    assert_eq!(refused(text), expected);
 }
 
 #[test]
@@ -326,6 +338,9 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         (&source("quiet_after = \"50ms\""), "sources[0].quiet_after"),
         (&source("quiet_reconnect = true"), "sources[0].quiet_reconnect: needs quiet_after"),
         (&source("template = \"\""), "sources[0].template"),
+        (&source("[sources.csv]\nheader = false"), "sources[0].csv.header: has a meaning with decoder = \"csv\" only"),
+        (&source("decoder = \"csv\"\n[sources.csv]\nheader = 1"), "expected true or false, found an integer"),
+        (&source("decoder = \"csv\"\n[sources.csv]\nheaders = true"), "did you mean `header`?"),
         (&source("decoder = \"scalar\""), "has no {metric} or {metric...}"),
         (&source("[[sources]]\nname = \"s\"\nfilter = \"b\""), "t.toml:5: sources[1].name: \"s\" is the name"),
         (&source("[[sources]]\nname = \"t\"\nfilter = \"a/+\""), "t.toml:6: sources[1].filter: takes the same topics"),

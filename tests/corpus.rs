@@ -1,18 +1,22 @@
 //! Real payloads (`tests/payloads/`) become exactly what their files say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use tidegate::config::{Decoder, Limits, Retained, Source};
-use tidegate::decode::{Context, Point, Value, decode};
+use tidegate::config::{Csv, Decoder, Limits, Retained, Source};
+use tidegate::decode::memory::Memory;
+use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
 use tidegate::source::Sources;
 use tidegate::time::{Stamp, UtcMicros, read};
 
 const LIMITS: Limits = Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 };
 
-/// Instant (none: of receipt) → raw key → value.
-type Found = BTreeMap<Option<UtcMicros>, BTreeMap<String, Value>>;
+/// When every case's message came.
+const RECEIVED: UtcMicros = UtcMicros(1_800_000_000_000_000);
+
+/// Device → instant (none: of receipt) → raw key → its values, more than one where they come for one instant.
+type Found = BTreeMap<String, BTreeMap<Option<UtcMicros>, BTreeMap<String, Vec<Value>>>>;
 
 #[test]
 fn json_payloads_become_what_the_corpus_says() {
@@ -29,48 +33,161 @@ fn malformed_payloads_are_refused_as_the_corpus_says() {
     assert_eq!(check(include_str!("payloads/malformed.json"), Decoder::Json), 15);
 }
 
-/// Checks every case of a file; how many there were.
+#[test]
+fn esphome_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/esphome.json"), Decoder::Esphome), 12);
+}
+
+#[test]
+fn home_assistant_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/ha_statestream.json"), Decoder::HomeAssistant), 8);
+}
+
+#[test]
+fn openmqttgateway_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/openmqttgateway.json"), Decoder::OpenMqttGateway), 9);
+}
+
+#[test]
+fn rtl_433_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/rtl_433.json"), Decoder::Rtl433), 12);
+}
+
+#[test]
+fn ruuvi_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/ruuvi.json"), Decoder::Ruuvi), 6);
+}
+
+#[test]
+fn shelly_gen1_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/shelly_gen1.json"), Decoder::Shelly), 12);
+}
+
+#[test]
+fn shelly_gen2_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/shelly_gen2.json"), Decoder::Shelly), 13);
+}
+
+#[test]
+fn tasmota_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/tasmota.json"), Decoder::Tasmota), 15);
+}
+
+#[test]
+fn victron_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/victron.json"), Decoder::Victron), 10);
+}
+
+#[test]
+fn aws_shadow_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/aws_shadow.json"), Decoder::AwsShadow), 6);
+}
+
+#[test]
+fn chirpstack_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/chirpstack.json"), Decoder::Chirpstack), 13);
+}
+
+#[test]
+fn csv_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/csv.json"), Decoder::Csv), 8);
+}
+
+#[test]
+fn line_protocol_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/influx_line.json"), Decoder::LineProtocol), 15);
+}
+
+#[test]
+fn losant_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/losant.json"), Decoder::Losant), 4);
+}
+
+#[test]
+fn thin_edge_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/thin_edge.json"), Decoder::ThinEdge), 7);
+}
+
+#[test]
+fn thingsboard_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/thingsboard.json"), Decoder::Thingsboard), 13);
+}
+
+#[test]
+fn ttn_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/ttn.json"), Decoder::Ttn), 12);
+}
+
+#[test]
+fn zigbee2mqtt_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/zigbee2mqtt.json"), Decoder::Zigbee2Mqtt), 15);
+}
+
+/// Checks every case of a file, in order and with one memory; how many there were.
 fn check(file: &str, decoder: Decoder) -> usize {
     let file: Json = serde_json::from_str(file).unwrap();
     let cases = file["cases"].as_array().unwrap();
+    let mut memory = Memory::default();
     for case in cases {
-        let name = case["name"].as_str().unwrap();
-        let expect = &case["expect"];
-        let source = Source {
-            name: "corpus".to_owned(),
-            filter: case["filter"].as_str().unwrap().to_owned(),
-            decoder,
-            template: None,
+        let (name, expect) = (case["name"].as_str().unwrap(), &case["expect"]);
+        let sources = Sources::compile(&[source(case, decoder)]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let topic = case["topic"].as_str().unwrap();
+        let route = sources.route(topic).unwrap_or_else(|| panic!("{name}: no route"));
+        let context = Context {
+            topic,
+            captures: &route.captures,
+            received_at: RECEIVED,
             timestamp: None,
             timezone: None,
-            retained: Retained::Store,
-            max_payload: usize::MAX,
-            quiet_after: None,
-            quiet_reconnect: false,
+            limits: &LIMITS,
+            csv: route.source.csv,
         };
-        let sources = Sources::compile(&[source]).unwrap();
-        let route = sources.route(case["topic"].as_str().unwrap()).unwrap_or_else(|| panic!("{name}: no route"));
-        assert_eq!(route.captures.device, expect["device"].as_str(), "{name}");
-        let metric = route.captures.metric.as_deref();
-        let context = Context { metric, timestamp: None, timezone: None, limits: &LIMITS };
-        let found = decode(decoder, &payload(case), &context);
+        let found = decode(decoder, &payload(case), &context, &mut memory.of_source(&route.source.name));
         match expect["reject"].as_str() {
             Some(words) => {
                 let refusal = found.expect_err(name);
                 assert!(refusal.detail.contains(words), "{name}: {refusal:?} lacks {words:?}");
                 assert_eq!(refusal.reason, reason(words), "{name}");
             }
-            None => assert_eq!(merged(found.expect(name), name), expected(expect), "{name}"),
+            None => {
+                let reports = found.unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+                assert_eq!(units(&reports), expected_units(expect), "{name}");
+                // What carries no readings need not tell whose it is.
+                if !reports.is_empty() {
+                    assert_eq!(named(&reports, route.captures.device, name), expected_devices(expect), "{name}");
+                }
+                assert_eq!(merged(reports, route.captures.device, name), expected(expect), "{name}");
+            }
         }
     }
     cases.len()
 }
 
+fn source(case: &Json, decoder: Decoder) -> Source {
+    Source {
+        name: "corpus".to_owned(),
+        filter: case["filter"].as_str().unwrap().to_owned(),
+        decoder,
+        template: None,
+        timestamp: None,
+        timezone: None,
+        retained: Retained::Store,
+        max_payload: usize::MAX,
+        quiet_after: None,
+        quiet_reconnect: false,
+        csv: Csv { header: !case["name"].as_str().unwrap().starts_with("no header") },
+    }
+}
+
 pub fn reason(words: &str) -> Reason {
     match words {
-        "malformed JSON" | "byte order mark" | "trailing data after the JSON document" => Reason::Malformed,
+        "malformed JSON" | "byte order mark" | "trailing data after the JSON document" | "not JSON" => {
+            Reason::Malformed
+        }
+        "no fields" | "malformed line 2" | "not a finite number" => Reason::Malformed,
+        "record of 2 fields under a header of 3" => Reason::Malformed,
         "invalid UTF-8" => Reason::NotUtf8,
-        "number out of range" => Reason::NumberOutOfRange,
+        "number out of range" | "integer out of range" => Reason::NumberOutOfRange,
         "nested too deep" => Reason::TooDeep,
         "empty payload" => Reason::Empty,
         "text value too long" => Reason::TooLarge,
@@ -108,38 +225,86 @@ fn from_base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Points of one instant as one, with numbers as a reading would hold them.
-fn merged(points: Vec<Point>, name: &str) -> Found {
+/// Points of one instant as one, with numbers as a reading would hold them. Devices without a sample are left out.
+fn merged(reports: Vec<Report>, of_topic: Option<&str>, name: &str) -> Found {
     let mut found = Found::new();
-    for point in points {
-        for sample in point.samples {
-            let key = sample.key(&point.keys).to_owned();
-            let value = match sample.value {
-                Value::Literal { number, .. } => Value::Number(number),
-                value => value,
-            };
-            let before = found.entry(point.time).or_default().insert(key, value);
-            assert_eq!(before, None, "{name}: twice at one instant");
+    for report in reports {
+        let device = report.device.as_deref().or(of_topic).unwrap_or_else(|| panic!("{name}: no device"));
+        for point in report.points {
+            for sample in point.samples {
+                let key = sample.key(&point.keys).to_owned();
+                let value = match sample.value {
+                    Value::Literal { number, .. } => Value::Number(number),
+                    value => value,
+                };
+                let points = found.entry(device.to_owned()).or_default();
+                points.entry(point.time).or_default().entry(key).or_default().push(value);
+            }
         }
     }
     found
 }
 
+/// Every device that is told of, with samples or without.
+fn named(reports: &[Report], of_topic: Option<&str>, name: &str) -> BTreeSet<String> {
+    let device = |report: &Report| {
+        report.device.as_deref().or(of_topic).unwrap_or_else(|| panic!("{name}: no device")).to_owned()
+    };
+    reports.iter().map(device).collect()
+}
+
+fn expected_devices(expect: &Json) -> BTreeSet<String> {
+    devices(expect).into_iter().map(|(device, _)| device).collect()
+}
+
+/// What each device is to have: `devices`, or the one `device`; each with `points`, or being one.
+fn devices(expect: &Json) -> Vec<(String, &Json)> {
+    match expect["devices"].as_object() {
+        Some(devices) => devices.iter().map(|(device, points)| (device.clone(), points)).collect(),
+        None => vec![(expect["device"].as_str().unwrap_or_default().to_owned(), expect)],
+    }
+}
+
+fn points(of: &Json) -> &[Json] {
+    of["points"].as_array().map_or(std::slice::from_ref(of), Vec::as_slice)
+}
+
 fn expected(expect: &Json) -> Found {
-    let instant = |point: &Json| point["time"].as_str().map(|time| read(Stamp::Text(time), None).unwrap());
-    let whole = std::slice::from_ref(expect);
-    let points = expect["points"].as_array().map_or(whole, Vec::as_slice);
     let mut found = Found::new();
-    for point in points {
-        for (key, value) in point["samples"].as_object().unwrap() {
-            let value = match value {
-                Json::Number(number) => Value::Number(number.to_string().parse().unwrap()),
-                Json::Bool(flag) => Value::Bool(*flag),
-                Json::String(text) => Value::Text(text.clone()),
-                other => panic!("{other}"),
-            };
-            found.entry(instant(point)).or_default().insert(key.clone(), value);
+    for (device, of) in devices(expect) {
+        for point in points(of) {
+            // What a raw advertisement adds, where the file tells it apart.
+            let samples = point["samples"].as_object().unwrap();
+            let decoded = point["decoded"].as_object().into_iter().flatten();
+            for (key, value) in samples.iter().chain(decoded.filter(|(key, _)| !samples.contains_key(*key))) {
+                let value = match value {
+                    Json::Number(number) => Value::Number(number.to_string().parse().unwrap()),
+                    Json::Bool(flag) => Value::Bool(*flag),
+                    Json::String(text) => Value::Text(text.clone()),
+                    other => panic!("{other}"),
+                };
+                let points = found.entry(device.clone()).or_default();
+                points.entry(instant(point)).or_default().entry(key.clone()).or_default().push(value);
+            }
         }
     }
     found
+}
+
+/// `offset_s` is relative to the receipt.
+fn instant(point: &Json) -> Option<UtcMicros> {
+    if let Some(offset) = point["offset_s"].as_f64() {
+        return Some(UtcMicros(RECEIVED.0 + (offset * 1e6) as i64));
+    }
+    point["time"].as_str().map(|time| read(Stamp::Text(time), None).unwrap())
+}
+
+fn units(reports: &[Report]) -> BTreeMap<String, String> {
+    reports.iter().flat_map(|report| report.units.iter().cloned()).collect()
+}
+
+fn expected_units(expect: &Json) -> BTreeMap<String, String> {
+    let all = devices(expect);
+    let units = all.iter().flat_map(|(_, of)| points(of)).filter_map(|point| point["units"].as_object());
+    units.flatten().map(|(key, unit)| (key.clone(), unit.as_str().unwrap().to_owned())).collect()
 }

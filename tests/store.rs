@@ -3,20 +3,21 @@
 mod catalog;
 mod checkpoint;
 mod commit;
-mod layout;
 mod completeness;
-mod figures;
 mod duplicates;
+mod figures;
 mod last_values;
+mod layout;
+mod memory;
 mod outage;
 mod plans;
 mod quarantine;
 mod retention;
 mod rollups;
 mod schema;
-mod timescale;
 mod sqlite_care;
 mod stats;
+mod timescale;
 mod view;
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use super::output::printable;
 use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::Config;
+use crate::decode::memory::Memory;
 use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
 use crate::normalize::{Fate, Normalizer};
@@ -53,6 +54,7 @@ pub(super) fn run(place: &Place, args: &DecodeArgs) -> anyhow::Result<ExitCode> 
 struct Report {
     source: Option<String>,
     decoder: Option<&'static str>,
+    /// The one that the topic names, else those that the payload names.
     device: Option<String>,
     template: Option<String>,
     readings: Vec<ReportReading>,
@@ -92,7 +94,7 @@ pub fn dry_run(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Metrics::new())?;
+    let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Memory::default(), Metrics::new())?;
     let mut notes = Vec::new();
     let report = report(&mut normalizer, message(topic, payload, now), &mut notes);
     if json {
@@ -152,11 +154,14 @@ fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String
         Fate::Stale => notes.push((key.to_owned(), "left out: retained, and not newer")),
     });
     let route = normalizer.sources().route(&message.publish.topic);
-    let device = route.as_ref().and_then(|route| route.captures.device);
+    // The devices that were introduced are those that the payload names, where the topic names none.
+    let devices = match route.as_ref().and_then(|route| route.captures.device) {
+        Some(uid) => vec![uid],
+        None => batch.devices.iter().map(|intro| &*intro.uid).collect(),
+    };
     let tenant = route.as_ref().and_then(|route| route.captures.tenant).unwrap_or(DEFAULT_TENANT);
-    let known = device.is_some_and(|uid| normalizer.knows(tenant, uid));
-    let template = match device {
-        Some(uid) if known => normalizer.template_of(tenant, uid).map(str::to_owned),
+    let template = match devices.as_slice() {
+        [uid] if normalizer.knows(tenant, uid) => normalizer.template_of(tenant, uid).map(str::to_owned),
         _ => route.as_ref().and_then(|route| route.source.template.clone()),
     };
     let readings = found.into_iter().map(|(key, index, value, time)| {
@@ -168,7 +173,7 @@ fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String
     Report {
         source: route.as_ref().map(|route| route.source.name.to_string()),
         decoder: route.as_ref().map(|route| route.source.decoder.name()),
-        device: device.map(str::to_owned),
+        device: (!devices.is_empty()).then(|| devices.join(", ")),
         template,
         readings: readings.collect(),
         quarantine: refusals.map(refused).collect(),
@@ -286,6 +291,22 @@ mod tests {
         let unknown = run_json("devices/d9/telemetry", "{}");
         assert_eq!((&unknown["device"], &unknown["template"]), (&json!("d9"), &json!(null)));
         assert_eq!(unknown["quarantine"][0]["reason"], "unknown_device");
+    }
+
+    #[test]
+    fn devices_are_told_that_only_the_payload_names() {
+        let found = |payload: &str| -> serde_json::Value {
+            let config = settings(vec![source("gw", "v1/gateway/telemetry", Decoder::Thingsboard)]);
+            let mut out = Vec::new();
+            let topic = "v1/gateway/telemetry";
+            dry_run(&config, &declared(), topic, payload.as_bytes(), RECEIVED, true, &mut out).unwrap();
+            serde_json::from_slice(&out).unwrap()
+        };
+        let one = found(r#"{"d1":[{"temp":21}]}"#);
+        assert_eq!((&one["device"], &one["template"]), (&json!("d1"), &json!("climate")));
+        assert_eq!(one["readings"][0]["metric"], "temperature");
+        assert_eq!(found(r#"{"d1":[{"temp":21}],"d2":[{"a":1}]}"#)["device"], "d1, d2");
+        assert_eq!(found("{}")["device"], json!(null));
     }
 
     #[test]

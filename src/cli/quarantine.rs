@@ -219,7 +219,8 @@ pub fn retry(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
-    let mut normalizer = Normalizer::new(config, &store.snapshot()?, metrics.clone())?;
+    let mut normalizer =
+        Normalizer::new(config, &store.snapshot()?, store.memory(&config.instance.id)?, metrics.clone())?;
     let mut retrier = Retrier::new(store.clone(), metrics);
     let (mut messages, mut stored, mut duplicates, mut refused, mut after) = (0_u64, 0_u64, 0_u64, 0_u64, 0_i64);
     loop {

@@ -109,12 +109,19 @@ impl Source {
             max_payload: 256 << 10,
             quiet_after: None,
             quiet_reconnect: false,
+            csv: Csv::default(),
         }
     }
 
     /// tidegate's own topics.
     pub(super) fn native() -> Source {
         Source::with("native".to_owned(), "devices/{device}/telemetry".to_owned())
+    }
+}
+
+impl Default for Csv {
+    fn default() -> Csv {
+        Csv { header: true }
     }
 }
 

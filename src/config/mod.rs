@@ -192,6 +192,14 @@ pub struct Source {
     pub quiet_after: Option<Duration>,
     /// Whether such a silence also ends the connection, once, to begin another.
     pub quiet_reconnect: bool,
+    pub csv: Csv,
+}
+
+/// How the decoder `csv` reads a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Csv {
+    /// Whether the first record names the columns.
+    pub header: bool,
 }
 
 /// The payload formats.
@@ -199,16 +207,103 @@ pub struct Source {
 pub enum Decoder {
     Json,
     Scalar,
+    AwsShadow,
+    Cbor,
+    Chirpstack,
+    Csv,
+    Esphome,
+    HomeAssistant,
+    LineProtocol,
+    Losant,
+    Msgpack,
+    OpenMqttGateway,
+    Rtl433,
+    Ruuvi,
+    Shelly,
+    Tasmota,
+    ThinEdge,
+    Thingsboard,
+    Ttn,
+    Victron,
+    Zigbee2Mqtt,
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 2] = [Decoder::Json, Decoder::Scalar];
+    pub const ALL: [Decoder; 21] = [
+        Decoder::Json,
+        Decoder::Scalar,
+        Decoder::AwsShadow,
+        Decoder::Cbor,
+        Decoder::Chirpstack,
+        Decoder::Csv,
+        Decoder::Esphome,
+        Decoder::HomeAssistant,
+        Decoder::LineProtocol,
+        Decoder::Losant,
+        Decoder::Msgpack,
+        Decoder::OpenMqttGateway,
+        Decoder::Rtl433,
+        Decoder::Ruuvi,
+        Decoder::Shelly,
+        Decoder::Tasmota,
+        Decoder::ThinEdge,
+        Decoder::Thingsboard,
+        Decoder::Ttn,
+        Decoder::Victron,
+        Decoder::Zigbee2Mqtt,
+    ];
 
     /// As `[[sources]] decoder` has it.
     pub fn name(self) -> &'static str {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::AwsShadow => "aws_shadow",
+            Decoder::Cbor => "cbor",
+            Decoder::Chirpstack => "chirpstack",
+            Decoder::Csv => "csv",
+            Decoder::Esphome => "esphome",
+            Decoder::HomeAssistant => "home_assistant",
+            Decoder::LineProtocol => "line_protocol",
+            Decoder::Losant => "losant",
+            Decoder::Msgpack => "msgpack",
+            Decoder::OpenMqttGateway => "openmqttgateway",
+            Decoder::Rtl433 => "rtl_433",
+            Decoder::Ruuvi => "ruuvi",
+            Decoder::Shelly => "shelly",
+            Decoder::Tasmota => "tasmota",
+            Decoder::ThinEdge => "thin_edge",
+            Decoder::Thingsboard => "thingsboard",
+            Decoder::Ttn => "ttn",
+            Decoder::Victron => "victron",
+            Decoder::Zigbee2Mqtt => "zigbee2mqtt",
+        }
+    }
+
+    /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
+    pub fn names_devices(self) -> bool {
+        match self {
+            Decoder::AwsShadow
+            | Decoder::Chirpstack
+            | Decoder::Esphome
+            | Decoder::HomeAssistant
+            | Decoder::Losant
+            | Decoder::OpenMqttGateway
+            | Decoder::Rtl433
+            | Decoder::Ruuvi
+            | Decoder::Shelly
+            | Decoder::Tasmota
+            | Decoder::ThinEdge
+            | Decoder::Thingsboard
+            | Decoder::Ttn
+            | Decoder::Victron => true,
+            Decoder::Json
+            | Decoder::Scalar
+            | Decoder::Cbor
+            | Decoder::Csv
+            | Decoder::LineProtocol
+            | Decoder::Msgpack
+            | Decoder::Zigbee2Mqtt => false,
         }
     }
 }

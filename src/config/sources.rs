@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{Wrong, did_you_mean};
 use super::section::Section;
-use super::{Decoder, Retained, Source};
+use super::{Csv, Decoder, Retained, Source};
 use crate::source::Filter;
 
 /// Largest `max_payload`: what MQTT can carry (MQTT 5, 2.1.4).
@@ -71,6 +71,7 @@ fn source(section: &mut Section<'_>) -> Source {
     if quiet_reconnect && !section.has("quiet_after") {
         section.fault("quiet_reconnect", "needs quiet_after, which says after how long a silence");
     }
+    let csv = section.table("csv", |section| csv(section, decoder));
     let retained = [("ignore", Retained::Ignore), ("latest", Retained::Latest), ("store", Retained::Store)];
     Source {
         decoder: decoder.unwrap_or(default.decoder),
@@ -84,8 +85,17 @@ fn source(section: &mut Section<'_>) -> Source {
             .unwrap_or(default.max_payload),
         quiet_after,
         quiet_reconnect,
+        csv,
         ..default
     }
+}
+
+fn csv(section: &mut Section<'_>, decoder: Option<Decoder>) -> Csv {
+    let default = Csv::default();
+    if section.has("header") && decoder != Some(Decoder::Csv) {
+        section.fault("header", "has a meaning with decoder = \"csv\" only");
+    }
+    Csv { header: section.flag("header").unwrap_or(default.header) }
 }
 
 fn is_name(text: &str) -> bool {

@@ -1,13 +1,44 @@
-//! Payload → samples. One file for each payload format; pure.
+//! Payload → samples. One file for each payload format; pure: the same messages, and the same memory before them, give the
+//! same samples.
 
+mod aws_shadow;
+mod bounds;
+mod cbor;
+mod chirpstack;
+mod csv;
+mod document;
+mod envelope;
+mod esphome;
+#[cfg(test)]
+mod fuzz;
+mod home_assistant;
 mod json;
+mod line_protocol;
+mod losant;
+pub mod memory;
+mod msgpack;
+mod native;
+mod openmqttgateway;
+mod rtl_433;
+mod ruuvi;
 mod scalar;
+mod seconds;
+mod shelly;
+mod tasmota;
+mod thin_edge;
+mod thingsboard;
+mod topic;
+mod ttn;
+mod victron;
+mod zigbee2mqtt;
 
 use std::ops::Range;
 
-use crate::config::{Decoder, Limits};
+use crate::config::{Csv, Decoder, Limits};
 use crate::quarantine::{Reason, Refusal};
+use crate::source::Captures;
 use crate::time::UtcMicros;
+use memory::Recall;
 
 pub use scalar::decimal;
 
@@ -51,16 +82,70 @@ pub struct Point {
     pub samples: Vec<Sample>,
 }
 
+impl Point {
+    /// The same samples at another time.
+    #[must_use]
+    pub fn at(self, time: Option<UtcMicros>) -> Point {
+        Point { time, ..self }
+    }
+
+    /// Adds a sample; whether there is one of its key is not looked at.
+    pub fn push(&mut self, key: &str, value: Value) {
+        let start = self.keys.len();
+        self.keys.push_str(key);
+        self.samples.push(Sample { place: start..self.keys.len(), value });
+    }
+
+    /// Raw keys and values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.samples.iter().map(|sample| (sample.key(&self.keys), &sample.value))
+    }
+
+    /// The value of the first sample that has the key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.iter().find(|(raw, _)| *raw == key).map(|(_, value)| value)
+    }
+}
+
+/// What a message says of one device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The device's uid as the payload names it; none: the one that the topic names.
+    pub device: Option<String>,
+    pub points: Vec<Point>,
+    /// Units that the payload itself declares, by raw key.
+    pub units: Vec<(String, String)>,
+    /// How well the device was heard, as the envelope tells: `rssi` in dBm, `snr` in dB, `link_quality`. Readings at the time of
+    /// the last point, beside the payload's samples.
+    pub signal: Vec<Signal>,
+    /// What of the message could not be taken though the rest is: told beside it.
+    pub left_out: Vec<Refusal>,
+}
+
+/// A figure of how well a device was heard, by its name.
+pub type Signal = (&'static str, Value);
+
+impl Report {
+    /// Of the device that the topic names.
+    fn of_topic(points: Vec<Point>) -> Report {
+        Report { points, ..Report::default() }
+    }
+}
+
 /// What a decoder needs to know beside the payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The `metric` capture of the topic, joined with dots; names a scalar.
-    pub metric: Option<&'a str>,
+    pub topic: &'a str,
+    /// What the source's filter found in the topic.
+    pub captures: &'a Captures<'a>,
+    /// For times that a payload gives relative to now.
+    pub received_at: UtcMicros,
     /// Raw key that holds the time, if the source says so.
     pub timestamp: Option<&'a str>,
     /// For local text timestamps; none: UTC.
     pub timezone: Option<&'a jiff::tz::TimeZone>,
     pub limits: &'a Limits,
+    pub csv: Csv,
 }
 
 /// Reads a payload. No points: it says that there is no value (an empty or `null` scalar, a JSON `null`). Points of one
@@ -68,11 +153,68 @@ pub struct Context<'a> {
 ///
 /// # Errors
 /// The one [`Refusal`] of the whole message: a payload is taken or refused as a whole.
-pub fn decode(decoder: Decoder, payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+pub fn decode(
+    decoder: Decoder,
+    payload: &[u8],
+    context: &Context<'_>,
+    memory: &mut Recall<'_>,
+) -> Result<Vec<Report>, Refusal> {
+    let of_topic = |points| vec![Report::of_topic(points)];
     match decoder {
-        Decoder::Json => json::decode(payload, context),
-        Decoder::Scalar => scalar::decode(payload, context),
+        Decoder::Json => json::decode(payload, context).map(of_topic),
+        Decoder::Scalar => scalar::decode(payload, context).map(of_topic),
+        Decoder::AwsShadow => aws_shadow::decode(payload, context),
+        Decoder::Cbor => cbor::decode(payload, context).map(of_topic),
+        Decoder::Chirpstack => chirpstack::decode(payload, context),
+        Decoder::Csv => csv::decode(payload, context).map(of_topic),
+        Decoder::Esphome => esphome::decode(payload, context),
+        Decoder::HomeAssistant => home_assistant::decode(payload, context, memory),
+        Decoder::LineProtocol => line_protocol::decode(payload, context).map(of_topic),
+        Decoder::Losant => losant::decode(payload, context),
+        Decoder::Msgpack => msgpack::decode(payload, context).map(of_topic),
+        Decoder::OpenMqttGateway => openmqttgateway::decode(payload, context),
+        Decoder::Rtl433 => rtl_433::decode(payload, context),
+        Decoder::Ruuvi => ruuvi::decode(payload, context),
+        Decoder::Shelly => shelly::decode(payload, context),
+        Decoder::Tasmota => tasmota::decode(payload, context),
+        Decoder::ThinEdge => thin_edge::decode(payload, context),
+        Decoder::Thingsboard => thingsboard::decode(payload, context),
+        Decoder::Ttn => ttn::decode(payload, context),
+        Decoder::Victron => victron::decode(payload, context),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
     }
+}
+
+/// Whether messages on the topic tell the decoder how others are to be read, and carry no values: worth decoding even where
+/// retained messages are ignored.
+pub fn teaches(decoder: Decoder, topic: &str) -> bool {
+    match decoder {
+        Decoder::HomeAssistant => home_assistant::teaches(topic),
+        _ => false,
+    }
+}
+
+/// A whole number as the nearest float, with its digits where the float does not hold them.
+#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted; the digits are kept")]
+fn integer(number: i128) -> Value {
+    if number.unsigned_abs() <= 1 << 53 {
+        Value::Number(number as f64)
+    } else {
+        Value::Literal { number: number as f64, text: number.to_string() }
+    }
+}
+
+/// What the samples tell of how well the device was heard: each pair is a raw key and the name that it means. What is no
+/// number tells nothing.
+fn signal(point: &Point, names: &[(&str, &'static str)]) -> Vec<Signal> {
+    let told = |(key, name): &(&str, &'static str)| {
+        point.get(key).filter(|value| matches!(value, Value::Number(_))).map(|value| (*name, value.clone()))
+    };
+    names.iter().filter_map(told).collect()
+}
+
+fn bad_time(key: &str, detail: &str) -> Refusal {
+    Refusal::message(Reason::BadTime, format!("{key}: {detail}"))
 }
 
 fn out_of_range(key: &str) -> Refusal {
@@ -106,7 +248,17 @@ mod tests {
         Limits { max_depth: 32, max_keys: 1000, max_key_length: 255, max_text_length: 4096 };
 
     pub(super) fn context() -> Context<'static> {
-        Context { metric: None, timestamp: None, timezone: None, limits: &LIMITS }
+        static NOTHING: Captures<'static> =
+            Captures { tenant: None, device: None, module: None, metric: None, gateway: None };
+        Context {
+            topic: "",
+            captures: &NOTHING,
+            received_at: UtcMicros(0),
+            timestamp: None,
+            timezone: None,
+            limits: &LIMITS,
+            csv: Csv { header: true },
+        }
     }
 
     /// JSON-like text: most of it almost right.
@@ -135,15 +287,17 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(payload in prop::collection::vec(any::<u8>(), 0..200), scraps in scraps()) {
-            for decoder in [Decoder::Json, Decoder::Scalar] {
-                let _ = decode(decoder, &payload, &context());
-                let _ = decode(decoder, scraps.as_bytes(), &Context { timestamp: Some("a"), ..context() });
+            let mut memory = memory::Memory::default();
+            let mut recall = memory.of_source(&"fuzzed".into());
+            for decoder in Decoder::ALL {
+                let _ = decode(decoder, &payload, &context(), &mut recall);
+                let _ = decode(decoder, scraps.as_bytes(), &Context { timestamp: Some("a"), ..context() }, &mut recall);
             }
         }
 
         #[test]
         fn numbers_are_finite_and_keys_bounded(scraps in scraps()) {
-            for point in decode(Decoder::Json, scraps.as_bytes(), &context()).unwrap_or_default() {
+            for point in json::decode(scraps.as_bytes(), &context()).unwrap_or_default() {
                 for sample in point.samples {
                     prop_assert!(sample.key(&point.keys).len() <= LIMITS.max_key_length);
                     prop_assert!(!matches!(sample.value, Value::Number(number) if !number.is_finite()));

@@ -1,32 +1,47 @@
 //! One value as text: a number, a boolean or a word, named by the topic.
 
 use super::{Context, Point, Sample, Value};
+use crate::config::Limits;
 use crate::quarantine::Refusal;
 
 /// The key where the topic captures no metric.
 const UNNAMED: &str = "value";
 
+pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+    named(context.captures.metric.as_deref().unwrap_or(UNNAMED), payload, context.limits)
+}
+
 /// White space around the value is trimmed; nothing, and `null` and `nan` in any case, mean that there is no value; text in
 /// JSON quotes is unquoted; what is neither number nor `true` or `false` is text.
-pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+pub(super) fn named(key: &str, payload: &[u8], limits: &Limits) -> Result<Vec<Point>, Refusal> {
     let text = super::utf8(payload)?.trim_ascii();
-    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
+    let Some(value) = value(text, key, limits)? else {
         return Ok(Vec::new());
+    };
+    if key.len() > limits.max_key_length {
+        return Err(super::key_too_long(key, limits));
     }
-    let key = context.metric.unwrap_or(UNNAMED);
-    if key.len() > context.limits.max_key_length {
-        return Err(super::key_too_long(key, context.limits));
+    let sample = Sample { place: 0..key.len(), value };
+    Ok(vec![Point { time: None, keys: key.to_owned(), samples: vec![sample] }])
+}
+
+/// A value as text without white space around it; none: it says that there is none.
+///
+/// # Errors
+/// [`Refusal`] of the message: a number beyond a float, a text that is too long.
+pub(super) fn value(text: &str, key: &str, limits: &Limits) -> Result<Option<Value>, Refusal> {
+    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.eq_ignore_ascii_case("nan") {
+        return Ok(None);
     }
     let value = read(text).ok_or_else(|| super::out_of_range(key))?;
     let length = match &value {
         Value::Text(text) | Value::Literal { text, .. } => text.len(),
         Value::Number(_) | Value::Bool(_) => 0,
     };
-    if length > context.limits.max_text_length {
-        return Err(super::text_too_long(key, length, context.limits));
+    if length > limits.max_text_length {
+        return Err(super::text_too_long(key, length, limits));
     }
-    let sample = Sample { place: 0..key.len(), value };
-    Ok(vec![Point { time: None, keys: key.to_owned(), samples: vec![sample] }])
+    Ok(Some(value))
 }
 
 /// None: a number that is not finite.
@@ -68,6 +83,7 @@ mod tests {
     use super::super::tests::{LIMITS, context};
     use super::*;
     use crate::quarantine::Reason;
+    use crate::source::Captures;
 
     fn value(payload: &str) -> Option<Value> {
         decode(payload.as_bytes(), &context()).unwrap().pop().map(|mut point| point.samples.remove(0).value)
@@ -119,7 +135,8 @@ mod tests {
         assert_eq!(reason("-1e400".into()), Reason::NumberOutOfRange);
         assert_eq!(reason("x".repeat(LIMITS.max_text_length + 1)), Reason::TooLarge);
         let long = "m".repeat(LIMITS.max_key_length + 1);
-        let named = Context { metric: Some(&long), ..context() };
+        let captures = Captures { metric: Some(long.into()), ..Captures::default() };
+        let named = Context { captures: &captures, ..context() };
         assert_eq!(decode(b"1", &named).unwrap_err().reason, Reason::KeyTooLong);
     }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::catalog::registry::Registry;
 use crate::catalog::{DEFAULT_TENANT, Kind, Snapshot};
 use crate::config::{Config, Limits, UnknownDevice, Unmodeled};
+use crate::decode::memory::Memory;
 use crate::message::Message;
 use crate::metrics::{BySource, Metrics};
 use crate::quarantine::Refusal;
@@ -73,21 +74,27 @@ pub struct Normalizer {
     counts: Vec<prometheus_client::metrics::counter::Counter>,
     policy: Policy,
     registry: Registry,
+    memory: Memory,
     metrics: Metrics,
     generation: u32,
     scratch: Vec<Option<work::Resolved>>,
 }
 
 impl Normalizer {
-    /// Ready for the first message after the snapshot.
+    /// Ready for the first message after the snapshot; `memory` is what decoders remembered then.
     ///
     /// # Errors
     /// [`NormalizeError`] when a source can't be used.
-    pub fn new(settings: &Config, snapshot: &Snapshot, metrics: Metrics) -> Result<Normalizer, NormalizeError> {
+    pub fn new(
+        settings: &Config,
+        snapshot: &Snapshot,
+        memory: Memory,
+        metrics: Metrics,
+    ) -> Result<Normalizer, NormalizeError> {
         let sources = sources(settings, snapshot)?;
         let counts = counts(&sources, &metrics);
         let (policy, registry) = (policy(settings), Registry::of(snapshot));
-        Ok(Normalizer { sources, counts, policy, registry, metrics, generation: 0, scratch: Vec::new() })
+        Ok(Normalizer { sources, counts, policy, registry, memory, metrics, generation: 0, scratch: Vec::new() })
     }
 
     /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
@@ -152,6 +159,7 @@ impl Normalizer {
             message,
             policy: &self.policy,
             registry: &mut self.registry,
+            memory: &mut self.memory,
             metrics: &self.metrics,
             scratch: &mut self.scratch,
             out,
@@ -164,6 +172,9 @@ impl Normalizer {
             more: 0,
         }
         .run(&self.sources, &self.counts);
+        if self.memory.has_changed() {
+            out.memory.append(&mut self.memory.take_changes());
+        }
     }
 }
 

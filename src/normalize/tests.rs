@@ -61,7 +61,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Config), snapshot: &Snapshot) -> Bench {
         let mut settings = settings(sources());
         change(&mut settings);
-        let normalizer = Normalizer::new(&settings, snapshot, Metrics::new()).unwrap();
+        let normalizer = Normalizer::new(&settings, snapshot, Memory::default(), Metrics::new()).unwrap();
         Bench { settings, normalizer, seq: 0, introduced: Vec::new() }
     }
 
@@ -346,7 +346,7 @@ proptest! {
         known.sensors.push(sensor(10, "energy", Some((RECEIVED.0, 2.0))));
         let known = snapshot(vec![climate()], vec![known]);
         let run = |cuts: &[bool]| {
-            let mut normalizer = Normalizer::new(&settings(sources()), &known, Metrics::new()).unwrap();
+            let mut normalizer = Normalizer::new(&settings(sources()), &known, Memory::default(), Metrics::new()).unwrap();
             let mut batches = vec![Batch::default()];
             for (i, (topic, payload)) in messages.iter().enumerate() {
                 if cuts.get(i) == Some(&true) {
@@ -369,4 +369,22 @@ proptest! {
         };
         prop_assert_eq!(run(&[]), run(&cuts));
     }
+}
+
+#[test]
+fn what_is_retained_teaches_though_its_values_are_ignored() {
+    let ignoring = |settings: &mut Config| {
+        settings.sources = vec![source("ha", "#", Decoder::HomeAssistant)];
+        settings.sources[0].retained = Retained::Ignore;
+    };
+    let mut bench = Bench::new(ignoring, &snapshot(Vec::new(), Vec::new()));
+    let config = r#"{"stat_t":"d/state","val_tpl":"{{ value_json.t }}","dev":{"ids":"d9"}}"#;
+    assert_eq!(bench.put("homeassistant/sensor/t/config", config, true), Outcome::default());
+    assert_eq!(bench.put("d/state", r#"{"t":20}"#, true), Outcome::default());
+    assert_eq!(bench.put("unheard/of", "1", true), Outcome::default());
+    assert_eq!(bench.normalizer.metrics.retained_ignored.get(), 3);
+    let outcome = bench.send("d/state", r#"{"t":21}"#);
+    assert_eq!((outcome.stored, outcome.refused), (vec!["sensor.t=21".to_owned()], Vec::new()));
+    assert_eq!(outcome.devices[0].uid.as_ref(), "d9");
+    assert_eq!(bench.put("homeassistant/sensor/t/config", "[", true).reasons(), [Reason::Malformed]);
 }

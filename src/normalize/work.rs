@@ -9,7 +9,8 @@ use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::config::{Retained, UnknownDevice};
-use crate::decode::{Context, Point, Value, decode};
+use crate::decode::memory::Memory;
+use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
@@ -33,6 +34,7 @@ pub(super) struct Work<'a, F> {
     pub(super) message: &'a Arc<Message>,
     pub(super) policy: &'a Policy,
     pub(super) registry: &'a mut Registry,
+    pub(super) memory: &'a mut Memory,
     pub(super) metrics: &'a Metrics,
     pub(super) scratch: &'a mut Vec<Option<Resolved>>,
     pub(super) out: &'a mut Batch,
@@ -95,36 +97,96 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         if publish.retain && source.retained == Retained::Ignore {
             self.metrics.retained_ignored.inc();
-            return Ok(());
+            return if teaches(source.decoder, &publish.topic) { self.learn(source) } else { Ok(()) };
         }
-        let uid = self.check_names()?;
-        let known = self.registry.device(self.tenant, uid);
-        match known {
-            Some(device) => self.see(device),
-            None if self.policy.unknown == UnknownDevice::Quarantine => {
-                let detail = "declare the device in the catalog, or set devices.unknown = \"provision\"";
-                return Err(Refusal::message(Reason::UnknownDevice, detail));
-            }
-            None => {}
+        self.check_names()?;
+        // A known device was heard, whatever its payload is worth.
+        let known = match self.device {
+            Some(uid) => self.known(uid)?,
+            None => None,
+        };
+        if let Some(device) = known {
+            self.see(device);
         }
-        let context = Context {
-            metric: self.captures.metric.as_deref(),
-            timestamp: source.timestamp.as_deref(),
-            timezone: source.timezone.as_ref(),
-            limits: &self.policy.limits,
-        };
-        let points = decode(source.decoder, &publish.payload, &context)?;
-        let device = match known {
-            Some(device) => device,
-            None if points.is_empty() => return Ok(()),
-            None => self.provision(uid, source)?,
-        };
-        self.points(device, points, publish.retain && source.retained == Retained::Latest);
+        let reports = self.decode(source)?;
+        let latest = publish.retain && source.retained == Retained::Latest;
+        for mut report in reports {
+            report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));
+            self.report(report, known, source, latest)?;
+        }
         Ok(())
     }
 
-    /// Checks whatever the topic names; returns the device's uid.
-    fn check_names(&mut self) -> Result<&'a str, Refusal> {
+    /// Lets a message that is to be ignored teach the decoder; nothing of it is stored.
+    fn learn(&mut self, source: &Source) -> Result<(), Refusal> {
+        self.check_names()?;
+        for report in self.decode(source)? {
+            report.left_out.into_iter().for_each(|refusal| self.refuse(refusal));
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, source: &Source) -> Result<Vec<Report>, Refusal> {
+        let publish = &self.message.publish;
+        let context = Context {
+            topic: &publish.topic,
+            captures: &self.captures,
+            received_at: self.message.received_at,
+            timestamp: source.timestamp.as_deref(),
+            timezone: source.timezone.as_ref(),
+            limits: &self.policy.limits,
+            csv: source.csv,
+        };
+        decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name))
+    }
+
+    /// What a message says of one device; `known`: the one that the topic names.
+    fn report(
+        &mut self,
+        report: Report,
+        known: Option<DeviceSlot>,
+        source: &Source,
+        latest: bool,
+    ) -> Result<(), Refusal> {
+        let device = match (&report.device, self.device) {
+            (Some(uid), _) => {
+                if let Some(fault) = name_fault(uid) {
+                    return Err(Refusal::message(Reason::BadName, format!("the payload's device {fault}")));
+                }
+                self.known(uid)?
+            }
+            (None, Some(_)) => known,
+            (None, None) => return Err(Refusal::message(Reason::BadName, "neither topic nor payload names a device")),
+        };
+        let device = match (device, report.device.as_deref().or(self.device)) {
+            (Some(device), _) => {
+                self.see(device);
+                device
+            }
+            (None, Some(uid)) if !(report.points.is_empty() && report.signal.is_empty()) => {
+                self.provision(uid, source)?
+            }
+            (None, _) => return Ok(()),
+        };
+        self.points(device, with_signal(report.points, report.signal), latest);
+        Ok(())
+    }
+
+    /// The device with this uid; none if it is new and may be provisioned.
+    fn known(&self, uid: &str) -> Result<Option<DeviceSlot>, Refusal> {
+        match self.registry.device(self.tenant, uid) {
+            None if self.policy.unknown == UnknownDevice::Quarantine => {
+                let detail = format!(
+                    "device {uid} is not known: declare it in the catalog, or set devices.unknown = \"provision\""
+                );
+                Err(Refusal::message(Reason::UnknownDevice, detail))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Checks whatever the topic names.
+    fn check_names(&mut self) -> Result<(), Refusal> {
         let Captures { tenant, device, module, gateway, .. } = self.captures;
         let sound = |name: &&str| name_fault(name).is_none();
         self.tenant = tenant.filter(sound).unwrap_or(self.tenant);
@@ -135,8 +197,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
                 return Err(Refusal::message(Reason::BadName, format!("the topic's {what} {fault}")));
             }
         }
-        // Sources without a device do not compile.
-        device.ok_or_else(|| Refusal::message(Reason::BadName, "the topic names no device"))
+        Ok(())
     }
 
     fn provision(&mut self, uid: &str, source: &Source) -> Result<DeviceSlot, Refusal> {
@@ -325,6 +386,24 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             }
         }
     }
+}
+
+/// Adds how well the device was heard to the last point, unless the payload itself has such a key.
+fn with_signal(mut points: Vec<Point>, signal: Vec<Signal>) -> Vec<Point> {
+    if signal.is_empty() {
+        return points;
+    }
+    if points.is_empty() {
+        points.push(Point::default());
+    }
+    if let Some(last) = points.last_mut() {
+        for (name, value) in signal {
+            if last.get(name).is_none() {
+                last.push(name, value);
+            }
+        }
+    }
+    points
 }
 
 /// Whether `value` is at least `step` above `last`, give or take what adding decimal fractions as floats costs.

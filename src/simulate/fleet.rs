@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::clock;
-use crate::config::{Decoder, Retained, Source};
+use crate::config::{Csv, Decoder, Retained, Source};
 use crate::mqtt::load::Outgoing;
 use crate::time::UtcMicros;
 
@@ -61,6 +61,7 @@ impl Kind {
             max_payload: 256 * 1024,
             quiet_after: None,
             quiet_reconnect: false,
+            csv: Csv::default(),
         }
     }
 

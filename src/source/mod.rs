@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::config::{self, Decoder, Retained};
+use crate::config::{self, Csv, Decoder, Retained};
 
 /// A source, ready to match topics.
 #[derive(Clone, Debug)]
@@ -25,6 +25,7 @@ pub struct Source {
     pub retained: Retained,
     /// Bytes.
     pub max_payload: usize,
+    pub csv: Csv,
 }
 
 /// Why the configured sources can't be used.
@@ -87,7 +88,7 @@ fn compile_one(source: &config::Source) -> Result<Source, SourceError> {
         Ok(filter) => filter,
         Err(error) => return Err(SourceError::Filter { source_name, error }),
     };
-    if !filter.names_device() {
+    if !filter.names_device() && !source.decoder.names_devices() {
         return Err(SourceError::NoDevice { source_name });
     }
     let timezone = match &source.timezone {
@@ -106,6 +107,7 @@ fn compile_one(source: &config::Source) -> Result<Source, SourceError> {
         timezone,
         retained: source.retained,
         max_payload: source.max_payload,
+        csv: source.csv,
     })
 }
 
@@ -126,6 +128,7 @@ mod tests {
             max_payload: 100,
             quiet_after: None,
             quiet_reconnect: false,
+            csv: Csv::default(),
         };
         let sources = Sources::compile(&[source("one", "a/{device}"), source("two", "+/{device}")]).unwrap();
         assert_eq!(&*sources.route("a/x").unwrap().source.name, "one");

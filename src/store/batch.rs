@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::catalog::Kind;
+use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
@@ -30,6 +31,8 @@ pub struct Batch {
     /// Newest time of receipt of each device in the batch; a device may occur more than once.
     pub seen: Vec<(DeviceIndex, UtcMicros)>,
     pub quarantined: Vec<Quarantined>,
+    /// What decoders remember from now on.
+    pub memory: Changes,
 }
 
 impl Batch {
@@ -57,6 +60,7 @@ impl Batch {
         self.texts.append(&mut later.texts);
         self.seen.append(&mut later.seen);
         self.quarantined.append(&mut later.quarantined);
+        self.memory.append(&mut later.memory);
     }
 }
 

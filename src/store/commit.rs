@@ -9,6 +9,7 @@ use super::batch::Batch;
 use super::error::{During, StoreError};
 use super::introduce::{Fresh, Ids, Known, introduce};
 use super::last_values::{LastValues, Recording, Turn};
+use super::memory;
 use super::poison::{Manner, Newest, RefusedRow, Rows, Series, keep_last_seen};
 use super::pool::Conn;
 use super::position::{Claim, claim, default_tenant};
@@ -273,6 +274,9 @@ pub(super) fn write(
     manner: Manner,
     lookup: &dyn Fn(Seq) -> Option<Message>,
 ) -> Result<Written, StoreError> {
+    if let Origin::Journal { instance, .. } = origin {
+        memory::keep(conn, instance, &batch.memory)?;
+    }
     let fresh = introduce(conn, batch, known)?;
     let ids = Ids { known, fresh: &fresh };
     let mut refused = Vec::new();

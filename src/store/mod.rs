@@ -12,6 +12,7 @@ mod introduce;
 pub mod layout;
 mod last_values;
 pub mod limits;
+mod memory;
 mod migrate;
 mod pool;
 mod poison;

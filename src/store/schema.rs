@@ -61,6 +61,15 @@ impl FromSql<Instant, Sqlite> for UtcMicros {
 }
 
 diesel::table! {
+    decoder_memory (instance, source, key) {
+        instance -> Text,
+        source -> Text,
+        key -> Text,
+        value -> Binary,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::*;
     use super::Instant;
 

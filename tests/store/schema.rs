@@ -21,8 +21,7 @@ fn migrations_go_up_and_down_and_up(site: &Site) {
     assert_eq!(site.number("SELECT count(*) AS n FROM tenants WHERE name = 'default'"), 1);
 }
 
-/// Migrations of each database.
-/// How many migrations there are.
+/// How many migrations each database has.
 fn count() -> usize {
     std::fs::read_dir(migrations().join("postgres")).unwrap().count()
 }
@@ -62,6 +61,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         archive_restored,
         bridge_instances,
         catalog_version,
+        decoder_memory,
         device_modules,
         device_sensors,
         device_templates,

@@ -11,7 +11,7 @@
 mod visit;
 mod walk;
 
-use serde::de::DeserializeSeed;
+use serde::de::{DeserializeSeed, Deserializer};
 
 use super::{Context, Point};
 use crate::quarantine::{Reason, Refusal};
@@ -19,6 +19,31 @@ use visit::Document;
 use walk::Walk;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>, Refusal> {
+    let text = text(payload)?;
+    let mut walk = Walk::new(context, text.len());
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    if let Err(error) = (Document { walk: &mut walk, element: false }).deserialize(&mut deserializer) {
+        return Err(walk.refusal.take().unwrap_or_else(|| syntax(&error, &walk.path)));
+    }
+    end(&mut deserializer)?;
+    Ok(walk.points)
+}
+
+/// The points of a document that is no text; `length`: of the payload that it was.
+pub(super) fn walk<'de, D: Deserializer<'de>>(
+    document: D,
+    length: usize,
+    context: &Context<'_>,
+) -> Result<Vec<Point>, Refusal> {
+    let mut walk = Walk::new(context, length);
+    match (Document { walk: &mut walk, element: false }).deserialize(document) {
+        Ok(()) => Ok(walk.points),
+        Err(error) => Err(walk.refusal.take().unwrap_or_else(|| malformed(error.to_string()))),
+    }
+}
+
+/// The text of a JSON document.
+pub(super) fn text(payload: &[u8]) -> Result<&str, Refusal> {
     let text = super::utf8(payload)?;
     if text.starts_with('\u{feff}') {
         return Err(malformed("byte order mark before the JSON document; send it without"));
@@ -26,16 +51,29 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
     if text.trim_ascii().is_empty() {
         return Err(Refusal::message(Reason::Empty, "empty payload: a JSON document is wanted"));
     }
-    let mut walk = Walk::new(context, text.len());
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    if let Err(error) = (Document { walk: &mut walk, element: false }).deserialize(&mut deserializer) {
-        return Err(walk.refusal.take().unwrap_or_else(|| walk.syntax(&error)));
-    }
-    deserializer.end().map_err(|error| malformed(format!("trailing data after the JSON document: {error}")))?;
-    Ok(walk.points)
+    Ok(text)
 }
 
-fn malformed(detail: impl Into<String>) -> Refusal {
+/// Refuses what follows the document.
+pub(super) fn end<'t>(
+    deserializer: &mut serde_json::Deserializer<impl serde_json::de::Read<'t>>,
+) -> Result<(), Refusal> {
+    deserializer.end().map_err(|error| malformed(format!("trailing data after the JSON document: {error}")))
+}
+
+/// What the parser's own complaint about the value at `path` means.
+pub(super) fn syntax(error: &serde_json::Error, path: &str) -> Refusal {
+    let text = error.to_string();
+    if text.starts_with("number out of range") {
+        super::out_of_range(path)
+    } else if text.starts_with("recursion limit exceeded") {
+        Refusal::message(Reason::TooDeep, "nested too deep for the parser: 127 levels are the most")
+    } else {
+        malformed(format!("malformed JSON: {text}"))
+    }
+}
+
+pub(super) fn malformed(detail: impl Into<String>) -> Refusal {
     Refusal::message(Reason::Malformed, detail)
 }
 

@@ -210,6 +210,10 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         self.leaf(Leaf::Integer(value.into()))
     }
 
+    fn visit_i128<E: Error>(self, value: i128) -> Result<(), E> {
+        self.leaf(Leaf::Integer(value))
+    }
+
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         self.leaf(Leaf::Integer(value.into()))
     }

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::{Context, Point, Sample, Value, key_too_long, out_of_range, text_too_long};
-use super::malformed;
+use super::super::{Context, Point, Sample, Value, integer, key_too_long, out_of_range, text_too_long};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp};
 
@@ -157,18 +156,6 @@ impl<'c> Walk<'c> {
         Stopped
     }
 
-    /// What the parser's own complaint means.
-    pub(super) fn syntax(&self, error: &serde_json::Error) -> Refusal {
-        let text = error.to_string();
-        if text.starts_with("number out of range") {
-            out_of_range(&self.path)
-        } else if text.starts_with("recursion limit exceeded") {
-            Refusal::message(Reason::TooDeep, "nested too deep for the parser: 127 levels are the most")
-        } else {
-            malformed(format!("malformed JSON: {text}"))
-        }
-    }
-
     pub(super) fn enter(&mut self) -> Result<(), Stopped> {
         self.depth += 1;
         let most = self.context.limits.max_depth;
@@ -298,14 +285,5 @@ impl<'c> Walk<'c> {
             }
             Found::Other | Found::Absent => Ok(None),
         }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted; the digits are kept")]
-fn integer(number: i128) -> Value {
-    if number.unsigned_abs() <= 1 << 53 {
-        Value::Number(number as f64)
-    } else {
-        Value::Literal { number: number as f64, text: number.to_string() }
     }
 }

@@ -1,0 +1,123 @@
+//! What decoders remember between messages: aliases, data types, names that a discovery told. It is a function of the
+//! messages before, and committed with the position, so that a restart goes on as if nothing had happened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::quarantine::{Reason, Refusal};
+
+/// Most bytes that all decoders of an instance remember, keys included.
+pub const MAX_BYTES: usize = 64 << 20;
+
+/// What was put or taken since the last look; `None`: forgotten.
+pub type Changes = BTreeMap<(Arc<str>, String), Option<Arc<[u8]>>>;
+
+/// All that is remembered, by source and key.
+#[derive(Debug, Default)]
+pub struct Memory {
+    sources: HashMap<Arc<str>, HashMap<String, Arc<[u8]>>>,
+    bytes: usize,
+    changes: Changes,
+}
+
+impl Memory {
+    /// What was committed: source, key and value.
+    pub fn of(entries: impl IntoIterator<Item = (String, String, Vec<u8>)>) -> Memory {
+        let mut memory = Memory::default();
+        for (source, key, value) in entries {
+            memory.bytes = memory.bytes.saturating_add(key.len()).saturating_add(value.len());
+            memory.sources.entry(source.into()).or_default().insert(key, value.into());
+        }
+        memory
+    }
+
+    /// The part of one source.
+    pub fn of_source<'m>(&'m mut self, source: &Arc<str>) -> Recall<'m> {
+        let entries = self.sources.entry(Arc::clone(source)).or_default();
+        Recall { source: Arc::clone(source), entries, bytes: &mut self.bytes, changes: &mut self.changes }
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// What has changed since it was last taken.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+}
+
+/// What one source's decoder remembers. Whatever is written stays only if the batch is committed; a decoder writes once it
+/// is sure that it takes the message.
+pub struct Recall<'m> {
+    source: Arc<str>,
+    entries: &'m mut HashMap<String, Arc<[u8]>>,
+    bytes: &'m mut usize,
+    changes: &'m mut Changes,
+}
+
+impl Recall<'_> {
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.entries.get(key).map(|value| &**value)
+    }
+
+    /// Remembers a value; what the key had is forgotten.
+    ///
+    /// # Errors
+    /// [`Refusal`] of the message when [`MAX_BYTES`] would be passed.
+    pub fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal> {
+        if self.get(key) == Some(value) {
+            return Ok(());
+        }
+        let before = self.entries.get(key).map_or(0, |old| old.len().saturating_add(key.len()));
+        let after = self.bytes.saturating_sub(before).saturating_add(key.len()).saturating_add(value.len());
+        if after > MAX_BYTES {
+            let detail = format!("the decoders remember {MAX_BYTES} bytes already, which is the most");
+            return Err(Refusal::message(Reason::TooLarge, detail));
+        }
+        *self.bytes = after;
+        let value: Arc<[u8]> = value.into();
+        self.changes.insert((Arc::clone(&self.source), key.to_owned()), Some(Arc::clone(&value)));
+        self.entries.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    pub fn forget(&mut self, key: &str) {
+        if let Some(old) = self.entries.remove(key) {
+            *self.bytes = self.bytes.saturating_sub(old.len().saturating_add(key.len()));
+            self.changes.insert((Arc::clone(&self.source), key.to_owned()), None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_told_once_and_what_did_not_is_not() {
+        let mut memory = Memory::of([("s".to_owned(), "a".to_owned(), vec![1])]);
+        let source: Arc<str> = "s".into();
+        let mut recall = memory.of_source(&source);
+        assert_eq!(recall.get("a"), Some(&[1][..]));
+        recall.put("a", &[1]).unwrap();
+        recall.put("b", &[2]).unwrap();
+        recall.forget("a");
+        recall.forget("never");
+        let key = |key: &str| (Arc::clone(&source), key.to_owned());
+        let changes = memory.take_changes();
+        assert_eq!(changes, BTreeMap::from([(key("a"), None), (key("b"), Some(Arc::from([2_u8])))]));
+        assert!(memory.take_changes().is_empty());
+        assert_eq!(memory.bytes, 2);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let mut memory = Memory::default();
+        let mut recall = memory.of_source(&"s".into());
+        recall.put("a", &vec![0; MAX_BYTES - 1]).unwrap();
+        assert_eq!(recall.put("b", &[1]).unwrap_err().reason, Reason::TooLarge);
+        recall.forget("a");
+        recall.put("b", &[1]).unwrap();
+    }
+}
