@@ -82,7 +82,7 @@ impl Database {
             pool_max: 4,
             connect_timeout: Duration::from_secs(10),
             pgbouncer: false,
-            batch_max: 10_000,
+            batch_max: 30_000,
             layout: LayoutChoice::Auto,
             duplicates: Duplicates::KeepFirst,
         }
