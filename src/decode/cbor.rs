@@ -207,29 +207,16 @@ fn malformed(error: Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::super::Value;
+    use super::super::native::testing::{Found, bytes, found, number};
     use super::super::tests::{LIMITS, context};
     use super::*;
-
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
-        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks(2).map(pair).collect()
-    }
 
     fn node(hex: &str) -> Result<Node, Refusal> {
         parse(&bytes(hex), &LIMITS)
     }
 
-    type Found = (Option<i64>, Vec<(String, Value)>);
-
     fn points(hex: &str) -> Vec<Found> {
-        let points = decode(&bytes(hex), &context()).unwrap();
-        let samples = |point: Point| point.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
-        points.into_iter().map(|point| (point.time.map(|time| time.0), samples(point))).collect()
-    }
-
-    fn number(key: &str, number: f64) -> (String, Value) {
-        (key.to_owned(), Value::Number(number))
+        found(decode(&bytes(hex), &context()).unwrap())
     }
 
     /// RFC 8949, appendix A.

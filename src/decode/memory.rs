@@ -33,8 +33,7 @@ impl Memory {
 
     /// The part of one source.
     pub fn of_source<'m>(&'m mut self, source: &Arc<str>) -> Recall<'m> {
-        let entries = self.sources.entry(Arc::clone(source)).or_default();
-        Recall { source: Arc::clone(source), entries, bytes: &mut self.bytes, changes: &mut self.changes }
+        Recall { source: Arc::clone(source), memory: self }
     }
 
     pub fn has_changed(&self) -> bool {
@@ -51,14 +50,12 @@ impl Memory {
 /// is sure that it takes the message.
 pub struct Recall<'m> {
     source: Arc<str>,
-    entries: &'m mut HashMap<String, Arc<[u8]>>,
-    bytes: &'m mut usize,
-    changes: &'m mut Changes,
+    memory: &'m mut Memory,
 }
 
 impl Recall<'_> {
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.entries.get(key).map(|value| &**value)
+        self.memory.sources.get(&self.source)?.get(key).map(|value| &**value)
     }
 
     /// Remembers a value; what the key had is forgotten.
@@ -69,23 +66,24 @@ impl Recall<'_> {
         if self.get(key) == Some(value) {
             return Ok(());
         }
-        let before = self.entries.get(key).map_or(0, |old| old.len().saturating_add(key.len()));
-        let after = self.bytes.saturating_sub(before).saturating_add(key.len()).saturating_add(value.len());
+        let before = self.get(key).map_or(0, |old| old.len().saturating_add(key.len()));
+        let after = self.memory.bytes.saturating_sub(before).saturating_add(key.len()).saturating_add(value.len());
         if after > MAX_BYTES {
             let detail = format!("the decoders remember {MAX_BYTES} bytes already, which is the most");
             return Err(Refusal::message(Reason::TooLarge, detail));
         }
-        *self.bytes = after;
+        self.memory.bytes = after;
         let value: Arc<[u8]> = value.into();
-        self.changes.insert((Arc::clone(&self.source), key.to_owned()), Some(Arc::clone(&value)));
-        self.entries.insert(key.to_owned(), value);
+        self.memory.changes.insert((Arc::clone(&self.source), key.to_owned()), Some(Arc::clone(&value)));
+        self.memory.sources.entry(Arc::clone(&self.source)).or_default().insert(key.to_owned(), value);
         Ok(())
     }
 
     pub fn forget(&mut self, key: &str) {
-        if let Some(old) = self.entries.remove(key) {
-            *self.bytes = self.bytes.saturating_sub(old.len().saturating_add(key.len()));
-            self.changes.insert((Arc::clone(&self.source), key.to_owned()), None);
+        let old = self.memory.sources.get_mut(&self.source).and_then(|entries| entries.remove(key));
+        if let Some(old) = old {
+            self.memory.bytes = self.memory.bytes.saturating_sub(old.len().saturating_add(key.len()));
+            self.memory.changes.insert((Arc::clone(&self.source), key.to_owned()), None);
         }
     }
 }

@@ -77,3 +77,29 @@ impl<'de> Deserializer<'de> for InMemory<'de> {
         newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! What tests of binary formats write and compare.
+
+    use super::super::{Point, Value};
+
+    /// Microseconds, and keys with their values.
+    pub type Found = (Option<i64>, Vec<(String, Value)>);
+
+    /// Bytes as specifications print them; blanks count for nothing.
+    pub fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(pair).collect()
+    }
+
+    pub fn found(points: Vec<Point>) -> Vec<Found> {
+        let samples = |point: Point| point.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        points.into_iter().map(|point| (point.time.map(|time| time.0), samples(point))).collect()
+    }
+
+    pub fn number(key: &str, number: f64) -> (String, Value) {
+        (key.to_owned(), Value::Number(number))
+    }
+}

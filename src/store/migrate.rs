@@ -2,13 +2,14 @@
 
 use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{Bool, Text};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::Store;
 use super::error::{During, StoreError, is_transient, tells_of_outage};
 use super::layout::{self, LayoutStatus};
 use super::pool::{Conn, connect_once, with_db};
+use super::postgres::lock_for_transaction;
 use super::{figures, rollups};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -32,10 +33,7 @@ impl Store {
         self.known.forget();
         connect_once(&self.settings, |conn| match conn {
             Conn::Postgres(c) => c.transaction(|c| {
-                diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
-                    .bind::<BigInt, _>(LOCK_KEY)
-                    .execute(c)
-                    .during("locking the schema")?;
+                lock_for_transaction(c, LOCK_KEY).during("locking the schema")?;
                 let ran = run(c, POSTGRES)?;
                 self.settle(&mut Conn::Postgres(c))?;
                 Ok(ran)

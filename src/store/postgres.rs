@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::Error as DieselError;
 use diesel::serialize::ToSql;
-use diesel::sql_types::{Array, HasSqlType, Integer};
+use diesel::sql_types::{Array, BigInt, HasSqlType, Integer};
 
 use super::poison::Row;
 use super::schema::{self, Instant, telemetry};
@@ -21,6 +21,11 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 /// A row of `telemetry`: the number of columns, then each column's length and content.
 const ROW: usize = 2 + (4 + 4) + (4 + 8) + (4 + 8);
+
+/// Waits for a lock that ends with the transaction, so that it works through PgBouncer too.
+pub(super) fn lock_for_transaction(conn: &mut PgConnection, key: i64) -> QueryResult<usize> {
+    diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(key).execute(conn)
+}
 
 /// Copies rows into `telemetry`; each is new, or the whole statement fails. PostgreSQL tells a row that is there already
 /// by a code, which reaches the caller as a unique violation.

@@ -9,6 +9,7 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use super::{Part, ReadingTable, Span, Spans, spans};
 use crate::clock;
 use crate::store::error::{During, StoreError};
+use crate::store::postgres::lock_for_transaction;
 use crate::store::schema::Instant;
 use crate::time::UtcMicros;
 
@@ -92,10 +93,7 @@ pub(super) fn ensure(
 ) -> Result<(Spans, bool), StoreError> {
     // Somebody's long lock must not hold this one up for ever.
     c.batch_execute("SET LOCAL lock_timeout = '10s'").during("limiting the wait for locks")?;
-    diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
-        .bind::<BigInt, _>(LOCK_KEY)
-        .execute(c)
-        .during("waiting for another program that makes partitions")?;
+    lock_for_transaction(c, LOCK_KEY).during("waiting for another program that makes partitions")?;
     let mut spans = spans_of(c, table)?;
     let mut made = 0;
     for time in times {

@@ -9,6 +9,7 @@ use crate::store::Store;
 use crate::store::error::{During, StoreError, tells_of_lock};
 use crate::store::layout::{DAY_MICROS, Layout, Part, ReadingTable, Span, parts};
 use crate::store::pool::{Conn, with_db};
+use crate::store::postgres::lock_for_transaction;
 use crate::store::schema::{Instant, archive_restored};
 use crate::time::UtcMicros;
 
@@ -189,10 +190,7 @@ fn kept_spans(conn: &mut Conn<'_>, table: ReadingTable, now: UtcMicros) -> Resul
 /// Takes the lock under which readings are dropped, since two programs that archive the same part would each hold up the
 /// other's drop. False: the part is gone.
 fn alone_with(c: &mut PgConnection, part: &Part) -> Result<bool, StoreError> {
-    diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
-        .bind::<BigInt, _>(LOCK_KEY)
-        .execute(c)
-        .during("waiting for another program that drops old readings")?;
+    lock_for_transaction(c, LOCK_KEY).during("waiting for another program that drops old readings")?;
     let found: Count = diesel::sql_query("SELECT (to_regclass($1) IS NOT NULL)::int::bigint AS n")
         .bind::<Text, _>(&part.name)
         .get_result(c)

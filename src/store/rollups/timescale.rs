@@ -5,11 +5,12 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable};
+use diesel::sql_types::{Bool, Nullable};
 
 use super::postgres::{self, COLUMNS, FIGURES};
 use super::{Grain, keep, progress_alone};
 use crate::store::error::{During, StoreError};
+use crate::store::extensions::is_hypertable;
 use crate::store::pool::Conn;
 use crate::store::schema::{Instant, rollup_pending};
 use crate::time::UtcMicros;
@@ -18,12 +19,6 @@ use crate::time::UtcMicros;
 struct Answer {
     #[diesel(sql_type = Bool)]
     yes: bool,
-}
-
-#[derive(QueryableByName)]
-struct Number {
-    #[diesel(sql_type = BigInt)]
-    n: i64,
 }
 
 #[derive(QueryableByName)]
@@ -36,7 +31,7 @@ struct At {
 /// after all of them. On SQLite a migration has made them.
 pub(in crate::store) fn install(conn: &mut Conn<'_>) -> Result<(), StoreError> {
     let Conn::Postgres(c) = conn else { return Ok(()) };
-    let continuous = is_hypertable(c)?;
+    let continuous = is_hypertable(c, "telemetry").during("asking for the layout of telemetry")?;
     if continuous && !has_aggregates(c)? {
         c.batch_execute("DROP VIEW IF EXISTS readings_hourly, readings_daily")
             .during("replacing the rollups' views")?;
@@ -89,19 +84,6 @@ fn exists(c: &mut PgConnection, relation: &str) -> Result<bool, StoreError> {
         .get_result::<Answer>(c)
         .map(|answer| answer.yes)
         .during("looking for the rollups' views")
-}
-
-fn is_hypertable(c: &mut PgConnection) -> Result<bool, StoreError> {
-    if !exists(c, "timescaledb_information.hypertables")? {
-        return Ok(false);
-    }
-    let found: Number = diesel::sql_query(
-        "SELECT count(*) AS n FROM timescaledb_information.hypertables \
-         WHERE hypertable_schema = current_schema() AND hypertable_name = 'telemetry'",
-    )
-    .get_result(c)
-    .during("asking for the layout of telemetry")?;
-    Ok(found.n > 0)
 }
 
 pub(super) fn has_aggregates(c: &mut PgConnection) -> Result<bool, StoreError> {
