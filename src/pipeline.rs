@@ -103,7 +103,7 @@ impl Pipeline {
         for message in messages {
             self.normalizer.process(message, batch);
             self.position = batch.position;
-            if batch.rows() < self.batch_max {
+            if !batch.is_full(self.batch_max) {
                 continue;
             }
             if !self.send(batch) {

@@ -19,8 +19,6 @@ use crate::unanswered::Unanswered;
 
 /// Between attempts at a batch, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
-const BATCH_BYTES: usize = 4 << 20;
 /// The quarantine's bound is enforced each time that so small a part of it has been added: it may be exceeded by that.
 const SWEEP_SHARE: u64 = 100;
 
@@ -73,20 +71,18 @@ impl Writer {
         Ok(())
     }
 
-    /// The next batch: what came while the last commit ran, up to `batch_max` rows and [`BATCH_BYTES`] of one generation.
+    /// The next batch: what came while the last commit ran, until it [is full](Batch::is_full), of one generation.
     fn gather(&mut self, held: &mut Option<Batch>) -> Option<Batch> {
         let mut batch = match held.take() {
             Some(batch) => batch,
             None => self.await_batch()?,
         };
-        let mut bytes = batch.bytes();
-        while batch.rows() < self.batch_max && bytes < BATCH_BYTES {
+        while !batch.is_full(self.batch_max) {
             match self.batches.try_recv() {
                 Ok(next)
                     if next.generation == batch.generation
                         && batch.rows().saturating_add(next.rows()) <= self.batch_max =>
                 {
-                    bytes = bytes.saturating_add(next.bytes());
                     batch.append(next);
                 }
                 Ok(next) => {

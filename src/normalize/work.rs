@@ -56,6 +56,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         if self.refusals.is_empty() {
             return;
         }
+        self.out.bytes = self.out.bytes.saturating_add(self.message.publish.payload.len());
         self.out.quarantined.push(Quarantined {
             message: Arc::clone(self.message),
             source: self.source.map(|source| source.name.to_string()),
@@ -382,6 +383,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             Fit::Text(value) => {
                 let reading = TextReading { sensor: index, time, value, seq };
                 (self.observe)(key, Fate::Text(&reading));
+                self.out.bytes = self.out.bytes.saturating_add(reading.value.len());
                 self.out.texts.push(reading);
             }
         }

@@ -33,19 +33,23 @@ pub struct Batch {
     pub quarantined: Vec<Quarantined>,
     /// What decoders remember from now on.
     pub memory: Changes,
+    /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
+    /// all of them for each message would be dear.
+    pub bytes: usize,
 }
 
 impl Batch {
+    /// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
+    pub const MAX_BYTES: usize = 4 << 20;
+
     /// Rows that the transaction will write, about.
     pub fn rows(&self) -> usize {
         self.readings.len() + self.texts.len() + self.quarantined.len()
     }
 
-    /// Bytes of what has no fixed size, about: texts, and the messages that go to quarantine.
-    pub fn bytes(&self) -> usize {
-        let texts = self.texts.iter().map(|text| text.value.len());
-        let refused = self.quarantined.iter().map(|one| one.message.publish.payload.len());
-        texts.chain(refused).fold(0, usize::saturating_add)
+    /// Whether it takes no more: `batch_max` rows or messages that left none, or [`Batch::MAX_BYTES`].
+    pub fn is_full(&self, batch_max: usize) -> bool {
+        self.rows() >= batch_max || self.seen.len() >= batch_max || self.bytes >= Batch::MAX_BYTES
     }
 
     /// Adds a later batch of the same generation.
@@ -61,6 +65,7 @@ impl Batch {
         self.seen.append(&mut later.seen);
         self.quarantined.append(&mut later.quarantined);
         self.memory.append(&mut later.memory);
+        self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }
 
@@ -140,4 +145,21 @@ pub struct Quarantined {
 impl Quarantined {
     /// Refusals kept of one message; the rest is counted in `more`.
     pub const MAX_REFUSALS: usize = 64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_full_by_rows_by_messages_without_rows_and_by_bytes() {
+        assert!(!Batch::default().is_full(2));
+        let reading = Reading { sensor: 0, time: UtcMicros(0), value: 1.0, seq: 1 };
+        assert!(Batch { readings: vec![reading; 2], ..Batch::default() }.is_full(2));
+        assert!(Batch { seen: vec![(0, UtcMicros(0)); 2], ..Batch::default() }.is_full(2));
+        let mut batch = Batch { bytes: Batch::MAX_BYTES - 1, ..Batch::default() };
+        assert!(!batch.is_full(2));
+        batch.append(Batch { bytes: 1, ..Batch::default() });
+        assert!(batch.is_full(2));
+    }
 }
