@@ -208,6 +208,10 @@ pub fn device(index: u32) -> DeviceIntro {
         tenant: "default".into(),
         uid: format!("d{index}").into(),
         template: None,
+        template_by: None,
+        told: Vec::new(),
+        protocol: None,
+        protocol_why: None,
         source: "native".into(),
         first_seen: UtcMicros(1_700_000_000_000_000),
     }
@@ -222,6 +226,7 @@ pub fn sensor(index: u32, device: u32, metric: &str) -> SensorIntro {
         metric: metric.into(),
         unit: "°C".into(),
         kind: Kind::Number,
+        plain: true,
         origin: SensorOrigin::Optional,
     }
 }

@@ -4,6 +4,7 @@ mod device_file;
 pub mod files;
 pub mod matching;
 mod references;
+pub mod series;
 mod template_file;
 pub mod unit;
 pub mod registry;
@@ -11,7 +12,9 @@ pub mod registry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::decode::Told;
 use crate::time::UtcMicros;
+use matching::{GivenBy, Offer};
 
 /// Name of the tenant of everything that names none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -61,6 +64,20 @@ pub struct Metric {
     pub min_step: Option<f64>,
 }
 
+impl Template {
+    /// The series that a sensor of this name has under the template; none: no metric has it.
+    pub fn series(&self, sensor: &str) -> Option<series::Series<'_>> {
+        self.metrics.iter().find(|metric| metric.name == sensor).map(series::Series::of_metric)
+    }
+}
+
+impl Metric {
+    /// Whether raw values go into it as they are, whatever key they come by.
+    pub fn is_plain(&self) -> bool {
+        self.scale == 1.0 && self.offset == 0.0
+    }
+}
+
 /// Something a device can be told to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TemplateCommand {
@@ -87,6 +104,18 @@ pub struct Device {
     pub uid: Arc<str>,
     /// Slug of its template.
     pub template: Option<String>,
+    /// Who gave it, or decided that there is none.
+    pub template_by: Option<GivenBy>,
+    /// Name of the source it was first heard by.
+    pub source: Option<Arc<str>>,
+    /// Name of the decoder that read it.
+    pub protocol: Option<Arc<str>>,
+    /// What it has told of itself; never its name.
+    pub told: Vec<(Told, Arc<str>)>,
+    /// Uid of its gateway.
+    pub parent: Option<Arc<str>>,
+    /// Whether a file says who its gateway is.
+    pub parent_declared: bool,
     pub modules: Vec<Module>,
     pub sensors: Vec<Sensor>,
 }
@@ -105,6 +134,11 @@ pub struct Sensor {
     pub id: i32,
     /// Name in the `readings` view; `module.metric` for a module's.
     pub metric: Arc<str>,
+    /// Display unit.
+    pub unit: Arc<str>,
+    pub kind: Kind,
+    /// Whether a metric of a template stood behind it when it was made.
+    pub modeled: bool,
     /// Time and value of its newest numeric reading.
     pub last: Option<(UtcMicros, f64)>,
 }
@@ -114,6 +148,8 @@ pub struct Sensor {
 pub struct Snapshot {
     /// By slug.
     pub templates: HashMap<String, Arc<Template>>,
+    /// Templates that devices are given by their `[match]`.
+    pub offers: Vec<Offer>,
     pub devices: Vec<Device>,
 }
 
@@ -149,6 +185,8 @@ pub struct DeclaredModule {
     pub uid: String,
     /// Name of the template's slot it sits in.
     pub slot: Option<String>,
+    /// Where on the slot's bus it is.
+    pub address: Option<String>,
     /// Slug.
     pub template: Option<String>,
 }

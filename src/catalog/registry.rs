@@ -1,10 +1,15 @@
 //! What the pipeline knows of devices and sensors between messages: the snapshot in a compact form, and what was added
 //! since. A device takes about 200 bytes and a sensor in use about 80, beside their names, of which equal ones are kept once.
 
+mod identity;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Metric, Snapshot, Template};
+use super::matching::{GivenBy, Offers};
+use super::series::{Onward, Series};
+use super::{Kind, Metric, Snapshot, Template};
+use crate::message::Seq;
 use crate::store::batch::{DeviceIndex, SensorIndex};
 use crate::time::UtcMicros;
 
@@ -86,6 +91,7 @@ struct Device {
     uid: Arc<str>,
     /// Position in the registry's templates.
     template: Option<u32>,
+    identity: identity::Identity,
     /// Set once it is introduced in this generation.
     index: Option<DeviceIndex>,
     modules: Vec<(NameId, Option<u32>)>,
@@ -104,6 +110,16 @@ struct Sensor {
     /// Set once it is introduced in this generation.
     index: Option<SensorIndex>,
     last: Option<(UtcMicros, f64)>,
+    /// None until its first use, where the snapshot does not have it.
+    series: Option<Kept>,
+}
+
+/// What a sensor's series is.
+#[derive(Clone, Copy)]
+struct Kept {
+    unit: NameId,
+    kind: Kind,
+    modeled: bool,
 }
 
 /// Devices, sensors and templates by number, and the names they go by.
@@ -112,6 +128,7 @@ pub struct Registry {
     names: Names,
     templates: Vec<Arc<Template>>,
     template_slots: HashMap<String, u32>,
+    offers: Offers,
     tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
     devices: Vec<Device>,
     sensors: Vec<Sensor>,
@@ -122,7 +139,7 @@ pub struct Registry {
 impl Registry {
     /// The registry of a snapshot; nothing is introduced yet.
     pub fn of(snapshot: &Snapshot) -> Registry {
-        let mut registry = Registry::default();
+        let mut registry = Registry { offers: Offers::of(&snapshot.offers), ..Registry::default() };
         let mut slugs: Vec<&String> = snapshot.templates.keys().collect();
         slugs.sort_unstable();
         for slug in slugs {
@@ -140,21 +157,26 @@ impl Registry {
             let modules: Vec<_> = modules.collect();
             for sensor in &known.sensors {
                 let added = registry.add_sensor(slot, &sensor.metric);
+                let unit = registry.names.intern(&sensor.unit);
                 let added = &mut registry.sensors[added as usize];
+                added.series = Some(Kept { unit, kind: sensor.kind, modeled: sensor.modeled });
                 added.id = Some(sensor.id);
                 added.last = sensor.last;
             }
+            registry.know(slot, known);
             let device = &mut registry.devices[slot];
             device.id = Some(known.id);
             device.modules = modules;
             device.sensors.shrink_to_fit();
         }
+        registry.know_parents(&snapshot.devices);
         registry
     }
 
     /// Takes over from the registry before: sensors' last values where they are newer, and those of devices and sensors
-    /// that were new to the database then and may not be in it yet.
-    pub fn inherit(&mut self, before: &Registry) {
+    /// that were new to the database then and may not be in it yet. So with what was learned of devices by messages after
+    /// `committed`, which the snapshot may not have.
+    pub fn inherit(&mut self, before: &Registry, committed: Seq) {
         for old in &before.devices {
             let slot = match self.device(&old.tenant, &old.uid) {
                 Some(slot) => slot,
@@ -165,6 +187,7 @@ impl Registry {
                     self.add_device(&old.tenant, &old.uid, template)
                 }
             };
+            self.inherit_identity(slot, before, old, committed);
             for (name, sensor) in &old.sensors {
                 let (name, sensor) = (before.names.get(*name), &before.sensors[*sensor as usize]);
                 let found = match self.sensor(slot, name) {
@@ -172,11 +195,25 @@ impl Registry {
                     None if sensor.id.is_some() => continue,
                     None => self.add_sensor(slot, name),
                 };
-                if let Some((time, value)) = sensor.last {
+                if let Some((time, value)) = sensor.last
+                    && self.is_one_series(found, before, sensor)
+                {
                     self.observe(found, time, value);
                 }
             }
         }
+        self.inherit_parents(before, committed);
+    }
+
+    /// Whether a sensor is the one that another registry had under its name: none was set aside meanwhile.
+    fn is_one_series(&self, sensor: SensorSlot, before: &Registry, old: &Sensor) -> bool {
+        let new = &self.sensors[sensor as usize];
+        let unit = |registry: &Registry, kept: Kept| Arc::clone(registry.names.get(kept.unit));
+        let series = match (new.series, old.series) {
+            (Some(a), Some(b)) => unit(self, a) == unit(before, b) && a.kind == b.kind,
+            _ => true,
+        };
+        series && (new.id.is_none() || old.id.is_none() || new.id == old.id)
     }
 
     /// How many devices are known.
@@ -203,6 +240,7 @@ impl Registry {
             tenant,
             uid,
             template: template.and_then(|slug| self.template_slots.get(slug).copied()),
+            identity: identity::Identity::default(),
             index: None,
             modules: Vec::new(),
             sensors: Vec::new(),
@@ -223,6 +261,11 @@ impl Registry {
 
     pub fn uid(&self, device: DeviceSlot) -> &Arc<str> {
         &self.devices[device].uid
+    }
+
+    /// Position in the registry's templates of the one with this slug.
+    fn template_slot(&self, slug: &str) -> Option<u32> {
+        self.template_slots.get(slug).copied()
     }
 
     /// The device's own template.
@@ -293,11 +336,45 @@ impl Registry {
             Ok(at) => sensors[at].1,
             Err(at) => {
                 let slot = number(self.sensors.len());
-                self.sensors.push(Sensor { id: None, index: None, last: None });
+                self.sensors.push(Sensor { id: None, index: None, last: None, series: None });
                 sensors.insert(at, (name, slot));
                 slot
             }
         }
+    }
+
+    /// The device's sensor of this name, where its series can go on as `wanted`. Where it can't, the name gets a new sensor, and
+    /// the old one is the database's to set aside.
+    pub fn sensor_for(&mut self, device: DeviceSlot, name: &str, wanted: &Series<'_>) -> Option<SensorSlot> {
+        let sensor = self.sensor(device, name)?;
+        let Some(kept) = self.sensors[sensor as usize].series else { return Some(sensor) };
+        let old = Series { unit: self.names.get(kept.unit), kind: kept.kind, modeled: kept.modeled, plain: true };
+        match old.onward(wanted) {
+            Onward::Same => {}
+            Onward::Takes => self.keep_series(sensor, wanted),
+            Onward::Aside => {
+                let name = self.names.intern(name);
+                let slot = number(self.sensors.len());
+                self.sensors.push(Sensor { id: None, index: None, last: None, series: None });
+                let sensors = &mut self.devices[device].sensors;
+                if let Ok(at) = sensors.binary_search_by_key(&name, |(name, _)| *name) {
+                    sensors[at].1 = slot;
+                }
+                return Some(slot);
+            }
+        }
+        Some(sensor)
+    }
+
+    /// Whether it is known what the sensor's series is.
+    pub fn has_series(&self, sensor: SensorSlot) -> bool {
+        self.sensors[sensor as usize].series.is_some()
+    }
+
+    /// Keeps what a sensor's series is.
+    pub fn keep_series(&mut self, sensor: SensorSlot, series: &Series<'_>) {
+        let unit = self.names.intern(series.unit);
+        self.sensors[sensor as usize].series = Some(Kept { unit, kind: series.kind, modeled: series.modeled });
     }
 
     /// Time and value of the sensor's newest numeric reading.

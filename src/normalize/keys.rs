@@ -3,6 +3,7 @@
 use super::Fate;
 use super::work::{Resolved, Work, name_fault};
 use crate::catalog::registry::{DeviceSlot, Model, SensorSlot, Target};
+use crate::catalog::series::Series;
 use crate::catalog::{Kind, Metric};
 use crate::config::Unmodeled;
 use crate::decode::Point;
@@ -17,12 +18,10 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return Some(Resolved { target, fresh: false });
         }
         if let Some((model, owner)) = self.registry.modeled(device, module, key) {
-            let metric = self.registry.metric(model);
+            let metric = self.registry.metric(model).clone();
             let rank = metric.keys.iter().position(|known| known == key).unwrap_or(usize::MAX);
-            let sensor = match owner {
-                Some(owner) => self.registry.sensor(device, &joined(self.registry.name(owner), &metric.name)),
-                None => self.registry.sensor(device, &metric.name),
-            };
+            let name = self.sensor_name(key, Some(model), owner);
+            let sensor = self.registry.sensor_for(device, &name, &Series::of_metric(&metric));
             let rank = u32::try_from(rank).unwrap_or(u32::MAX);
             return Some(Resolved { target: Target { sensor, model: Some(model), owner, rank }, fresh: true });
         }
@@ -49,7 +48,8 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             self.refuse(Refusal::sample(Reason::UnmodeledMetric, key, detail));
             return None;
         }
-        let sensor = self.registry.sensor(device, &name);
+        let wanted = Series { unit: "", kind: Kind::Number, modeled: false, plain: true };
+        let sensor = self.registry.sensor_for(device, &name, &wanted);
         Some(Resolved { target: Target { sensor, model: None, owner: None, rank: 0 }, fresh: true })
     }
 
@@ -136,8 +136,15 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return;
         }
         let (device, _) = self.registry.introduce_device(device);
-        let metric: Option<&Metric> = target.model.map(|model| self.registry.metric(model));
-        let module = match (metric, target.owner) {
+        let metric: Option<Metric> = target.model.map(|model| self.registry.metric(model).clone());
+        let series = match &metric {
+            Some(metric) => Series::of_metric(metric),
+            None => Series { unit: "", kind: found, modeled: false, plain: true },
+        };
+        if metric.is_some() || !self.registry.has_series(sensor) {
+            self.registry.keep_series(sensor, &series);
+        }
+        let module = match (&metric, target.owner) {
             (Some(_), owner) => owner.map(|owner| self.registry.name(owner).to_string()),
             (None, _) => self.captures.module.map(str::to_owned),
         };
@@ -147,9 +154,10 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             device,
             module,
             metric: name.into(),
-            unit: metric.map(|metric| metric.unit.clone()).unwrap_or_default(),
-            kind: metric.map_or(found, |metric| metric.kind),
-            origin: match metric {
+            unit: series.unit.to_owned(),
+            kind: series.kind,
+            plain: series.plain,
+            origin: match &metric {
                 Some(metric) if metric.required => SensorOrigin::Required,
                 Some(_) => SensorOrigin::Optional,
                 None => SensorOrigin::Unmodeled,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::matching::GivenBy;
 use crate::catalog::{Device, Kind, Metric, Module, Sensor, Snapshot, Template};
 use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
 use crate::message::{Message, Publish};
@@ -72,7 +73,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
 
 pub(crate) fn snapshot(templates: Vec<Template>, devices: Vec<Device>) -> Snapshot {
     let templates = templates.into_iter().map(|template| (template.slug.clone(), Arc::new(template))).collect();
-    Snapshot { templates, devices }
+    Snapshot { templates, offers: Vec::new(), devices }
 }
 
 pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
@@ -81,6 +82,12 @@ pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
         tenant: "default".into(),
         uid: uid.into(),
         template: template.map(str::to_owned),
+        template_by: template.map(|_| GivenBy::Source),
+        source: None,
+        protocol: None,
+        told: Vec::new(),
+        parent: None,
+        parent_declared: false,
         modules: Vec::new(),
         sensors: Vec::new(),
     }
@@ -91,7 +98,8 @@ pub(crate) fn module(uid: &str, template: &str) -> Module {
 }
 
 pub(crate) fn sensor(id: i32, metric: &str, last: Option<(i64, f64)>) -> Sensor {
-    Sensor { id, metric: metric.into(), last: last.map(|(at, value)| (UtcMicros(at), value)) }
+    let last = last.map(|(at, value)| (UtcMicros(at), value));
+    Sensor { id, metric: metric.into(), unit: "".into(), kind: Kind::Number, modeled: false, last }
 }
 
 /// Received `seq` seconds after [`RECEIVED`].

@@ -313,7 +313,7 @@ fn a_swapped_catalog_starts_a_generation_and_keeps_newer_values() {
     let mut behind = device(1, "d1", Some("climate"));
     behind.sensors.push(sensor(10, "energy", Some((5, 1.0))));
     bench.settings.sources[0].filter = "devices/{device}/telemetry".into();
-    bench.normalizer.replace(&bench.settings, &snapshot(vec![climate()], vec![behind])).unwrap();
+    bench.normalizer.replace(&bench.settings, &snapshot(vec![climate()], vec![behind]), 0).unwrap();
     bench.introduced.clear();
     assert_eq!(bench.normalizer.generation(), 1);
     assert_eq!(bench.send(TOPIC, r#"{"energy":99}"#).reasons(), [Reason::NotMonotonic]);
@@ -322,7 +322,7 @@ fn a_swapped_catalog_starts_a_generation_and_keeps_newer_values() {
     let uncommitted = bench.send("devices/d2/telemetry", r#"{"energy":6}"#);
     assert_eq!((uncommitted.reasons(), uncommitted.devices[0].id), (vec![Reason::NotMonotonic], None));
     bench.settings.sources[0].template = Some("gone".into());
-    let refused = bench.normalizer.replace(&bench.settings, &Snapshot::default());
+    let refused = bench.normalizer.replace(&bench.settings, &Snapshot::default(), 0);
     assert!(matches!(refused, Err(NormalizeError::UnknownTemplate { .. })));
     assert_eq!(bench.send(TOPIC, r#"{"energy":102}"#).stored, ["energy=102"], "all stays as it was");
 }
