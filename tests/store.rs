@@ -6,6 +6,7 @@ mod commit;
 mod completeness;
 mod duplicates;
 mod figures;
+mod identity;
 mod last_values;
 mod layout;
 mod memory;
@@ -15,6 +16,7 @@ mod quarantine;
 mod retention;
 mod rollups;
 mod schema;
+mod series;
 mod sqlite_care;
 mod stats;
 mod timescale;
@@ -114,6 +116,15 @@ impl Site {
             }
             DatabaseUrl::Sqlite(path) => self.sqlite_connection(path).batch_execute(sql).unwrap(),
         }
+    }
+
+    /// As [`Site::execute`], but gives back what the database says against it.
+    pub fn attempt(&self, sql: &str) -> Result<(), String> {
+        let outcome = match &self.settings.url {
+            DatabaseUrl::Postgres(url) => PgConnection::establish(url.expose()).unwrap().batch_execute(sql),
+            DatabaseUrl::Sqlite(path) => self.sqlite_connection(path).batch_execute(sql),
+        };
+        outcome.map_err(|error| error.to_string())
     }
 
     /// The number `n` of the only row.

@@ -122,6 +122,12 @@ struct Kept {
     modeled: bool,
 }
 
+impl Kept {
+    fn of(self, names: &Names) -> Series<'_> {
+        Series { unit: names.get(self.unit), kind: self.kind, modeled: self.modeled, plain: true }
+    }
+}
+
 /// Devices, sensors and templates by number, and the names they go by.
 #[derive(Default)]
 pub struct Registry {
@@ -208,12 +214,11 @@ impl Registry {
     /// Whether a sensor is the one that another registry had under its name: none was set aside meanwhile.
     fn is_one_series(&self, sensor: SensorSlot, before: &Registry, old: &Sensor) -> bool {
         let new = &self.sensors[sensor as usize];
-        let unit = |registry: &Registry, kept: Kept| Arc::clone(registry.names.get(kept.unit));
-        let series = match (new.series, old.series) {
-            (Some(a), Some(b)) => unit(self, a) == unit(before, b) && a.kind == b.kind,
+        let goes_on = match (new.series, old.series) {
+            (Some(new), Some(old)) => new.of(&self.names).onward(&old.of(&before.names)) != Onward::Aside,
             _ => true,
         };
-        series && (new.id.is_none() || old.id.is_none() || new.id == old.id)
+        goes_on && (new.id.is_none() || old.id.is_none() || new.id == old.id)
     }
 
     /// How many devices are known.
@@ -348,8 +353,7 @@ impl Registry {
     pub fn sensor_for(&mut self, device: DeviceSlot, name: &str, wanted: &Series<'_>) -> Option<SensorSlot> {
         let sensor = self.sensor(device, name)?;
         let Some(kept) = self.sensors[sensor as usize].series else { return Some(sensor) };
-        let old = Series { unit: self.names.get(kept.unit), kind: kept.kind, modeled: kept.modeled, plain: true };
-        match old.onward(wanted) {
+        match kept.of(&self.names).onward(wanted) {
             Onward::Same => {}
             Onward::Takes => self.keep_series(sensor, wanted),
             Onward::Aside => {

@@ -13,6 +13,8 @@ mod identity;
 mod keys;
 mod coerce;
 #[cfg(test)]
+mod identity_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalog::matching::GivenBy;
+use crate::catalog::matching::{Criteria, GivenBy, Offer};
 use crate::catalog::{Device, Kind, Metric, Module, Sensor, Snapshot, Template};
 use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
 use crate::message::{Message, Publish};
@@ -116,4 +116,11 @@ pub(crate) fn message(seq: u64, topic: &str, payload: impl Into<Vec<u8>>) -> Arc
     };
     let received_at = UtcMicros(RECEIVED.0 + i64::try_from(seq).unwrap() * 1_000_000);
     Arc::new(Message { seq, received_at, publish })
+}
+
+/// A template that is given by itself.
+pub(crate) fn offer(slug: &str, change: impl FnOnce(&mut Criteria)) -> Offer {
+    let mut criteria = Criteria::default();
+    change(&mut criteria);
+    Offer { slug: slug.to_owned(), tenant: None, shipped: false, criteria }
 }

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::catalog::Metric;
+use crate::catalog::matching::GivenBy;
+use crate::catalog::{Device, Metric};
 use crate::config::{Decoder, Retained};
 use crate::quarantine::Reason;
 use crate::store::batch::{DeviceIntro, SensorIntro, SensorOrigin};
@@ -120,7 +121,8 @@ fn a_new_device_is_introduced_once_with_its_required_sensors() {
 
 #[test]
 fn a_known_device_keeps_its_row_and_its_own_template() {
-    let mut known = device(7, "d1", None);
+    // It has none, and somebody decided so.
+    let mut known = Device { template_by: Some(GivenBy::Assigned), ..device(7, "d1", None) };
     known.sensors.push(sensor(70, "temp", Some((0, 1.0))));
     let mut bench = Bench::new(|_| {}, &snapshot(vec![climate()], vec![known]));
     let outcome = bench.send(TOPIC, r#"{"temp":21.5}"#);
