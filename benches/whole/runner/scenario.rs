@@ -124,6 +124,7 @@ pub fn all() -> Vec<Scenario> {
         full("postgres", "PostgreSQL without extensions", into(Kind::Postgres)),
         full("timescaledb", "PostgreSQL with TimescaleDB, where it is installed", into(Kind::Timescale)),
         full("sqlite", "SQLite", into(Kind::Sqlite)),
+        full("sqlite-100", "SQLite, 100 devices: a thousand sensors", Setup { devices: 100, ..into(Kind::Sqlite) }),
         full("embedded", "the embedded broker and SQLite", Setup { broker: Broker::Embedded, ..into(Kind::Sqlite) }),
         full("pgbouncer", "PgBouncer in transaction pooling", into(Kind::PgBouncer)),
         full("window-20", "receive_maximum = 20", Setup { receive_maximum: 20, ..USUAL }),
