@@ -31,6 +31,7 @@ on_both!(
     a_replay_that_is_late_marks_too,
     hours_of_history_are_rolled_up_in_steps,
     lists_of_hours_and_days,
+    while_there_is_no_reading_nothing_is_swept,
 );
 
 const MINUTE: i64 = 60_000_000;
@@ -374,6 +375,18 @@ fn lists_of_hours_and_days(site: &Site) {
             "time tenant device metric unit count min max avg sum stddev first last p50 p95"
         );
     }
+}
+
+fn while_there_is_no_reading_nothing_is_swept(site: &Site) {
+    let (mut writer, _) = site.writer();
+    let (mut model, mut clockwork) = (Model::default(), chore(true, None));
+    store(&mut writer, &mut model, 1, Vec::new());
+    assert!(matches!(clockwork.step(&site.store), Next::At(_)), "three sensors, and nothing to do for them");
+    assert_eq!(site.store.rolled_up_before().unwrap(), UtcMicros(START - DAY), "the day before ended a grace ago");
+    store(&mut writer, &mut model, 2, vec![reading(0, START - 3 * DAY, 4.0), reading(1, START - MINUTE, 5.0)]);
+    assert_right(site, &model, "late");
+    clockwork.run(&site.store);
+    assert_right(site, &model, "settled");
 }
 
 /// The shell that Debian has reads the views: SQLite as it is built there may lack what ours has, and the other way round.
