@@ -9,7 +9,7 @@ mod extends;
 pub mod files;
 mod key_map;
 mod key_file;
-mod matching;
+pub mod matching;
 mod matching_file;
 mod metric_file;
 pub mod pattern;
@@ -26,7 +26,6 @@ use crate::time::UtcMicros;
 pub use derived::{Derived, Formula, Rate};
 pub use expression::Expression;
 pub use key_map::{Found, Key, KeyMap, KeyPlace};
-pub use matching::{Glob, Matching};
 
 /// Most bytes of a slug, a category, or a slot's or a command's name.
 pub const MAX_SLUG: usize = 64;
@@ -62,7 +61,7 @@ pub struct Template {
     pub models: Vec<String>,
     pub reference: Option<String>,
     /// The devices that it is for; none: it is only given by name.
-    pub matching: Option<Matching>,
+    pub matching: Option<matching::Criteria>,
     pub metrics: Vec<Metric>,
     /// Each behind those that it is worked out from.
     pub derived: Vec<Derived>,

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate::catalog::matching::Criteria;
 use tidegate::catalog::{
-    Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Derived, Expression, Formula, Glob, Key, KeyMap, Kind,
-    Matching, Metric, Slot, Template, TemplateCommand,
+    Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Derived, Expression, Formula, Key, KeyMap, Kind,
+    Metric, Slot, Template, TemplateCommand,
 };
 
 use super::{Site, on_both};
@@ -51,12 +52,12 @@ pub fn template(slug: &str) -> Template {
         manufacturer: Some("ACME".into()),
         models: vec!["A-1".into(), "A-1B".into()],
         reference: Some("https://acme.example/a1".into()),
-        matching: Some(Matching {
+        matching: Some(Criteria {
             decoder: vec!["json".into()],
-            model: vec![Glob::new("A-1*")],
+            model: vec!["A-1*".into()],
             fields: BTreeMap::from([("model".into(), vec!["A-1".into()])]),
-            keys: vec![Key::from("{n}.tempf").pattern],
-            ..Matching::default()
+            keys: vec!["{n}.tempf".into()],
+            ..Criteria::default()
         }),
         derived: vec![Derived {
             name: "temperature_2".into(),
