@@ -239,6 +239,7 @@ pub fn sensor(index: u32, device: u32, metric: &str) -> SensorIntro {
         kind: Kind::Number,
         plain: true,
         origin: SensorOrigin::Optional,
+        raw_key: None,
     }
 }
 

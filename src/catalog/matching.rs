@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::pattern::Pattern;
 use crate::decode::{Point, Value};
 use crate::source::Filter;
 
@@ -198,7 +199,7 @@ impl Offers {
             tenant: offer.tenant.map(String::into_boxed_str),
             // A filter that is none matches nothing; the catalog's files are checked before.
             topics: offer.criteria.topic.iter().filter_map(|text| Filter::parse(text).ok()).collect(),
-            keys: offer.criteria.keys.iter().map(|text| Pattern::of(text)).collect(),
+            keys: offer.criteria.keys.iter().cloned().map(Pattern::from).collect(),
             criteria: offer.criteria,
         };
         let fields = list.iter().flat_map(|(_, offer)| offer.criteria.fields.keys().cloned()).collect();
@@ -271,7 +272,7 @@ impl Ranked {
         };
         topic
             && self.criteria.fields.iter().all(field)
-            && self.keys.iter().all(|pattern| samples().any(|(key, _)| pattern.fits(key)))
+            && self.keys.iter().all(|pattern| samples().any(|(key, _)| pattern.matches(key)))
     }
 }
 
@@ -310,66 +311,6 @@ fn glob(glob: &str, text: &str, any_case: bool) -> bool {
         }
     }
     glob.get(at..).unwrap_or_default().iter().all(|rest| *rest == '*')
-}
-
-/// A raw key, or a pattern of raw keys.
-#[derive(Clone, Debug)]
-struct Pattern(Vec<Part>);
-
-#[derive(Clone, Debug)]
-enum Part {
-    Text(String),
-    /// `{n}`, `{n+1}`.
-    Digits,
-    /// `{word}`: one run of characters other than `.`, `/`, `[`, `]`.
-    Word,
-    /// `*`: one run of characters other than `.`.
-    Any,
-}
-
-impl Pattern {
-    fn of(text: &str) -> Pattern {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let plain = rest.find(['{', '*']).unwrap_or(rest.len());
-            let (before, from) = rest.split_at(plain);
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            rest = from;
-            if let Some(after) = from.strip_prefix('*') {
-                parts.push(Part::Any);
-                rest = after;
-            } else if let Some((name, after)) = from.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-                parts.push(if matches!(name, "n" | "n+1") { Part::Digits } else { Part::Word });
-                rest = after;
-            } else if !from.is_empty() {
-                parts.push(Part::Text(from.to_owned()));
-                rest = "";
-            }
-        }
-        Pattern(parts)
-    }
-
-    fn fits(&self, key: &str) -> bool {
-        fits(&self.0, key)
-    }
-}
-
-/// Ends soon: parts are few, and each takes as much as it can first.
-fn fits(parts: &[Part], key: &str) -> bool {
-    let Some((part, parts)) = parts.split_first() else { return key.is_empty() };
-    let run = match part {
-        Part::Text(text) => return key.strip_prefix(text.as_str()).is_some_and(|rest| fits(parts, rest)),
-        Part::Digits => key.find(|letter: char| !letter.is_ascii_digit()),
-        Part::Word => key.find(['.', '/', '[', ']']),
-        Part::Any => key.find('.'),
-    };
-    let run = key.split_at(run.unwrap_or(key.len())).0;
-    run.char_indices()
-        .rev()
-        .any(|(place, letter)| key.get(place.saturating_add(letter.len_utf8())..).is_some_and(|rest| fits(parts, rest)))
 }
 
 #[cfg(test)]

@@ -29,9 +29,15 @@ pub enum Onward {
 }
 
 impl<'a> Series<'a> {
-    /// The series that a metric wants.
-    pub fn of_metric(metric: &'a Metric) -> Series<'a> {
-        Series { unit: &metric.unit, kind: metric.kind, modeled: true, plain: metric.is_plain() }
+    /// The series that a metric wants for its sensor of this name, which is without its module. What came raw under that name came
+    /// by that key.
+    pub fn of_metric(metric: &'a Metric, sensor: &str) -> Series<'a> {
+        Series { unit: &metric.unit, kind: metric.kind, modeled: true, plain: metric.takes_as_is(sensor) }
+    }
+
+    /// That of values under a raw key, in a unit that the payload declares, if it does.
+    pub fn raw(unit: &'a str, kind: Kind) -> Series<'a> {
+        Series { unit, kind, modeled: false, plain: true }
     }
 
     /// What becomes of this series where `wanted` has its name.

@@ -291,5 +291,6 @@ fn introduce(batch: &mut Batch, row: &Row) {
         },
         plain: true,
         origin: SensorOrigin::Unmodeled,
+        raw_key: None,
     });
 }

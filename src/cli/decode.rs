@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::Place;
 use super::output::printable;
-use crate::catalog::matching::GivenBy;
-use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
+use crate::catalog::matching::{GivenBy, Offer};
+use crate::catalog::{DEFAULT_TENANT, Declared, DeclaredTemplate, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::Config;
 use crate::decode::memory::Memory;
@@ -142,7 +142,12 @@ fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
             sensors: Vec::new(),
         });
     }
-    Ok(Snapshot { templates: templates.collect(), offers: Vec::new(), devices })
+    let offers = declared.templates.iter().filter_map(|one| {
+        let DeclaredTemplate { template, shipped } = one;
+        let (slug, tenant, criteria) = (template.slug.clone(), template.tenant.clone(), template.matching.clone()?);
+        Some(Offer { slug, tenant, shipped: *shipped, criteria })
+    });
+    Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices })
 }
 
 fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String, &'static str)>) -> Report {
@@ -244,7 +249,7 @@ mod tests {
     use serde_json::json;
 
     fn declared() -> Declared {
-        let keys = ["temp", "t"].map(str::to_owned).to_vec();
+        let keys = ["temp", "t"].map(crate::catalog::Key::from).to_vec();
         let temperature = Metric { unit: "°C".into(), keys, ..metric("temperature", Kind::Number) };
         let template = template("climate", vec![temperature, metric("ok", Kind::Bool)]);
         let device = DeclaredDevice {

@@ -10,8 +10,7 @@ use super::Fate;
 use super::work::{Work, name_fault};
 use crate::catalog::Kind;
 use crate::catalog::matching::{GivenBy, Heard};
-use crate::catalog::registry::{DeviceSlot, Target};
-use crate::catalog::series::Series;
+use crate::catalog::registry::{DeviceSlot, NO_CONVERSION, Target};
 use crate::config::UnknownDevice;
 use crate::decode::{Report, Told, connectivity};
 use crate::source::Source;
@@ -51,13 +50,13 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     /// Makes the sensors that the device's template requires.
     fn require(&mut self, device: DeviceSlot) {
         for model in self.registry.required(device) {
-            let metric = self.registry.metric(model).clone();
-            let sensor = match self.registry.sensor_for(device, &metric.name, &Series::of_metric(&metric)) {
+            let name = self.registry.metric(model).name.clone();
+            let sensor = match self.registry.sensor_of_metric(device, (model, None), &name) {
                 Some(sensor) => sensor,
-                None => self.registry.add_sensor(device, &metric.name),
+                None => self.registry.add_sensor(device, &name),
             };
-            let target = Target { sensor: None, model: Some(model), owner: None, rank: 0 };
-            self.introduce(device, sensor, &metric.name, &target, Kind::Number);
+            let target = Target { sensor: None, model: Some(model), owner: None, rank: 0, conversion: NO_CONVERSION };
+            self.introduce_target(device, (sensor, &name), &target, (Kind::Number, None), None);
         }
     }
 

@@ -130,7 +130,8 @@ pub enum Change {
     Parent(DeviceIndex),
 }
 
-/// A sensor that the pipeline uses, or a template requires, first in this batch.
+/// A sensor that the pipeline uses, or a template requires, first in this batch; once more where it has got a raw key or a unit
+/// since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SensorIntro {
     pub index: SensorIndex,
@@ -146,6 +147,8 @@ pub struct SensorIntro {
     /// Whether raw values go into it as they are.
     pub plain: bool,
     pub origin: SensorOrigin,
+    /// The raw key that it stands for from now on, where its number depends on which came first.
+    pub raw_key: Option<Arc<str>>,
 }
 
 /// Why a sensor exists; `device_sensors.source`.

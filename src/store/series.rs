@@ -182,7 +182,7 @@ impl Names {
     fn set_aside(&mut self, conn: &mut Conn<'_>, row: &Row) -> Result<String, StoreError> {
         let name = self.free_name(row)?;
         with_db!(conn, |c| diesel::update(device_sensors::table.find(row.id))
-            .set(device_sensors::metric.eq(&name))
+            .set((device_sensors::metric.eq(&name), device_sensors::raw_key.eq(None::<&str>)))
             .execute(c))
         .during("setting a series aside")?;
         self.rows.remove(&(row.device, row.metric.clone()));

@@ -14,12 +14,14 @@ use super::introduce::origin_word;
 use super::pool::{Conn, with_db};
 use super::schema::{device_modules, device_sensors, devices, tenants};
 use super::templates;
-use crate::catalog::matching::GivenBy;
+use crate::catalog::matching::{GivenBy, Offer};
 use crate::catalog::{Device, Module, Sensor, Snapshot};
 use crate::decode::Told;
 use crate::time::UtcMicros;
 
-type SensorRow = (i32, i32, String, String, String, String, Option<UtcMicros>, Option<f64>);
+/// Id, device, name, unit, kind, why it is there, raw key, last time and value.
+type SensorRow =
+    (i32, i32, String, String, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
 
 /// A device's row, as far as the pipeline needs it.
 #[derive(Queryable)]
@@ -55,12 +57,22 @@ impl Store {
                 devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
             add_modules(conn, &slugs, &mut used, &places, &mut devices)?;
             add_sensors(conn, &places, &mut devices)?;
+            let offer = |stored: &templates::Stored| {
+                let template = &stored.template;
+                Some(Offer {
+                    slug: template.slug.clone(),
+                    tenant: template.tenant.clone(),
+                    shipped: stored.locked,
+                    criteria: template.matching.clone()?,
+                })
+            };
+            let offers = stored.values().filter(|stored| !stored.retired).filter_map(offer).collect();
             let templates = stored
                 .into_iter()
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            Ok(Snapshot { templates, offers: Vec::new(), devices })
+            Ok(Snapshot { templates, offers, devices })
         })
     }
 }
@@ -145,11 +157,11 @@ fn add_modules(
 
 /// There may be a million: they are streamed, and their names shared.
 fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut [Device]) -> Result<(), StoreError> {
-    use device_sensors::{device_id, id, kind, last_time, last_value, metric, source, table, unit};
+    use device_sensors::{device_id, id, kind, last_time, last_value, metric, raw_key, source, table, unit};
     let mut names = Names::default();
     let unmodeled = origin_word(SensorOrigin::Unmodeled);
     let mut add = |row: diesel::QueryResult<SensorRow>| -> diesel::QueryResult<()> {
-        let (sensor_id, device, name, shown_unit, word, origin, time, value) = row?;
+        let (sensor_id, device, name, shown_unit, word, origin, key, time, value) = row?;
         if let Some(device) = places.get(&device).and_then(|place| devices.get_mut(*place)) {
             device.sensors.push(Sensor {
                 id: sensor_id,
@@ -158,12 +170,13 @@ fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut 
                 kind: templates::kind_of(&word)
                     .map_err(|error| diesel::result::Error::DeserializationError(error.into()))?,
                 modeled: origin != unmodeled,
+                raw_key: key.map(|key| names.share(key)),
                 last: time.zip(value),
             });
         }
         Ok(())
     };
-    let columns = (id, device_id, metric, unit, kind, source, last_time, last_value);
+    let columns = (id, device_id, metric, unit, kind, source, raw_key, last_time, last_value);
     match conn {
         Conn::Postgres(c) => table
             .select(columns)

@@ -32,7 +32,7 @@ fn the_database_refuses_circles_and_other_tenants(site: &Site) {
         ("UPDATE devices SET parent_id = 2 WHERE id = 3", "behind itself"),
         ("INSERT INTO devices (id, tenant_id, uid, parent_id) VALUES (5, 1, 'e', 5)", "behind itself"),
         ("UPDATE devices SET parent_id = 4 WHERE id = 3", "another tenant"),
-        ("INSERT INTO devices (tenant_id, uid, parent_id) VALUES (9, 'e', 1)", "another tenant"),
+        ("INSERT INTO devices (id, tenant_id, uid, parent_id) VALUES (6, 9, 'e', 1)", "another tenant"),
         ("UPDATE devices SET tenant_id = 9 WHERE id = 3", "stays with its tenant"),
         ("INSERT INTO device_modules (tenant_id, device_id, uid) VALUES (9, 1, 'm')", "another tenant"),
         (
@@ -51,7 +51,7 @@ fn the_database_refuses_circles_and_other_tenants(site: &Site) {
         assert!(refused.contains(words), "{sql}: {refused}");
     }
     // What is no circle is taken, in any order, and a gateway that goes leaves its devices behind nothing.
-    site.execute("INSERT INTO devices (tenant_id, uid, parent_id) VALUES (1, 'f', 1); UPDATE devices SET parent_id = 3 WHERE id = 1");
+    site.execute("INSERT INTO devices (id, tenant_id, uid, parent_id) VALUES (7, 1, 'f', 1); UPDATE devices SET parent_id = 3 WHERE id = 1");
     site.execute("DELETE FROM devices WHERE id = 3");
     assert_eq!(site.number("SELECT count(*) AS n FROM devices WHERE parent_id IS NULL"), 3);
 }

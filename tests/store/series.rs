@@ -27,14 +27,14 @@ trait Named {
 
 impl Named for Metric {
     fn named(self, name: &str) -> Metric {
-        Metric { name: name.into(), keys: Vec::new(), required: false, ..self }
+        Metric { name: name.into(), keys: vec![tidegate::catalog::Key::from(name)], required: false, ..self }
     }
 }
 
 fn of(slug: &str, metrics: Vec<Metric>) -> DeclaredTemplate {
     let slots = template("x").slots;
     DeclaredTemplate {
-        template: tidegate::catalog::Template { metrics, slots, keys: Default::default(), ..template(slug) },
+        template: tidegate::catalog::Template { slots, keys: tidegate::catalog::KeyMap::of(&metrics), metrics, ..template(slug) },
         shipped: false,
     }
 }

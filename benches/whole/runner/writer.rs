@@ -133,6 +133,7 @@ impl Batches {
                     kind: Values::Number,
                     plain: true,
                     origin: SensorOrigin::Unmodeled,
+                    raw_key: None,
                 });
             }
         }
