@@ -180,13 +180,15 @@ impl Journal {
             if crash::has(crash::Mutation::AckBeforeFsync) {
                 acknowledge.durable(&std::mem::take(&mut group.tokens));
             }
-            match self.store(&group) {
+            match self.store(&mut group) {
                 Ok(true) => {
                     if !group.tokens.is_empty() {
                         acknowledge.durable(&group.tokens);
                     }
-                    // After the acknowledgements: the readers that this wakes would take the processor from them.
-                    self.show(&mut group);
+                    // Only then: who is woken would take the processor from the acknowledgements on their way out.
+                    if !group.frames.is_empty() {
+                        self.tail.wake();
+                    }
                 }
                 Ok(false) => {
                     self.abandon(&group, "journal_full");
@@ -219,8 +221,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes a group durable, however often that takes. False: the inbox was closed while the journal was full.
-    fn store(&mut self, group: &Group) -> Result<bool, JournalError> {
+    /// Makes a group durable and visible, however often that takes. False: the inbox was closed while the journal
+    /// was full.
+    fn store(&mut self, group: &mut Group) -> Result<bool, JournalError> {
         let mut failures = 0_u32;
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         let mut appended = false;
@@ -228,7 +231,11 @@ impl Journal {
             match self.try_store(group, &mut appended) {
                 Ok(true) => {
                     self.enter(State::Working);
-                    break;
+                    let first = group.messages.first().map(|message| message.received_at);
+                    self.tail.publish(&mut group.messages);
+                    if let Some(received_at) = first {
+                        self.progress.appended(received_at);
+                    }
                 }
                 Ok(false) => {
                     self.enter(State::Full);
@@ -255,13 +262,6 @@ impl Journal {
             }
         }
         Ok(true)
-    }
-
-    /// Lets the readers see a durable group.
-    fn show(&self, group: &mut Group) {
-        let Some(first) = group.messages.first().map(|message| message.received_at) else { return };
-        self.tail.publish(&mut group.messages);
-        self.progress.appended(first);
     }
 
     /// One attempt, which goes on where the one before failed. False: the journal is full.
