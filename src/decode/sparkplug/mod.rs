@@ -8,6 +8,8 @@
 //!   Nor do births hold for what came before them, as in a replay of the journal.
 //! - What is missing is asked for: a rebirth, when a birth was not seen or the sequence has a gap. So one source must take all
 //!   messages of a node: `spBv1.0/#`.
+//! - A device's gateway is its edge node. A birth's `Properties/Hardware Make`, `Hardware Model`, `OS` and `OS Version` tell manufacturer,
+//!   model and firmware, and are samples too.
 //! - The time is the metric's, else the payload's, in ms. A death has none: an NDEATH is written at the connect. One whose `bdSeq`
 //!   is not that of the birth is of an earlier session, and changes nothing.
 //! - No sample: `is_null`, NaN, `is_transient`, `bdSeq`, `Node Control/…`, `Device Control/…`. Told beside the rest: Bytes, File, DataSet,
@@ -24,7 +26,7 @@ mod session;
 pub(crate) mod wire;
 
 use super::memory::Recall;
-use super::{Context, Report, topic};
+use super::{Context, Report, Told, topic};
 use crate::quarantine::{Reason, Refusal};
 use births::{Births, Born};
 use datatype::DataType;
@@ -48,6 +50,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
         Kind::Data => message.data(memory)?,
         Kind::Death => message.death(memory)?,
     };
+    report.parent = place.parent(context.sparkplug.device);
     report.device = topic::device(context, place.uid(context.sparkplug.device).as_str());
     Ok(vec![report])
 }
@@ -85,7 +88,7 @@ impl Message<'_> {
             }
         };
         self.ask_unless(whole, memory);
-        Ok(gathered.finish())
+        Ok(Report { told: self.told_of_itself(), ..gathered.finish() })
     }
 
     fn data(&self, memory: &mut Recall<'_>) -> Result<Report, Refusal> {
@@ -132,6 +135,25 @@ impl Message<'_> {
             (None, None) => return None,
         };
         Some(Born { datatype: own.unwrap_or(born.datatype), ..born })
+    }
+
+    /// What a birth's properties say of the device (5.4, 6.4.5): the specification recommends these names.
+    fn told_of_itself(&self) -> Vec<(Told, String)> {
+        let property = |wanted: &str| {
+            let metric = self.metrics.iter().find(|metric| name(metric) == Some(wanted))?;
+            match &metric.value {
+                Some(Carried::Text(text)) if !text.is_empty() => Some(text.as_str()),
+                _ => None,
+            }
+        };
+        let system: Vec<&str> = ["Properties/OS", "Properties/OS Version"].into_iter().filter_map(property).collect();
+        let firmware = Some(system.join(" ")).filter(|system| !system.is_empty());
+        let told = [
+            (Told::Manufacturer, property("Properties/Hardware Make").map(str::to_owned)),
+            (Told::Model, property("Properties/Hardware Model").map(str::to_owned)),
+            (Told::Firmware, firmware),
+        ];
+        told.into_iter().filter_map(|(what, text)| Some((what, text?))).collect()
     }
 
     fn bd_seq(&self) -> Option<u64> {

@@ -223,6 +223,24 @@ fn what_can_not_be_taken_is_told_beside_the_rest() {
 }
 
 #[test]
+fn a_birth_tells_of_the_node_and_a_device_is_behind_it() {
+    let mut listener = Listener::default();
+    let text = |name, text: &str| metric(name, None, 12, Carried::Text(text.to_owned()));
+    let metrics = [
+        text("Properties/Hardware Make", "Raspberry Pi"),
+        text("Properties/Hardware Model", "Pi 3 Model B"),
+        text("Properties/OS", "Raspbian"),
+        text("Properties/OS Version", "11"),
+    ];
+    let report = listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap();
+    let told = [(Told::Manufacturer, "Raspberry Pi"), (Told::Model, "Pi 3 Model B"), (Told::Firmware, "Raspbian 11")];
+    assert_eq!(report.told, told.map(|(what, text)| (what, text.to_owned())));
+    assert_eq!((samples(&report).len(), report.parent), (4, None));
+    let report = listener.hear("spBv1.0/G/DBIRTH/N/D", Some(1), &[]).unwrap();
+    assert_eq!((report.device.as_deref(), report.parent.as_deref(), report.told), (Some("D"), Some("N"), Vec::new()));
+}
+
+#[test]
 fn devices_are_called_as_the_source_says() {
     let payload = Payload::default().encode_to_vec();
     let mut memory = Memory::default();
