@@ -197,7 +197,7 @@ fn nobody_is_asked_where_the_source_says_so() {
 }
 
 #[test]
-fn a_journal_that_is_read_late_asks_for_nothing() {
+fn a_replay_asks_for_nothing() {
     let broker = Mosquitto::plain();
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let mut tidegate = configured(&url, 5, "");

@@ -1,11 +1,12 @@
 //! Sparkplug B 3.0, `spBv1.0/<group>/<type>/<edge node>[/<device>]`, Protobuf.
 //! Eclipse Sparkplug Specification 3.0.0, chapters 4 to 6; `sparkplug_b.proto` of Eclipse Tahu.
 //!
-//! - The device is the device id, of N messages the edge node's, or with `device = "path"` the group and the node before it; the key is the metric's name as it is, slashes included.
+//! - The device is the device id, of N messages the edge node's, or with `device = "path"` the group and the node before it.
+//!   The key is the metric's name as it is, slashes included.
 //! - Births tell names, aliases, data types and units (property `engUnit` or the like), which are remembered until the next birth
 //!   or death, for a source and edge node. Data by alias, or an integer without a data type, can't be read without: such a
 //!   message is refused whole, since with one alias unknown none can be trusted.
-//!   Nor do births hold for what came before them, as in a replay of the journal.
+//!   A birth does not hold for what came before it, as in a replay of the journal; one that is refused leaves nothing known.
 //! - What is missing is asked for: a rebirth, when a birth was not seen or the sequence has a gap. So one source must take all
 //!   messages of a node: `spBv1.0/#`.
 //! - A device's gateway is its edge node. A birth's `Properties/Hardware Make`, `Hardware Model`, `OS` and `OS Version` tell manufacturer,
@@ -37,6 +38,21 @@ use wire::{Carried, Metric, Payload};
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     let Some((kind, place)) = Place::of(context.topic)? else { return Ok(Vec::new()) };
+    let heard = hear(kind, place, payload, context, memory);
+    if heard.is_err() && kind == Kind::Birth {
+        // What was known before need not hold any more.
+        Session::new(memory, place).died();
+    }
+    heard.map(|report| vec![report])
+}
+
+fn hear(
+    kind: Kind,
+    place: Place<'_>,
+    payload: &[u8],
+    context: &Context<'_>,
+    memory: &mut Recall<'_>,
+) -> Result<Report, Refusal> {
     let read: Payload = wire::read(bytes::Bytes::copy_from_slice(payload))?;
     let most = context.limits.max_keys;
     if read.metrics.len() > most {
@@ -52,7 +68,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
     };
     report.parent = place.parent(context.sparkplug.device);
     report.device = topic::device(context, place.uid(context.sparkplug.device).as_str());
-    Ok(vec![report])
+    Ok(report)
 }
 
 /// One message of an edge node.
@@ -113,8 +129,8 @@ impl Message<'_> {
 
     fn death(&self, memory: &mut Recall<'_>) -> Result<Report, Refusal> {
         let mut session = Session::new(memory, self.place);
-        if let Some(device) = self.place.device {
-            session.device_died(device);
+        if self.place.device.is_some() {
+            session.died();
             let whole = session.follows(self.seq)?;
             self.ask_unless(whole, memory);
         } else if !session.node_died(self.bd_seq()) {

@@ -252,9 +252,9 @@ fn devices_are_called_as_the_source_says() {
 }
 
 #[test]
-fn hostile_births_are_refused_and_change_nothing() {
+fn hostile_births_are_refused_and_leave_nothing_known() {
     let mut listener = Listener::default();
-    listener.node_born(0);
+    let data = [by_alias(1, Carried::Double(2.0))];
     let long = "x".repeat(LIMITS.max_key_length + 1);
     let text = "x".repeat(LIMITS.max_text_length + 1);
     let int = || Carried::Int(1);
@@ -270,8 +270,13 @@ fn hostile_births_are_refused_and_change_nothing() {
         (vec![Metric { properties: Some(Bytes::from_static(&[9])), ..metric("a", None, 3, int()) }], Reason::Malformed),
         (many, Reason::TooManyKeys),
     ] {
+        listener.node_born(0);
+        listener.hear("spBv1.0/G/NDATA/N", Some(1), &data).unwrap();
         assert_eq!(listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap_err().reason, reason);
+        let unknown = listener.hear("spBv1.0/G/NDATA/N", Some(1), &data).unwrap_err();
+        assert_eq!((unknown.reason, listener.asks.drain(..).count()), (Reason::NotAnnounced, 1));
     }
+    listener.node_born(0);
     let array = metric("flags", None, 32, Carried::Bytes(flags));
     let report = listener.hear("spBv1.0/G/NDATA/N", Some(1), &[array, by_alias(1, Carried::Double(2.0))]).unwrap();
     assert_eq!((samples(&report), report.left_out[0].reason), (vec![number("Supply", 2.0)], Reason::TooManyKeys));
