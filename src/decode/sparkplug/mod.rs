@@ -91,7 +91,13 @@ impl Message<'_> {
             };
             let datatype = metric.datatype.and_then(DataType::of).unwrap_or(DataType::UNKNOWN);
             let told = Born { name, datatype, unit: properties.unit.as_deref().unwrap_or_default() };
-            gathered.add(metric, told, properties)?;
+            match gathered.add(metric, told, properties) {
+                Err(refusal) if refusal.reason == Reason::NotAnnounced => {
+                    let detail = "an integer without a data type, which a birth must tell".to_owned();
+                    gathered.leave_out(name, (Reason::Malformed, detail));
+                }
+                added => added?,
+            }
             born.push((metric.alias, told));
         }
         let births = births::table(self.context.received_at, born)?;

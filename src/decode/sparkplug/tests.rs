@@ -212,6 +212,7 @@ fn what_can_not_be_taken_is_told_beside_the_rest() {
         Metric { properties: properties(&[quality(500)]), ..metric("Stale", None, 3, Carried::Int(1)) },
         Metric { properties: properties(&[quality(192), unit("m")]), ..metric("Good", None, 3, Carried::Int(1)) },
         Metric { is_null: Some(true), ..metric("Null", None, 3, Carried::Int(1)) },
+        metric("Untyped", None, 0, Carried::Int(1)),
         metric("Device Control/Reboot", None, 11, Carried::Boolean(false)),
     ];
     let report = listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap();
@@ -219,7 +220,7 @@ fn what_can_not_be_taken_is_told_beside_the_rest() {
     let told: Vec<_> = report.left_out.iter().map(|one| (one.key.as_deref().unwrap(), one.reason)).collect();
     let unsupported = ["Blob", "File", "Table", "Motor"].map(|key| (key, Reason::Unsupported));
     let rest = [("Infinite", Reason::NumberOutOfRange), ("Bad", Reason::BadQuality), ("Stale", Reason::BadQuality)];
-    assert_eq!(told, [&unsupported[..], &rest[..]].concat());
+    assert_eq!(told, [&unsupported[..], &rest[..], &[("Untyped", Reason::Malformed)]].concat());
 }
 
 #[test]
