@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::criteria_file::{decoder, topic};
+use super::matching_file::{decoder, topic};
 use crate::config::Decoder;
 use crate::config::document::Value;
 use crate::config::fault::Place;

@@ -4,6 +4,7 @@
 //! within a call's second argument, names no place in its errors, and lets a minus bind tighter than `^`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use exmex::{BinOp, Express, FlatEx, MakeOperators, Operator, ops_factory};
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,8 @@ ops_factory!(
 pub struct Expression {
     text: String,
     inputs: Vec<String>,
-    compiled: FlatEx<f64, Functions>,
+    /// Twenty kilobytes.
+    compiled: Arc<FlatEx<f64, Functions>>,
 }
 
 impl Expression {
@@ -71,12 +73,12 @@ impl Expression {
         }
         let rewritten = Rewriter::new(text).run()?;
         let refused = |error: exmex::ExError| Wrong::new(format!("can't be evaluated: {}", error.msg()));
-        let compiled = FlatEx::parse(&rewritten).map_err(refused)?;
+        let compiled: FlatEx<f64, Functions> = FlatEx::parse(&rewritten).map_err(refused)?;
         let inputs = compiled.var_names().to_vec();
         match inputs.len() {
             0 => Err("is over no metric, so that it would never have a value".into()),
             many if many > MAX_INPUTS => Err(format!("is over {many} metrics, {MAX_INPUTS} are the most").into()),
-            _ => Ok(Expression { text: text.to_owned(), inputs, compiled }),
+            _ => Ok(Expression { text: text.to_owned(), inputs, compiled: Arc::new(compiled) }),
         }
     }
 

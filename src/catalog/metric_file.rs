@@ -1,5 +1,6 @@
 //! `[[metric]]` of a template: a named quantity, and the raw keys that carry it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use super::key_file;
@@ -31,8 +32,8 @@ pub(super) fn read(root: &mut Section<'_>) -> (Vec<Metric>, Claims) {
 fn answer_to_own_names(metrics: &mut [Metric], claims: &mut Claims) {
     for (index, metric) in metrics.iter_mut().enumerate().filter(|(_, metric)| !metric.name.is_empty()) {
         for pattern in metric.own_name() {
-            if !claims.keys.contains_key(&pattern.shape()) {
-                claims.keys.insert(pattern.shape(), index);
+            if let Entry::Vacant(free) = claims.keys.entry(pattern.shape()) {
+                free.insert(index);
                 metric.keys.push(Key::of(pattern));
             }
         }

@@ -1,6 +1,5 @@
 //! What is known of devices: templates and their key maps, devices, modules.
 
-pub mod criteria;
 mod derived;
 mod derived_file;
 mod device_file;
@@ -8,10 +7,10 @@ pub mod example;
 mod expression;
 mod extends;
 pub mod files;
-mod key_file;
 mod key_map;
-
-mod criteria_file;
+mod key_file;
+pub mod matching;
+mod matching_file;
 mod metric_file;
 pub mod pattern;
 mod references;
@@ -24,7 +23,6 @@ use std::sync::Arc;
 
 use crate::time::UtcMicros;
 
-pub use criteria::{Criteria, Glob};
 pub use derived::{Derived, Formula, Rate};
 pub use expression::Expression;
 pub use key_map::{Found, Key, KeyMap, KeyPlace};
@@ -63,7 +61,7 @@ pub struct Template {
     pub models: Vec<String>,
     pub reference: Option<String>,
     /// The devices that it is for; none: it is only given by name.
-    pub matching: Option<Criteria>,
+    pub matching: Option<matching::Criteria>,
     pub metrics: Vec<Metric>,
     /// Each behind those that it is worked out from.
     pub derived: Vec<Derived>,

@@ -7,7 +7,7 @@ use super::example::{self, Example};
 use super::metric_file::is_metric_name;
 use super::references::Placed;
 use super::{
-    KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, criteria_file, derived_file, metric_file,
+    KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, derived_file, matching_file, metric_file,
 };
 use crate::config::document::{Document, Node, Value};
 use crate::config::fault::Wrong;
@@ -60,7 +60,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let manufacturer = root.parsed("manufacturer", "a text", display_name);
     let models = root.texts("models").unwrap_or_default().into_iter().map(|(model, _)| model.to_owned()).collect();
     let reference = root.parsed("reference", "a text", display_name);
-    let matching = criteria_file::read(root);
+    let matching = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
     let (derived, derived_places): (Vec<_>, Vec<Placed<()>>) = derived_file::read(root).into_iter().unzip();

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate::catalog::matching::Criteria;
 use tidegate::catalog::{
-    Criteria, Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Derived, Expression, Formula, Glob, Key,
-    KeyMap, Kind, Metric, Slot, Template, TemplateCommand,
+    Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Derived, Expression, Formula, Key, KeyMap, Kind,
+    Metric, Slot, Template, TemplateCommand,
 };
 
 use super::{Site, on_both};
@@ -53,9 +54,9 @@ pub fn template(slug: &str) -> Template {
         reference: Some("https://acme.example/a1".into()),
         matching: Some(Criteria {
             decoder: vec!["json".into()],
-            model: vec![Glob::new("A-1*")],
+            model: vec!["A-1*".into()],
             fields: BTreeMap::from([("model".into(), vec!["A-1".into()])]),
-            keys: vec![Key::from("{n}.tempf").pattern],
+            keys: vec!["{n}.tempf".into()],
             ..Criteria::default()
         }),
         derived: vec![Derived {

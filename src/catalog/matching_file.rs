@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::MAX_NAME;
+use super::matching::Criteria;
 use super::pattern::Pattern;
-use super::{Criteria, Glob, MAX_NAME};
 use crate::config::Decoder;
 use crate::config::document::{Node, Value};
 use crate::config::fault::{Wrong, did_you_mean};
@@ -16,13 +17,13 @@ pub(super) fn read(root: &mut Section<'_>) -> Option<Criteria> {
     let matching = root.table("match", |section| {
         let matching = Criteria {
             decoder: texts(section, "decoder", decoder),
-            source: texts(section, "source", |text| plain(text).map(str::to_owned)),
+            source: texts(section, "source", plain),
             topic: texts(section, "topic", topic),
-            device: texts(section, "device", glob),
-            model: texts(section, "model", glob),
-            manufacturer: texts(section, "manufacturer", glob),
+            device: texts(section, "device", plain),
+            model: texts(section, "model", plain),
+            manufacturer: texts(section, "manufacturer", plain),
             fields: fields(section),
-            keys: texts(section, "keys", Pattern::parse),
+            keys: texts(section, "keys", |text| Pattern::parse(text).map(|_| text.to_owned())),
         };
         if given && section.is_empty() {
             section.fault_here("holds no criterion; leave it out for a template that is only given by name");
@@ -32,7 +33,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Option<Criteria> {
     given.then_some(matching)
 }
 
-fn texts<T>(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+fn texts(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<String, Wrong>) -> Vec<String> {
     let given = section.texts(key);
     if given.as_ref().is_some_and(Vec::is_empty) {
         section.fault(key, "is empty, so that nothing could match; leave it out");
@@ -47,15 +48,11 @@ fn texts<T>(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) ->
     all
 }
 
-fn plain(text: &str) -> Result<&str, Wrong> {
+fn plain(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.len() > MAX_NAME || text.contains('\0') {
         return Err(format!("expected 1 to {MAX_NAME} bytes without NUL").into());
     }
-    Ok(text)
-}
-
-fn glob(text: &str) -> Result<Glob, Wrong> {
-    plain(text).map(Glob::new)
+    Ok(text.to_owned())
 }
 
 /// Name of a decoder.
