@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::catalog::matching::{Criteria, GivenBy, Offer};
 use crate::catalog::{Device, Key, KeyMap, Kind, Metric, Module, Sensor, Snapshot, Template};
-use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
+use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, SparkplugSource, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
 
@@ -27,6 +27,7 @@ pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
         quiet_after: None,
         quiet_reconnect: false,
         csv: Csv::default(),
+        sparkplug: SparkplugSource::default(),
     }
 }
 
