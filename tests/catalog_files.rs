@@ -92,8 +92,8 @@ fn a_template_is_read_whole() {
         [("auto", 2.0), ("off", 0.0), ("on", 1.0)]
     );
     assert_eq!(mode.min_step, Some(0.5));
-    assert_eq!(meter.keys["ENERGY.Total"], 0);
-    assert_eq!(meter.keys["serial"], 2);
+    assert_eq!(meter.keys.exact("ENERGY.Total").map(|at| at.metric), Some(0));
+    assert_eq!(meter.keys.exact("serial").map(|at| at.metric), Some(2));
     assert_eq!(meter.commands[0].parameters["properties"]["hard"]["type"], "boolean");
     assert_eq!(meter.slots[0].compatible, ["native-climate"]);
 }

@@ -369,7 +369,7 @@ impl Registry {
 
     fn model(&self, template: u32, key: &str) -> Option<Model> {
         let known = &self.templates[template as usize];
-        let metric = *known.keys.get(key)?;
+        let metric = known.keys.exact(key)?.metric;
         (metric < known.metrics.len()).then(|| Model { template, metric: number(metric) })
     }
 

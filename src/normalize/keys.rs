@@ -18,7 +18,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         }
         if let Some((model, owner)) = self.registry.modeled(device, module, key) {
             let metric = self.registry.metric(model);
-            let rank = metric.keys.iter().position(|known| known == key).unwrap_or(usize::MAX);
+            let rank = metric.keys.iter().position(|known| known.pattern.literal() == Some(key)).unwrap_or(usize::MAX);
             let sensor = match owner {
                 Some(owner) => self.registry.sensor(device, &joined(self.registry.name(owner), &metric.name)),
                 None => self.registry.sensor(device, &metric.name),
