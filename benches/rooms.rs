@@ -11,7 +11,7 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tidegate::catalog::{Snapshot, Template, files};
-use tidegate::config::{Config, Csv, Decoder, Limits, Source, Sync};
+use tidegate::config::{Config, Csv, Decoder, Limits, Source, SparkplugSource, Sync};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{self, Context};
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Journal, Options, Token};
@@ -45,6 +45,7 @@ mod decoding {
             timezone: None,
             limits: &limits,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         };
         let mut memory = Memory::default();
         let mut recall = memory.of_source(&"bench".into());

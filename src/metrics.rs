@@ -175,6 +175,12 @@ metrics! {
     source_quiet: Family<BySource, Level> = "source_quiet";
     /// Connections given up and made anew because a source with `quiet_reconnect` was silent
     deafness_reconnects: Count = "deafness_reconnects";
+    /// Messages sent to devices because their format calls for it, such as requests for a rebirth
+    errands_sent: Count = "errands_sent";
+    /// Messages to devices that were called for and not sent, by reason
+    errands_dropped: Family<ByReason, Count> = "errands_dropped";
+    /// 1 while the STATE of `sparkplug.host_id` is online
+    sparkplug_state_online: Level = "sparkplug_state_online";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
     /// Samples dropped because `metrics.unmodeled` says so

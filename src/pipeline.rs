@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{self, Backoff};
 use crate::catalog::Snapshot;
+use crate::clock;
 use crate::config::Config;
+use crate::errands::Errands;
 use crate::journal::{JournalError, Next, Reader};
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
@@ -45,6 +47,8 @@ pub struct Pipeline {
     /// Rows at which a batch takes no further message.
     pub batch_max: usize,
     pub reloads: Receiver<Reload>,
+    /// To devices, for decoders that lack something.
+    pub errands: Errands,
     /// Set when what is left shall stay in the journal.
     pub stop: CancellationToken,
     pub metrics: Metrics,
@@ -102,6 +106,10 @@ impl Pipeline {
     fn hand_over(&mut self, messages: &[Arc<Message>], batch: &mut Batch) -> bool {
         for message in messages {
             self.normalizer.process(message, batch);
+            let asks = self.normalizer.take_asks();
+            if !asks.is_empty() {
+                self.errands.send(asks, message.received_at, clock::now());
+            }
             self.position = batch.position;
             if !batch.is_full(self.batch_max) {
                 continue;
@@ -179,6 +187,7 @@ mod tests {
     use super::*;
     use crate::config::{Decoder, Source, Sync};
     use crate::decode::memory::Memory;
+    use crate::errands::errands;
     use crate::journal::{Acknowledge, Bounds, Journal, Options, Token};
     use crate::normalize::testing;
 
@@ -218,6 +227,7 @@ mod tests {
         let (batches, made) = sync_channel(1);
         reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();
         let stop = CancellationToken::new();
+        let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
         Pipeline {
             normalizer,
             reader,
@@ -225,6 +235,7 @@ mod tests {
             batches,
             batch_max: 10_000,
             reloads,
+            errands,
             stop,
             metrics: metrics.clone(),
         }

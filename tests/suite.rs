@@ -38,5 +38,6 @@ mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
+mod sparkplug;
 mod state_dir;
 mod store;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::catalog::registry::Registry;
 use crate::catalog::{DEFAULT_TENANT, Kind, Snapshot};
 use crate::config::{Config, Limits, UnknownDevice, Unmodeled};
+use crate::decode::Ask;
 use crate::decode::memory::Memory;
 use crate::message::Message;
 use crate::metrics::{BySource, Metrics};
@@ -148,9 +149,16 @@ impl Normalizer {
         self.process_observed(message, out, |_, _| {});
     }
 
+    /// What decoders want told to devices, for the message before.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        self.memory.take_asks()
+    }
+
     /// As [`Normalizer::process`], and tells what became of each sample, by its raw key.
     pub fn process_observed(&mut self, message: &Arc<Message>, out: &mut Batch, observe: impl FnMut(&str, Fate<'_>)) {
         debug_assert!(out.messages == 0 || out.generation == self.generation, "a batch is of one generation");
+        // Of a replay, or a dry run, nobody takes them.
+        self.memory.take_asks();
         out.generation = self.generation;
         out.position = message.seq;
         out.messages = out.messages.saturating_add(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::catalog::{Device, Key, KeyMap, Kind, Metric, Module, Sensor, Snapshot, Template};
-use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
+use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, SparkplugSource, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
 
@@ -26,6 +26,7 @@ pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
         quiet_after: None,
         quiet_reconnect: false,
         csv: Csv::default(),
+        sparkplug: SparkplugSource::default(),
     }
 }
 

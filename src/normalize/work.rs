@@ -137,8 +137,13 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             timezone: source.timezone.as_ref(),
             limits: &self.policy.limits,
             csv: source.csv,
+            sparkplug: source.sparkplug,
         };
-        decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name))
+        let decoded = decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name));
+        if publish.retain || !source.sparkplug.rebirth {
+            self.memory.take_asks();
+        }
+        decoded
     }
 
     /// What a message says of one device; `known`: the one that the topic names.
