@@ -213,12 +213,14 @@ pub enum Decoder {
     Csv,
     Esphome,
     HomeAssistant,
+    Homie,
     LineProtocol,
     Losant,
     Msgpack,
     OpenMqttGateway,
     Rtl433,
     Ruuvi,
+    Senml,
     Shelly,
     Tasmota,
     ThinEdge,
@@ -229,7 +231,7 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 21] = [
+    pub const ALL: [Decoder; 23] = [
         Decoder::Json,
         Decoder::Scalar,
         Decoder::AwsShadow,
@@ -238,12 +240,14 @@ impl Decoder {
         Decoder::Csv,
         Decoder::Esphome,
         Decoder::HomeAssistant,
+        Decoder::Homie,
         Decoder::LineProtocol,
         Decoder::Losant,
         Decoder::Msgpack,
         Decoder::OpenMqttGateway,
         Decoder::Rtl433,
         Decoder::Ruuvi,
+        Decoder::Senml,
         Decoder::Shelly,
         Decoder::Tasmota,
         Decoder::ThinEdge,
@@ -264,12 +268,14 @@ impl Decoder {
             Decoder::Csv => "csv",
             Decoder::Esphome => "esphome",
             Decoder::HomeAssistant => "home_assistant",
+            Decoder::Homie => "homie",
             Decoder::LineProtocol => "line_protocol",
             Decoder::Losant => "losant",
             Decoder::Msgpack => "msgpack",
             Decoder::OpenMqttGateway => "openmqttgateway",
             Decoder::Rtl433 => "rtl_433",
             Decoder::Ruuvi => "ruuvi",
+            Decoder::Senml => "senml",
             Decoder::Shelly => "shelly",
             Decoder::Tasmota => "tasmota",
             Decoder::ThinEdge => "thin_edge",
@@ -287,6 +293,7 @@ impl Decoder {
             | Decoder::Chirpstack
             | Decoder::Esphome
             | Decoder::HomeAssistant
+            | Decoder::Homie
             | Decoder::Losant
             | Decoder::OpenMqttGateway
             | Decoder::Rtl433
@@ -303,6 +310,7 @@ impl Decoder {
             | Decoder::Csv
             | Decoder::LineProtocol
             | Decoder::Msgpack
+            | Decoder::Senml
             | Decoder::Zigbee2Mqtt => false,
         }
     }
