@@ -2,6 +2,7 @@
 
 mod device_file;
 pub mod files;
+pub mod matching;
 mod references;
 mod template_file;
 pub mod unit;

@@ -122,6 +122,26 @@ pub struct Report {
     pub signal: Vec<Signal>,
     /// What of the message could not be taken though the rest is: told beside it.
     pub left_out: Vec<Refusal>,
+    /// What the payload, or a description that came before it, says of the device itself. What it leaves out is not forgotten.
+    pub told: Vec<(Told, String)>,
+    /// Uid of the gateway that the device is behind, as the payload or the topic names it, in the device's tenant.
+    pub parent: Option<String>,
+    /// For a decoder that only chooses among others: which one read it, and why it was taken for that.
+    pub read_as: Option<(Decoder, String)>,
+}
+
+/// A fact that a device tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Told {
+    Manufacturer,
+    /// As the manufacturer calls the type of the device.
+    Model,
+    /// Version of its firmware.
+    Firmware,
+    /// For people; never what the device is known by.
+    Name,
+    /// What it is connected by, one word: `zigbee`, `wifi`, `lora`, `ble`, `ethernet`, `433mhz`, …
+    Connectivity,
 }
 
 /// A figure of how well a device was heard, by its name.
