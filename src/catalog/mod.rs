@@ -17,6 +17,7 @@ mod references;
 mod template_file;
 pub mod unit;
 pub mod registry;
+mod shipped;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
