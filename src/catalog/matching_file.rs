@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::pattern::Pattern;
 use super::MAX_NAME;
 use super::matching::Criteria;
+use super::pattern::Pattern;
 use crate::config::Decoder;
 use crate::config::document::{Node, Value};
 use crate::config::fault::{Wrong, did_you_mean};

@@ -100,6 +100,7 @@ shipped!(
     "zigbee2mqtt/zigbee-smoke.toml",
     "zigbee2mqtt/zigbee-soil.toml",
     "zigbee2mqtt/zigbee-switch.toml",
+    "zigbee2mqtt/zigbee-thermostat-onoff.toml",
     "zigbee2mqtt/zigbee-thermostat.toml",
     "zigbee2mqtt/zigbee-three-phase-meter.toml",
     "zigbee2mqtt/zigbee-vibration.toml",
