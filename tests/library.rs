@@ -40,7 +40,7 @@ fn every_example_becomes_what_its_template_says() {
 /// What is wrong with an example, if anything.
 fn fault(library: &Library, template: &ReadTemplate, example: &Example) -> Option<String> {
     let slug = &template.template.slug;
-    let named = template.template.matching.rank().is_none().then_some(slug.as_str());
+    let named = strength(&template.template.matching).is_none().then_some(slug.as_str());
     let heard = library.rig(&[]).hear(example, named);
     let mut wrong = Vec::new();
     if heard.template.as_deref() != Some(slug) {
@@ -79,7 +79,7 @@ fn no_two_templates_match_an_example_as_strongly() {
     let library = Library::shipped();
     let mut ties = Vec::new();
     for (template, example) in
-        library.each_example().filter(|(template, _)| template.template.matching.rank().is_some())
+        library.each_example().filter(|(template, _)| strength(&template.template.matching).is_some())
     {
         let slug = &template.template.slug;
         let second = library.rig(&[slug]).hear(example, None).template;

@@ -132,6 +132,11 @@ impl Metric {
         self.keys.iter().any(|key| key.pattern.numbers())
     }
 
+    /// Whether the number of a sensor may depend on which raw key came first.
+    pub fn is_starred(&self) -> bool {
+        self.keys.iter().any(|key| key.pattern.is_starred())
+    }
+
     /// Whether a sensor of it may have this name.
     pub fn names(&self, sensor: &str) -> bool {
         if self.name == sensor {

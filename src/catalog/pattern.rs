@@ -133,6 +133,11 @@ impl Pattern {
         self.parts.iter().any(|part| matches!(part, Part::Number { .. } | Part::Star))
     }
 
+    /// Whether it has a `*`.
+    pub fn is_starred(&self) -> bool {
+        self.parts.contains(&Part::Star)
+    }
+
     /// Equal for patterns that match the same keys.
     pub fn shape(&self) -> String {
         let shape = |part: &Part| match part {

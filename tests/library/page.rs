@@ -7,7 +7,7 @@ use std::path::Path;
 use tidegate::catalog::files::ReadTemplate;
 use tidegate::catalog::matching::Criteria;
 
-use super::rig::Library;
+use super::rig::{Library, strength};
 
 /// Most metrics that a row names.
 const NAMED: usize = 10;
@@ -44,7 +44,7 @@ fn page(templates: &[ReadTemplate]) -> String {
     let mut page = String::from(HEAD);
     for (format, mut rows) in formats {
         // Those that know most of a device first, the family behind them.
-        rows.sort_by_key(|row| (row.template.matching.rank(), row.template.slug.clone()));
+        rows.sort_by_key(|row| (strength(&row.template.matching), row.template.slug.clone()));
         write!(page, "\n## {format}\n\n| device | template | recognised by | readings |\n| --- | --- | --- | --- |\n")
             .unwrap();
         for row in rows {

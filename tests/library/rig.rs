@@ -1,5 +1,6 @@
 //! The whole library, and what becomes of a message in it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,10 +144,19 @@ pub fn source(filter: &str, decoder: Decoder, template: Option<&str>) -> Source 
     }
 }
 
-/// How strongly it matches, less the slug that decides where nothing else does.
-pub fn strength(criteria: &Criteria) -> (Option<impl PartialEq + use<>>, usize, usize) {
+/// How strongly it matches, the strongest first, but for the slug that decides where nothing else does; none: it never does.
+pub fn strength(criteria: &Criteria) -> Option<(u8, Reverse<usize>, Reverse<usize>)> {
     let Criteria { decoder, source, topic, device, model, manufacturer, fields, keys } = criteria;
-    let lists = [decoder, source, topic, device, model, manufacturer, keys];
-    let count = lists.into_iter().filter(|list| !list.is_empty()).count() + fields.len();
-    (criteria.rank(), count, keys.len())
+    let given = [
+        !(model.is_empty() && manufacturer.is_empty() && fields.is_empty()),
+        !device.is_empty(),
+        !(topic.is_empty() && source.is_empty()),
+        !keys.is_empty(),
+        !decoder.is_empty(),
+    ];
+    let rank = given.iter().zip(3..).find_map(|(given, rank)| given.then_some(rank))?;
+    let single = [!decoder.is_empty(), !source.is_empty(), !topic.is_empty(), !device.is_empty(), !model.is_empty()];
+    let more = [!manufacturer.is_empty(), !keys.is_empty()];
+    let count = single.into_iter().chain(more).filter(|given| *given).count() + fields.len();
+    Some((rank, Reverse(count), Reverse(keys.len())))
 }
