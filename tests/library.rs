@@ -40,7 +40,7 @@ fn every_example_becomes_what_its_template_says() {
 /// What is wrong with an example, if anything.
 fn fault(library: &Library, template: &ReadTemplate, example: &Example) -> Option<String> {
     let slug = &template.template.slug;
-    let named = strength(&template.template.matching).is_none().then_some(slug.as_str());
+    let named = strength(&template.template).is_none().then_some(slug.as_str());
     let heard = library.rig(&[]).hear(example, named);
     let mut wrong = Vec::new();
     if heard.template.as_deref() != Some(slug) {
@@ -78,14 +78,12 @@ fn same(expected: &ExampleValue, found: &ExampleValue) -> bool {
 fn no_two_templates_match_an_example_as_strongly() {
     let library = Library::shipped();
     let mut ties = Vec::new();
-    for (template, example) in
-        library.each_example().filter(|(template, _)| strength(&template.template.matching).is_some())
-    {
+    for (template, example) in library.each_example().filter(|(template, _)| strength(&template.template).is_some()) {
         let slug = &template.template.slug;
         let second = library.rig(&[slug]).hear(example, None).template;
         let second = second.and_then(|second| library.template(&second));
         if let Some(second) = second
-            && strength(&second.template.matching) == strength(&template.template.matching)
+            && strength(&second.template) == strength(&template.template)
         {
             ties.push(format!("{slug} and {} for {}", second.template.slug, example.topic));
         }

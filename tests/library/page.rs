@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use tidegate::catalog::Template;
 use tidegate::catalog::files::ReadTemplate;
-use tidegate::catalog::matching::Criteria;
 
 use super::rig::{Library, strength};
 
@@ -36,7 +36,8 @@ fn the_page_of_devices_is_written_from_the_templates() {
 fn page(templates: &[ReadTemplate]) -> String {
     let mut formats: BTreeMap<String, Vec<&ReadTemplate>> = BTreeMap::new();
     for template in templates {
-        let decoders = &template.template.matching.decoder;
+        let decoders =
+            template.template.matching.as_ref().map(|criteria| criteria.decoder.as_slice()).unwrap_or_default();
         let format =
             if decoders.is_empty() { "Given by name".to_owned() } else { format!("`{}`", decoders.join("`, `")) };
         formats.entry(format).or_default().push(template);
@@ -44,7 +45,7 @@ fn page(templates: &[ReadTemplate]) -> String {
     let mut page = String::from(HEAD);
     for (format, mut rows) in formats {
         // Those that know most of a device first, the family behind them.
-        rows.sort_by_key(|row| (strength(&row.template.matching), row.template.slug.clone()));
+        rows.sort_by_key(|row| (strength(&row.template), row.template.slug.clone()));
         write!(page, "\n## {format}\n\n| device | template | recognised by | readings |\n| --- | --- | --- | --- |\n")
             .unwrap();
         for row in rows {
@@ -56,7 +57,7 @@ fn page(templates: &[ReadTemplate]) -> String {
             let models =
                 if template.models.is_empty() { String::new() } else { format!(": {}", template.models.join(", ")) };
             let maker = template.manufacturer.as_ref().map(|maker| format!("; {maker}{models}")).unwrap_or_default();
-            let (slug, by, readings) = (&template.slug, recognised(&template.matching), readings(row));
+            let (slug, by, readings) = (&template.slug, recognised(template), readings(row));
             writeln!(page, "| {} | `{slug}` | {by} | {readings} |", cell(&(name + &maker))).unwrap();
         }
     }
@@ -67,7 +68,8 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-fn recognised(criteria: &Criteria) -> String {
+fn recognised(template: &Template) -> String {
+    let Some(criteria) = &template.matching else { return "–".to_owned() };
     let mut parts = Vec::new();
     let mut list = |what: &str, texts: &[String]| {
         if !texts.is_empty() {
@@ -86,7 +88,7 @@ fn recognised(criteria: &Criteria) -> String {
     list("source", &criteria.source);
     list("keys", &criteria.keys);
     if parts.is_empty() {
-        return if criteria.decoder.is_empty() { "–" } else { "its format" }.to_owned();
+        return "its format".to_owned();
     }
     parts.join("; ")
 }

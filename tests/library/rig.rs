@@ -145,8 +145,8 @@ pub fn source(filter: &str, decoder: Decoder, template: Option<&str>) -> Source 
 }
 
 /// How strongly it matches, the strongest first, but for the slug that decides where nothing else does; none: it never does.
-pub fn strength(criteria: &Criteria) -> Option<(u8, Reverse<usize>, Reverse<usize>)> {
-    let Criteria { decoder, source, topic, device, model, manufacturer, fields, keys } = criteria;
+pub fn strength(template: &Template) -> Option<(u8, Reverse<usize>, Reverse<usize>)> {
+    let Criteria { decoder, source, topic, device, model, manufacturer, fields, keys } = template.matching.as_ref()?;
     let given = [
         !(model.is_empty() && manufacturer.is_empty() && fields.is_empty()),
         !device.is_empty(),
