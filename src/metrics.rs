@@ -135,6 +135,10 @@ metrics! {
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
     /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
     messages_unmatched: Count = "messages_unmatched";
+    /// Templates that known devices were given by a stronger match than the one before
+    templates_given: Count = "templates_given";
+    /// Gateways that messages named and that could not be: a circle, a name that is none, one more device than may be
+    parents_refused: Count = "parents_refused";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason

@@ -26,6 +26,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct Reload {
     pub config: Config,
     pub snapshot: Snapshot,
+    /// The last message of which the snapshot surely has everything.
+    pub committed: Seq,
 }
 
 /// Why the pipeline ended early.
@@ -160,11 +162,11 @@ impl Pipeline {
     fn reload(&mut self, batch: &mut Batch) -> bool {
         loop {
             match self.reloads.try_recv() {
-                Ok(Reload { config, snapshot }) => {
+                Ok(Reload { config, snapshot, committed }) => {
                     if !self.send(batch) {
                         return false;
                     }
-                    match self.normalizer.replace(&config, &snapshot) {
+                    match self.normalizer.replace(&config, &snapshot, committed) {
                         Ok(()) => {
                             self.metrics.catalog_reloads.inc();
                         }
@@ -225,7 +227,7 @@ mod tests {
         let normalizer = Normalizer::new(&config, &fitting, Memory::default(), metrics.clone()).unwrap();
         let (reloads_out, reloads) = sync_channel(1);
         let (batches, made) = sync_channel(1);
-        reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();
+        reloads_out.send(Reload { config, snapshot: Snapshot::default(), committed: 0 }).unwrap();
         let stop = CancellationToken::new();
         let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
         Pipeline {

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]
 mod bad_input;

@@ -132,7 +132,7 @@ pub struct Report {
 }
 
 /// A fact that a device tells of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Told {
     Manufacturer,
     /// As the manufacturer calls the type of the device.
@@ -217,7 +217,7 @@ pub fn decode(
         Decoder::Thingsboard => thingsboard::decode(payload, context),
         Decoder::Ttn => ttn::decode(payload, context),
         Decoder::Victron => victron::decode(payload, context),
-        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context, memory),
     }
 }
 
@@ -227,8 +227,25 @@ pub fn teaches(decoder: Decoder, topic: &str) -> bool {
     match decoder {
         Decoder::HomeAssistant => home_assistant::teaches(topic),
         Decoder::Homie => homie::teaches(topic),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::teaches(topic),
         _ => false,
     }
+}
+
+/// What the devices of a format are connected by, where it knows but one way.
+pub fn connectivity(decoder: Decoder) -> Option<&'static str> {
+    match decoder {
+        Decoder::Chirpstack | Decoder::Ttn => Some("lora"),
+        Decoder::Ruuvi => Some("ble"),
+        Decoder::Zigbee2Mqtt => Some("zigbee"),
+        _ => None,
+    }
+}
+
+/// The facts that are there.
+fn told<'n>(facts: impl IntoIterator<Item = (Told, Option<&'n str>)>) -> Vec<(Told, String)> {
+    let is_said = |text: &&str| !text.trim().is_empty();
+    facts.into_iter().filter_map(|(fact, text)| Some((fact, text.filter(is_said)?.to_owned()))).collect()
 }
 
 /// A whole number as the nearest float, with its digits where the float does not hold them.
