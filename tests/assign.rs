@@ -8,7 +8,9 @@ use crate::support::stranger::{SQLITE, Stranger};
 /// The numbers of the simulated devices, multiplied, in a unit.
 fn numbers(slug: &str, unit: &str, scale: u32) -> String {
     let metric = |n: usize| {
-        format!("[[metric]]\nname = \"m{n}\"\nunit = \"{unit}\"\nkind = \"number\"\nkeys = [\"m{n}\"]\nscale = {scale}\n")
+        format!(
+            "[[metric]]\nname = \"m{n}\"\nunit = \"{unit}\"\nkind = \"number\"\nkeys = [\"m{n}\"]\nscale = {scale}\n"
+        )
     };
     let metrics: String = (1..=METRICS).map(metric).collect();
     format!("slug = \"{slug}\"\nname = \"{slug}\"\ncategory = \"sensor\"\nversion = 1\n{metrics}")

@@ -256,7 +256,9 @@ fn every_wrong_device_is_refused_with_its_place_and_what_would_be_right() {
         ),
         (module("address = \"1\""), "d.toml:6: device[0].module[0].address: has no meaning without a slot"),
         (
-            module("slot = \"rs485-1\"\naddress = \"1\"\n[[device.module]]\nuid = \"n\"\nslot = \"rs485-1\"\naddress = \"1\""),
+            module(
+                "slot = \"rs485-1\"\naddress = \"1\"\n[[device.module]]\nuid = \"n\"\nslot = \"rs485-1\"\naddress = \"1\"",
+            ),
             "d.toml:11: device[0].module[1].address: \"1\" is the address of an earlier module on the bus \"rs485-1\"",
         ),
         (

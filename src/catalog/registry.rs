@@ -416,7 +416,7 @@ impl Registry {
 
     /// A sensor's name without its module's.
     pub fn bare<'n>(&self, owner: Option<NameId>, name: &'n str) -> &'n str {
-        let without = owner.and_then(|owner| name.strip_prefix(&***self.name(owner))?.strip_prefix('.'));
+        let without = owner.and_then(|owner| name.strip_prefix(&**self.name(owner))?.strip_prefix('.'));
         without.unwrap_or(name)
     }
 

@@ -117,7 +117,12 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         let numbered =
             target.model.filter(|_| *starred).map(|model| self.registry.next_number(device, model, target.owner, name));
         let name = numbered.as_deref().unwrap_or(name);
-        let sensor = match target.sensor.or_else(|| self.registry.sensor(device, name)) {
+        let found = match (target.sensor, target.model) {
+            (None, Some(model)) => self.registry.sensor_of_metric(device, (model, target.owner), name),
+            (None, None) => self.registry.sensor(device, name),
+            (found, _) => found,
+        };
+        let sensor = match found {
             Some(sensor) => sensor,
             None => self.add_sensor(device, key, name)?,
         };
@@ -174,12 +179,11 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return;
         }
         let metric = self.registry.metric(model);
-        let bare = self.registry.bare(target.owner, name);
-        let wanted = Series::of_metric(metric, bare);
-        let (unit, series) = (metric.unit.clone(), Series { unit: "", ..wanted });
+        let plain = metric.takes_as_is(self.registry.bare(target.owner, name));
+        let (unit, kind) = (metric.unit.clone(), metric.kind);
         let origin = if metric.required { SensorOrigin::Required } else { SensorOrigin::Optional };
         let module = target.owner.map(|owner| self.registry.name(owner).to_string());
-        let series = Series { unit: &unit, ..series };
+        let series = Series { unit: &unit, kind, modeled: true, plain };
         let introduction = Introduction { name, module, series, origin, raw_key };
         self.introduce(device, sensor, introduction, raw_key.is_some());
     }
@@ -191,9 +195,8 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return;
         }
         let (device, _) = self.registry.introduce_device(device);
-        if !told.series.modeled && told.series.unit.is_empty() && self.registry.has_series(sensor) {
-            // What is known of a raw key's series stays.
-        } else {
+        // What is known of a raw key's series stays.
+        if told.series.modeled || !told.series.unit.is_empty() || !self.registry.has_series(sensor) {
             self.registry.keep_series(sensor, &told.series);
         }
         self.out.sensors.push(SensorIntro {

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
-use crate::catalog::registry::{DeviceSlot, NO_CONVERSION, Registry, SensorSlot, Target};
+use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::config::{Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};

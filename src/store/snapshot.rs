@@ -20,8 +20,7 @@ use crate::decode::Told;
 use crate::time::UtcMicros;
 
 /// Id, device, name, unit, kind, why it is there, raw key, last time and value.
-type SensorRow =
-    (i32, i32, String, String, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
+type SensorRow = (i32, i32, String, String, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
 
 /// A device's row, as far as the pipeline needs it.
 #[derive(Queryable)]

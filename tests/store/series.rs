@@ -34,7 +34,12 @@ impl Named for Metric {
 fn of(slug: &str, metrics: Vec<Metric>) -> DeclaredTemplate {
     let slots = template("x").slots;
     DeclaredTemplate {
-        template: tidegate::catalog::Template { slots, keys: tidegate::catalog::KeyMap::of(&metrics), metrics, ..template(slug) },
+        template: tidegate::catalog::Template {
+            slots,
+            keys: tidegate::catalog::KeyMap::of(&metrics),
+            metrics,
+            ..template(slug)
+        },
         shipped: false,
     }
 }
