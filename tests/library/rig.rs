@@ -80,7 +80,7 @@ impl Rig {
         let settings = Config { sources: vec![source], time, ..Config::default() };
         let normalizer = match &mut self.normalizer {
             Some(normalizer) => {
-                normalizer.replace(&settings, &self.snapshot).unwrap();
+                normalizer.replace(&settings, &self.snapshot, 0).unwrap();
                 normalizer
             }
             none => {
