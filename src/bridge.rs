@@ -392,7 +392,7 @@ impl Ingest<'_> {
         let address = embedded.local_addr();
         crew.thread("journal", move || journal.run(waiters))?;
         let status = mqtt::status::topic(&self.config.instance.id);
-        let (stop, link, mut errands) = (self.stop.clone(), self.link, self.errands);
+        let (stop, link, errands) = (self.stop.clone(), self.link, self.errands);
         let host_state = self.config.sparkplug.host_id.as_deref().map(mqtt::host_state::topic);
         crew.task("embedded broker", async move {
             embedded.publish_retained(&status, "online".into()).await?;
@@ -403,18 +403,9 @@ impl Ingest<'_> {
             }
             link.send_replace(Link::Up);
             metrics.broker_connected.set(1);
-            let running = embedded.run(stop);
-            tokio::pin!(running);
-            loop {
-                tokio::select! {
-                    () = &mut running => break,
-                    Some(errand) = errands.recv() => {
-                        // A topic made from one that a device published on is a topic name.
-                        if embedded.publish_once(&errand.topic, errand.payload).await.is_ok() {
-                            metrics.errands_sent.inc();
-                        }
-                    }
-                }
+            tokio::select! {
+                () = embedded.run(stop) => {}
+                () = run_errands(&embedded, errands, &metrics) => {}
             }
             metrics.sparkplug_state_online.set(0);
             metrics.broker_connected.set(0);
@@ -423,6 +414,18 @@ impl Ingest<'_> {
         });
         Ok(address)
     }
+}
+
+/// Sends what devices are to be told, for as long as it is polled.
+#[cfg(feature = "embedded-broker")]
+async fn run_errands(embedded: &broker::Embedded, mut errands: mpsc::Receiver<Errand>, metrics: &Metrics) {
+    while let Some(errand) = errands.recv().await {
+        // A topic made from one that a device published on is a topic name.
+        if embedded.publish_once(&errand.topic, errand.payload).await.is_ok() {
+            metrics.errands_sent.inc();
+        }
+    }
+    std::future::pending().await
 }
 
 /// Bytes: the largest payload that any source takes, or what is still taken to be refused with its reason, and room

@@ -197,7 +197,7 @@ fn nobody_is_asked_where_the_source_says_so() {
 }
 
 #[test]
-fn a_journal_that_is_read_late_asks_for_nothing() {
+fn a_replay_asks_for_nothing() {
     let broker = Mosquitto::plain();
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let mut tidegate = configured(&url, 5, "");
@@ -251,6 +251,7 @@ fn the_host_says_how_it_is_and_its_will_does_when_it_is_killed() {
         tidegate.start();
         let again = states(&watcher, 5)[4];
         assert!(again.0 && again.1 > birth.1, "{again:?}");
+        eventually("the database is open", || tidegate.said("database open"));
         assert!(tidegate.stop().success());
         let farewell = states(&watcher, 6)[5];
         assert!(!farewell.0 && farewell.1 >= again.1, "{farewell:?}");

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod checkpoint;
+mod chunk_plans;
 mod commit;
 mod completeness;
 mod duplicates;
@@ -12,6 +13,7 @@ mod layout;
 mod memory;
 mod outage;
 mod plans;
+mod pooled;
 mod quarantine;
 mod retention;
 mod rollups;

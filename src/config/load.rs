@@ -138,6 +138,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         instance,
     };
     largest_fits(root, &config);
+    sparkplug::hears(root, &config);
     lifetime::outlives_what_comes(root, &config);
     config
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault::Wrong;
 use super::section::Section;
-use super::{Decoder, Sparkplug, SparkplugDevice, SparkplugSource};
+use super::{Config, Decoder, Sparkplug, SparkplugDevice, SparkplugSource};
 
 /// Shortest and longest `rebirth_every`.
 const REBIRTH_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -29,6 +29,15 @@ impl Sparkplug {
             host_id,
             rebirth_every: section.duration("rebirth_every", REBIRTH_EVERY).unwrap_or(default.rebirth_every),
         }
+    }
+}
+
+/// Edge nodes send what they have stored to a primary host that says it is there: it must be heard.
+pub(super) fn hears(root: &Section<'_>, config: &Config) {
+    let is_heard = config.sources.iter().any(|source| source.decoder == Decoder::Sparkplug);
+    if config.sparkplug.host_id.is_some() && !is_heard {
+        let message = "is given, and no source has decoder = \"sparkplug\": edge nodes would send to nobody";
+        root.fault_at(root.place_of("sparkplug"), "sparkplug.host_id", message);
     }
 }
 

@@ -5,6 +5,7 @@
 //! subscriptions, since edge nodes answer it with births of their own; its time is that of the will. A farewell has its own.
 //! Somebody else's `offline` on the topic, such as the late will of an earlier connection, is answered with the birth.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use super::ledger::Receipt;
 use super::loss::Loss;
 use super::options::{self, Bounds, Purpose};
 use super::protocol::{self, Client, Connection, Event};
-use super::session::{Link, RefusedFilter, SessionError, Timing};
+use super::session::{Link, RefusedFilter, Timing};
 use super::subscriptions::Ask;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -53,23 +54,26 @@ enum End {
     Lost(Loss),
 }
 
-/// Says that the host is online while `link` serves, until `stop`. The broker is tried for ever.
+/// Says that the host is online while `link` serves, until `stop`. The broker is tried for ever, as by the session, which
+/// has found out already whether the configuration can be used.
 ///
 /// # Errors
-/// [`SessionError::Options`] at once, when the configuration can't be used.
+/// Never.
 pub async fn run(
     settings: HostState,
     mut link: watch::Receiver<Link>,
     stop: CancellationToken,
     metrics: Metrics,
-) -> Result<(), SessionError> {
+) -> Result<(), Infallible> {
     let mut backoff = Backoff::new(settings.timing.backoff.0, settings.timing.backoff.1);
     loop {
         tokio::select! {
+            // First: a session that is told to stop serves for a moment more.
+            biased;
             () = stop.cancelled() => return Ok(()),
             there = becomes(&mut link, serves) => if !there { return Ok(()) },
         }
-        let end = serve(&settings, &mut link, &stop, &metrics).await?;
+        let end = serve(&settings, &mut link, &stop, &metrics).await;
         metrics.sparkplug_state_online.set(0);
         let End::Lost(loss) = end else {
             backoff.reset();
@@ -99,11 +103,15 @@ async fn serve(
     link: &mut watch::Receiver<Link>,
     stop: &CancellationToken,
     metrics: &Metrics,
-) -> Result<End, SessionError> {
+) -> End {
     let (topic, now) = (topic(&settings.host_id), clock::now());
     let purpose = Purpose::HostState { topic: &topic, will: &payload(false, now) };
     let bounds = Bounds { max_packet: MAX_PACKET, connect_timeout: settings.timing.connect };
-    let built = options::build(&settings.broker, &purpose, bounds)?;
+    // Anew each time, so that renewed certificates are used.
+    let built = match options::build(&settings.broker, &purpose, bounds) {
+        Ok(built) => built,
+        Err(error) => return End::Lost(Loss::Options(error.to_string())),
+    };
     let (client, mut connection) = protocol::open(built, REQUESTS);
     let mut live = Live { client, topic, birth: payload(true, now), answered: None, leaving: None, metrics };
     loop {
@@ -114,17 +122,17 @@ async fn serve(
                 polled = &mut poll => break polled,
                 () = stop.cancelled(), if live.leaving.is_none() => live.leave(settings.timing.drain),
                 _ = becomes(link, |link| !serves(link)), if live.leaving.is_none() => live.leave(settings.timing.drain),
-                () = until(live.leaving), if live.leaving.is_some() => return Ok(End::Left),
+                () = until(live.leaving), if live.leaving.is_some() => return End::Left,
             }
         };
         match polled {
             Ok(event) => {
                 if live.handle(event) {
-                    return Ok(End::Left);
+                    return End::Left;
                 }
             }
-            Err(_) if live.leaving.is_some() => return Ok(End::Left),
-            Err(loss) => return Ok(End::Lost(loss)),
+            Err(_) if live.leaving.is_some() => return End::Left,
+            Err(loss) => return End::Lost(loss),
         }
     }
 }

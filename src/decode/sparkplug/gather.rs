@@ -106,7 +106,7 @@ impl<'l> Gathered<'l> {
         self.report
     }
 
-    fn leave_out(&mut self, name: &str, (reason, detail): datatype::Unfit) {
+    pub(super) fn leave_out(&mut self, name: &str, (reason, detail): datatype::Unfit) {
         self.report.left_out.push(Refusal::sample(reason, name, detail));
     }
 

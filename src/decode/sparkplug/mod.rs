@@ -1,13 +1,16 @@
 //! Sparkplug B 3.0, `spBv1.0/<group>/<type>/<edge node>[/<device>]`, Protobuf.
 //! Eclipse Sparkplug Specification 3.0.0, chapters 4 to 6; `sparkplug_b.proto` of Eclipse Tahu.
 //!
-//! - The device is the device id, of N messages the edge node's, or with `device = "path"` the group and the node before it; the key is the metric's name as it is, slashes included.
+//! - The device is the device id, of N messages the edge node's, or with `device = "path"` the group and the node before it.
+//!   The key is the metric's name as it is, slashes included.
 //! - Births tell names, aliases, data types and units (property `engUnit` or the like), which are remembered until the next birth
 //!   or death, for a source and edge node. Data by alias, or an integer without a data type, can't be read without: such a
 //!   message is refused whole, since with one alias unknown none can be trusted.
-//!   Nor do births hold for what came before them, as in a replay of the journal.
+//!   A birth does not hold for what came before it, as in a replay of the journal; one that is refused leaves nothing known.
 //! - What is missing is asked for: a rebirth, when a birth was not seen or the sequence has a gap. So one source must take all
 //!   messages of a node: `spBv1.0/#`.
+//! - A device's gateway is its edge node. A birth's `Properties/Hardware Make`, `Hardware Model`, `OS` and `OS Version` tell manufacturer,
+//!   model and firmware, and are samples too.
 //! - The time is the metric's, else the payload's, in ms. A death has none: an NDEATH is written at the connect. One whose `bdSeq`
 //!   is not that of the birth is of an earlier session, and changes nothing.
 //! - No sample: `is_null`, NaN, `is_transient`, `bdSeq`, `Node Control/…`, `Device Control/…`. Told beside the rest: Bytes, File, DataSet,
@@ -24,7 +27,7 @@ mod session;
 pub(crate) mod wire;
 
 use super::memory::Recall;
-use super::{Context, Report, topic};
+use super::{Context, Report, Told, topic};
 use crate::quarantine::{Reason, Refusal};
 use births::{Births, Born};
 use datatype::DataType;
@@ -35,6 +38,21 @@ use wire::{Carried, Metric, Payload};
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     let Some((kind, place)) = Place::of(context.topic)? else { return Ok(Vec::new()) };
+    let heard = hear(kind, place, payload, context, memory);
+    if heard.is_err() && kind == Kind::Birth {
+        // What was known before need not hold any more.
+        Session::new(memory, place).died();
+    }
+    heard.map(|report| vec![report])
+}
+
+fn hear(
+    kind: Kind,
+    place: Place<'_>,
+    payload: &[u8],
+    context: &Context<'_>,
+    memory: &mut Recall<'_>,
+) -> Result<Report, Refusal> {
     let read: Payload = wire::read(bytes::Bytes::copy_from_slice(payload))?;
     let most = context.limits.max_keys;
     if read.metrics.len() > most {
@@ -48,8 +66,9 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
         Kind::Data => message.data(memory)?,
         Kind::Death => message.death(memory)?,
     };
+    report.parent = place.parent(context.sparkplug.device);
     report.device = topic::device(context, place.uid(context.sparkplug.device).as_str());
-    Ok(vec![report])
+    Ok(report)
 }
 
 /// One message of an edge node.
@@ -72,7 +91,13 @@ impl Message<'_> {
             };
             let datatype = metric.datatype.and_then(DataType::of).unwrap_or(DataType::UNKNOWN);
             let told = Born { name, datatype, unit: properties.unit.as_deref().unwrap_or_default() };
-            gathered.add(metric, told, properties)?;
+            match gathered.add(metric, told, properties) {
+                Err(refusal) if refusal.reason == Reason::NotAnnounced => {
+                    let detail = "an integer without a data type, which a birth must tell".to_owned();
+                    gathered.leave_out(name, (Reason::Malformed, detail));
+                }
+                added => added?,
+            }
             born.push((metric.alias, told));
         }
         let births = births::table(self.context.received_at, born)?;
@@ -85,7 +110,7 @@ impl Message<'_> {
             }
         };
         self.ask_unless(whole, memory);
-        Ok(gathered.finish())
+        Ok(Report { told: self.told_of_itself(), ..gathered.finish() })
     }
 
     fn data(&self, memory: &mut Recall<'_>) -> Result<Report, Refusal> {
@@ -110,8 +135,8 @@ impl Message<'_> {
 
     fn death(&self, memory: &mut Recall<'_>) -> Result<Report, Refusal> {
         let mut session = Session::new(memory, self.place);
-        if let Some(device) = self.place.device {
-            session.device_died(device);
+        if self.place.device.is_some() {
+            session.died();
             let whole = session.follows(self.seq)?;
             self.ask_unless(whole, memory);
         } else if !session.node_died(self.bd_seq()) {
@@ -132,6 +157,25 @@ impl Message<'_> {
             (None, None) => return None,
         };
         Some(Born { datatype: own.unwrap_or(born.datatype), ..born })
+    }
+
+    /// What a birth's properties say of the device (5.4, 6.4.5): the specification recommends these names.
+    fn told_of_itself(&self) -> Vec<(Told, String)> {
+        let property = |wanted: &str| {
+            let metric = self.metrics.iter().find(|metric| name(metric) == Some(wanted))?;
+            match &metric.value {
+                Some(Carried::Text(text)) if !text.is_empty() => Some(text.as_str()),
+                _ => None,
+            }
+        };
+        let system: Vec<&str> = ["Properties/OS", "Properties/OS Version"].into_iter().filter_map(property).collect();
+        let firmware = Some(system.join(" ")).filter(|system| !system.is_empty());
+        let told = [
+            (Told::Manufacturer, property("Properties/Hardware Make").map(str::to_owned)),
+            (Told::Model, property("Properties/Hardware Model").map(str::to_owned)),
+            (Told::Firmware, firmware),
+        ];
+        told.into_iter().filter_map(|(what, text)| Some((what, text?))).collect()
     }
 
     fn bd_seq(&self) -> Option<u64> {

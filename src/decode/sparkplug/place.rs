@@ -76,6 +76,11 @@ impl<'t> Place<'t> {
         }
     }
 
+    /// What tidegate calls the edge node that a device is behind.
+    pub(super) fn parent(self, named: SparkplugDevice) -> Option<String> {
+        self.device.map(|_| Place { device: None, ..self }.uid(named))
+    }
+
     /// A key of the memory. No name has a `/`.
     pub(super) fn key(self, what: &str, device: Option<&str>) -> String {
         let (slash, device) = device.map_or(("", ""), |device| ("/", device));

@@ -72,8 +72,12 @@ impl<'r, 'm> Session<'r, 'm> {
         self.memory.put(&self.place.key("births", Some(device)), births)
     }
 
-    pub(super) fn device_died(&mut self, device: &str) {
-        self.memory.forget(&self.place.key("births", Some(device)));
+    /// Forgets the topic's device, or the node and all its devices.
+    pub(super) fn died(&mut self) {
+        match self.place.device {
+            Some(device) => self.memory.forget(&self.place.key("births", Some(device))),
+            None => self.forget_all(),
+        }
     }
 
     /// False: it is the death of an earlier session, which the node's birth has overtaken.

@@ -212,6 +212,7 @@ fn what_can_not_be_taken_is_told_beside_the_rest() {
         Metric { properties: properties(&[quality(500)]), ..metric("Stale", None, 3, Carried::Int(1)) },
         Metric { properties: properties(&[quality(192), unit("m")]), ..metric("Good", None, 3, Carried::Int(1)) },
         Metric { is_null: Some(true), ..metric("Null", None, 3, Carried::Int(1)) },
+        metric("Untyped", None, 0, Carried::Int(1)),
         metric("Device Control/Reboot", None, 11, Carried::Boolean(false)),
     ];
     let report = listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap();
@@ -219,7 +220,25 @@ fn what_can_not_be_taken_is_told_beside_the_rest() {
     let told: Vec<_> = report.left_out.iter().map(|one| (one.key.as_deref().unwrap(), one.reason)).collect();
     let unsupported = ["Blob", "File", "Table", "Motor"].map(|key| (key, Reason::Unsupported));
     let rest = [("Infinite", Reason::NumberOutOfRange), ("Bad", Reason::BadQuality), ("Stale", Reason::BadQuality)];
-    assert_eq!(told, [&unsupported[..], &rest[..]].concat());
+    assert_eq!(told, [&unsupported[..], &rest[..], &[("Untyped", Reason::Malformed)]].concat());
+}
+
+#[test]
+fn a_birth_tells_of_the_node_and_a_device_is_behind_it() {
+    let mut listener = Listener::default();
+    let text = |name, text: &str| metric(name, None, 12, Carried::Text(text.to_owned()));
+    let metrics = [
+        text("Properties/Hardware Make", "Raspberry Pi"),
+        text("Properties/Hardware Model", "Pi 3 Model B"),
+        text("Properties/OS", "Raspbian"),
+        text("Properties/OS Version", "11"),
+    ];
+    let report = listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap();
+    let told = [(Told::Manufacturer, "Raspberry Pi"), (Told::Model, "Pi 3 Model B"), (Told::Firmware, "Raspbian 11")];
+    assert_eq!(report.told, told.map(|(what, text)| (what, text.to_owned())));
+    assert_eq!((samples(&report).len(), report.parent), (4, None));
+    let report = listener.hear("spBv1.0/G/DBIRTH/N/D", Some(1), &[]).unwrap();
+    assert_eq!((report.device.as_deref(), report.parent.as_deref(), report.told), (Some("D"), Some("N"), Vec::new()));
 }
 
 #[test]
@@ -234,9 +253,9 @@ fn devices_are_called_as_the_source_says() {
 }
 
 #[test]
-fn hostile_births_are_refused_and_change_nothing() {
+fn hostile_births_are_refused_and_leave_nothing_known() {
     let mut listener = Listener::default();
-    listener.node_born(0);
+    let data = [by_alias(1, Carried::Double(2.0))];
     let long = "x".repeat(LIMITS.max_key_length + 1);
     let text = "x".repeat(LIMITS.max_text_length + 1);
     let int = || Carried::Int(1);
@@ -252,8 +271,13 @@ fn hostile_births_are_refused_and_change_nothing() {
         (vec![Metric { properties: Some(Bytes::from_static(&[9])), ..metric("a", None, 3, int()) }], Reason::Malformed),
         (many, Reason::TooManyKeys),
     ] {
+        listener.node_born(0);
+        listener.hear("spBv1.0/G/NDATA/N", Some(1), &data).unwrap();
         assert_eq!(listener.hear("spBv1.0/G/NBIRTH/N", Some(0), &metrics).unwrap_err().reason, reason);
+        let unknown = listener.hear("spBv1.0/G/NDATA/N", Some(1), &data).unwrap_err();
+        assert_eq!((unknown.reason, listener.asks.drain(..).count()), (Reason::NotAnnounced, 1));
     }
+    listener.node_born(0);
     let array = metric("flags", None, 32, Carried::Bytes(flags));
     let report = listener.hear("spBv1.0/G/NDATA/N", Some(1), &[array, by_alias(1, Carried::Double(2.0))]).unwrap();
     assert_eq!((samples(&report), report.left_out[0].reason), (vec![number("Supply", 2.0)], Reason::TooManyKeys));
