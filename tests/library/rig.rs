@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::catalog::example::{Example, ExampleValue};
 use tidegate::catalog::files::{self, ReadTemplate};
-use tidegate::catalog::matching::Criteria;
+use tidegate::catalog::matching::{Criteria, Offer};
 use tidegate::catalog::{Snapshot, Template};
 use tidegate::config::{Config, Csv, Decoder, Retained, Source, SparkplugSource, Time};
 use tidegate::decode::memory::Memory;
@@ -46,8 +46,13 @@ impl Library {
     /// A pipeline that knows all templates but some, and no device.
     pub fn rig(&self, but: &[&str]) -> Rig {
         let templates = self.flat.iter().filter(|(slug, _)| !but.contains(&slug.as_str()));
-        let templates = templates.map(|(slug, template)| (slug.clone(), Arc::clone(template)));
-        Rig { snapshot: Snapshot { templates: templates.collect(), ..Snapshot::default() }, normalizer: None, seq: 0 }
+        let offer = |template: &Arc<Template>| {
+            let (slug, criteria) = (template.slug.clone(), template.matching.clone()?);
+            Some(Offer { slug, tenant: None, shipped: true, criteria })
+        };
+        let offers = templates.clone().filter_map(|(_, template)| offer(template)).collect();
+        let templates = templates.map(|(slug, template)| (slug.clone(), Arc::clone(template))).collect();
+        Rig { snapshot: Snapshot { templates, offers, devices: Vec::new() }, normalizer: None, seq: 0 }
     }
 }
 
