@@ -37,7 +37,7 @@ fn assigned_under_load(database: &str, stranger: impl FnOnce(&Tidegate) -> Stran
     tidegate.listening();
     let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "500"]);
     tidegate.wait_for_metric("tidegate_readings_stored_total", 2000.0);
-    let listed = tidegate.json(&["devices", "list", "--json"]);
+    let listed = tidegate.json(&["devices", "list"]);
     let device = listed[0]["device"].as_str().unwrap();
     let reloads = tidegate.metric("tidegate_catalog_reloads_total");
     let said = tidegate.output(&["devices", "assign", device, "centimetres"]);
@@ -48,7 +48,7 @@ fn assigned_under_load(database: &str, stranger: impl FnOnce(&Tidegate) -> Stran
     simulation.finish();
     let stranger = stranger(&tidegate);
     stranger.wait_for_rows(4000 * METRICS as u64);
-    let shown = tidegate.json(&["devices", "show", device, "--json"]);
+    let shown = tidegate.json(&["devices", "show", device]);
     let shown = shown.get(0).unwrap_or(&shown).clone();
     assert_eq!((&shown["template"], &shown["template_by"]), (&"centimetres".into(), &"assigned".into()));
     let refused = tidegate.command(&["devices", "assign", device, "no-such"]).output().unwrap();
