@@ -40,3 +40,4 @@ mod session;
 mod simulate;
 mod state_dir;
 mod store;
+mod templates;

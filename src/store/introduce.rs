@@ -6,9 +6,9 @@ use diesel::prelude::*;
 
 use super::batch::{Batch, DeviceIndex, DeviceIntro, SensorIndex, SensorIntro, SensorOrigin};
 use super::error::{During, StoreError};
+use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{self, device_modules, device_sensors, device_templates, devices};
-use super::{limits, templates::kind_word};
 
 /// A device's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +268,7 @@ fn add_sensors(
                 device_sensors::module_id.eq(module),
                 device_sensors::metric.eq(&*intro.metric),
                 device_sensors::unit.eq(limits::clip(&intro.unit, limits::UNIT)),
-                device_sensors::kind.eq(kind_word(intro.kind)),
+                device_sensors::kind.eq(intro.kind.word()),
                 device_sensors::source.eq(origin_word(intro.origin)),
                 device_sensors::raw_key.eq(intro.raw_key.as_deref().map(|key| limits::clip(key, limits::RAW_KEY))),
             )
