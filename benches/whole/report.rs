@@ -35,7 +35,7 @@ impl Budget {
     }
 }
 
-const BUDGETS: [Budget; 14] = [
+const BUDGETS: [Budget; 15] = [
     budget("CPU of tidegate for a stored reading", "metrics-10", results::TIDEGATE_CPU).at_most(1.0, " µs"),
     budget("end to end into PostgreSQL", "metrics-10", results::RATE).at_least(250_000.0, " readings/s"),
     budget("the writer alone, against COPY", "writer", results::OF_CEILING).at_least(0.85, ""),
