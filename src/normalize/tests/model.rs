@@ -273,7 +273,7 @@ impl Reference {
         {
             let rise = if new >= old {
                 Some(new - old)
-            } else if old >= 900.0 && old <= 1000.0 && new <= 100.0 {
+            } else if (900.0..=1000.0).contains(&old) && new <= 100.0 {
                 Some(new + 1000.0 - old)
             } else {
                 None
