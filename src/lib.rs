@@ -38,6 +38,8 @@ pub mod catalog;
 pub mod normalize;
 /// Reason codes.
 pub mod quarantine;
+/// What decoders want told to devices.
+pub mod errands;
 /// The thread that commits batches.
 pub mod writer;
 /// The thread that looks after what is stored.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use tidegate::config::{Csv, Decoder, Limits, Retained, Source};
+use tidegate::config::{Csv, Decoder, Limits, Retained, Source, SparkplugSource};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
@@ -66,6 +66,11 @@ fn shelly_gen1_payloads_become_what_the_corpus_says() {
 #[test]
 fn shelly_gen2_payloads_become_what_the_corpus_says() {
     assert_eq!(check(include_str!("payloads/shelly_gen2.json"), Decoder::Shelly), 13);
+}
+
+#[test]
+fn sparkplug_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/sparkplug_b.json"), Decoder::Sparkplug), 15);
 }
 
 #[test]
@@ -141,6 +146,7 @@ fn check(file: &str, decoder: Decoder) -> usize {
             timezone: None,
             limits: &LIMITS,
             csv: route.source.csv,
+            sparkplug: route.source.sparkplug,
         };
         let found = decode(decoder, &payload(case), &context, &mut memory.of_source(&route.source.name));
         match expect["reject"].as_str() {
@@ -175,6 +181,7 @@ fn source(case: &Json, decoder: Decoder) -> Source {
         max_payload: usize::MAX,
         quiet_after: None,
         quiet_reconnect: false,
+        sparkplug: SparkplugSource::default(),
         csv: Csv { header: !case["name"].as_str().unwrap().starts_with("no header") },
     }
 }
@@ -186,6 +193,8 @@ pub fn reason(words: &str) -> Reason {
         }
         "no fields" | "malformed line 2" | "not a finite number" => Reason::Malformed,
         "record of 2 fields under a header of 3" => Reason::Malformed,
+        "malformed protobuf" => Reason::Malformed,
+        "unknown alias: a rebirth is needed" => Reason::NotAnnounced,
         "invalid UTF-8" => Reason::NotUtf8,
         "number out of range" | "integer out of range" => Reason::NumberOutOfRange,
         "nested too deep" => Reason::TooDeep,

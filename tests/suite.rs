@@ -2,6 +2,7 @@
 
 mod support;
 
+mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]
 mod bad_input;
@@ -38,6 +39,7 @@ mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
+mod sparkplug;
 mod state_dir;
 mod store;
 mod templates;

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::Place;
 use super::output::printable;
-use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
+use crate::catalog::matching::{GivenBy, Offer};
+use crate::catalog::{DEFAULT_TENANT, Declared, DeclaredTemplate, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::Config;
 use crate::decode::memory::Memory;
@@ -131,11 +132,22 @@ fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
             tenant: device.tenant.as_str().into(),
             uid: device.uid.as_str().into(),
             template: device.template.clone(),
+            template_by: device.template.as_ref().map(|_| GivenBy::Declared),
+            source: None,
+            protocol: None,
+            told: Vec::new(),
+            parent: device.parent.as_deref().map(Arc::from),
+            parent_declared: device.parent.is_some(),
             modules: modules.map(|one| Module { uid: one.uid.clone(), template: one.template.clone() }).collect(),
             sensors: Vec::new(),
         });
     }
-    Ok(Snapshot { templates: templates.collect(), devices })
+    let offers = declared.templates.iter().filter_map(|one| {
+        let DeclaredTemplate { template, shipped } = one;
+        let (slug, tenant, criteria) = (template.slug.clone(), template.tenant.clone(), template.matching.clone()?);
+        Some(Offer { slug, tenant, shipped: *shipped, criteria })
+    });
+    Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices })
 }
 
 fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String, &'static str)>) -> Report {

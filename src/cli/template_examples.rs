@@ -17,7 +17,7 @@ use crate::catalog::example::{Example, ExampleValue};
 use crate::catalog::files::{self, Catalog};
 use crate::catalog::{Snapshot, Template};
 use crate::clock;
-use crate::config::{Config, Csv, Decoder, Limits, Place, Retained, Source, Time};
+use crate::config::{Config, Csv, Decoder, Limits, Place, Retained, Source, SparkplugSource, Time};
 use crate::decode::memory::Memory;
 use crate::decode::teaches;
 use crate::message::{Message, Publish};
@@ -132,7 +132,7 @@ impl Stand {
         // Given to whatever device the payload is of, in whichever tenant.
         let tried = Template { tenant: None, ..template.clone() };
         templates.insert(template.slug.clone(), Arc::new(tried));
-        Stand { slug: template.slug.clone(), snapshot: Snapshot { templates, devices: Vec::new() } }
+        Stand { slug: template.slug.clone(), snapshot: Snapshot { templates, ..Snapshot::default() } }
     }
 
     /// What becomes of an example; those before it that only teach the decoder are heard first.
@@ -189,6 +189,7 @@ impl Stand {
             quiet_after: None,
             quiet_reconnect: false,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         };
         let defaults = Config::default();
         let limits = Limits { ..defaults.limits.clone() };

@@ -204,7 +204,7 @@ fn slot_of(row: SlotRow) -> Result<Slot, StoreError> {
     Ok(Slot { compatible: json(&row.compatible, &row.name)?, name: row.name, interface: row.interface })
 }
 
-fn kind_of(word: &str) -> Result<Kind, StoreError> {
+pub(super) fn kind_of(word: &str) -> Result<Kind, StoreError> {
     match word {
         "number" => Ok(Kind::Number),
         "bool" => Ok(Kind::Bool),

@@ -1,7 +1,7 @@
 //! Topics and scraps of payloads that mean something to a format.
 
 /// Levels of topics.
-pub(super) const LEVELS: [&str; 40] = [
+pub(super) const LEVELS: [&str; 43] = [
     "",
     "tele",
     "stat",
@@ -40,18 +40,24 @@ pub(super) const LEVELS: [&str; 40] = [
     "Ac",
     "d",
     "full_publish_completed",
+    "spBv1.0",
+    "NBIRTH",
+    "DDATA",
     "é",
     "x.y",
 ];
 
 /// Whole topics.
-pub(super) const TOPICS: [&str; 9] = [
+pub(super) const TOPICS: [&str; 12] = [
     "",
     "$aws/things/t/shadow/update/documents",
     "a/event/location",
     "a/event/log",
     "a/event/status",
     "a/event/up",
+    "spBv1.0/G/DBIRTH/N/D",
+    "spBv1.0/G/NBIRTH/N",
+    "spBv1.0/G/NDATA/N",
     "te/device/main///m/env",
     "v1/devices/me/telemetry",
     "v1/gateway/telemetry",
@@ -151,7 +157,7 @@ pub(super) const WORDS: [&str; 21] = [
 ];
 
 /// Words of CBOR, MessagePack and Protobuf.
-pub(super) const TOKENS: [&[u8]; 33] = [
+pub(super) const TOKENS: [&[u8]; 37] = [
     b"\x61a",
     b"\xa1a",
     b"\x62ts",
@@ -185,6 +191,10 @@ pub(super) const TOKENS: [&[u8]; 33] = [
     b"\x62\x04",
     b"\x0a\x05\x0a\x01",
     b"\x12\x02\x20\x01",
+    b"\x12\x05\x0a\x01a\x10\x01",
+    b"\x12\x04\x10\x01\x50\x05",
+    b"\x12\x06\x20\x21\x82\x01\x01\x00",
+    b"\x18\x00",
 ];
 
 /// Members that formats look for, and some that they do not.
