@@ -24,6 +24,7 @@ mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;
+mod library;
 mod lifecycle;
 mod main_job;
 mod packaging;

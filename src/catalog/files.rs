@@ -6,28 +6,13 @@ use std::sync::Arc;
 
 use super::device_file::{self, DeviceEntry};
 use super::example::Example;
+use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
 use super::{Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
 use crate::config::{Config, Reading};
-
-macro_rules! shipped {
-    ($($name:literal),+ $(,)?) => {
-        /// File name and text of each template in the binary.
-        const SHIPPED: &[(&str, &str)] =
-            &[$((concat!("shipped/", $name), include_str!(concat!("../../config/catalog/templates/", $name)))),+];
-    };
-}
-
-shipped!(
-    "native-climate.toml",
-    "scalar-inverter.toml",
-    "tasmota-plug.toml",
-    "zigbee-climate.toml",
-    "zigbee-contact.toml",
-);
 
 /// Directories that a catalog may hold.
 const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
@@ -164,26 +149,38 @@ fn misspelt_directories(dir: &Path, findings: &Findings) {
     }
 }
 
-/// The `.toml` files of a directory by name; none where there is no such directory.
+/// The `.toml` files of a directory and of those below it, by name; none where there is no such directory.
 fn toml_files(dir: &Path, findings: &Findings) -> Vec<PathBuf> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}"));
-            return Vec::new();
-        }
-    };
     let mut paths = Vec::new();
-    for entry in entries {
-        match entry {
-            Ok(entry) => paths.push(entry.path()),
-            Err(error) => findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}")),
-        }
-    }
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    gather(dir, &mut paths, findings);
     paths.sort();
     paths
+}
+
+/// A link to a directory is not followed: it could lead back here.
+fn gather(dir: &Path, paths: &mut Vec<PathBuf>, findings: &Findings) {
+    let unreadable = |error: std::io::Error| {
+        findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}"));
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return unreadable(error),
+    };
+    for entry in entries {
+        let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+            Ok(found) => found,
+            Err(error) => {
+                unreadable(error);
+                continue;
+            }
+        };
+        if kind.is_dir() {
+            gather(&path, paths, findings);
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -214,7 +211,7 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/catalog/templates");
         let names: Vec<String> = toml_files(&dir, &Findings::default())
             .iter()
-            .filter_map(|path| Some(format!("shipped/{}", path.file_name()?.to_str()?)))
+            .filter_map(|path| Some(format!("shipped/{}", path.strip_prefix(&dir).ok()?.to_str()?)))
             .collect();
         assert_eq!(names, SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     }

@@ -18,6 +18,7 @@ pub mod series;
 mod template_file;
 pub mod unit;
 pub mod registry;
+mod shipped;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

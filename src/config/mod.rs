@@ -242,12 +242,14 @@ pub enum Decoder {
     Csv,
     Esphome,
     HomeAssistant,
+    Homie,
     LineProtocol,
     Losant,
     Msgpack,
     OpenMqttGateway,
     Rtl433,
     Ruuvi,
+    Senml,
     Shelly,
     Sparkplug,
     Tasmota,
@@ -259,7 +261,7 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 22] = [
+    pub const ALL: [Decoder; 24] = [
         Decoder::Json,
         Decoder::Scalar,
         Decoder::AwsShadow,
@@ -268,12 +270,14 @@ impl Decoder {
         Decoder::Csv,
         Decoder::Esphome,
         Decoder::HomeAssistant,
+        Decoder::Homie,
         Decoder::LineProtocol,
         Decoder::Losant,
         Decoder::Msgpack,
         Decoder::OpenMqttGateway,
         Decoder::Rtl433,
         Decoder::Ruuvi,
+        Decoder::Senml,
         Decoder::Shelly,
         Decoder::Sparkplug,
         Decoder::Tasmota,
@@ -295,12 +299,14 @@ impl Decoder {
             Decoder::Csv => "csv",
             Decoder::Esphome => "esphome",
             Decoder::HomeAssistant => "home_assistant",
+            Decoder::Homie => "homie",
             Decoder::LineProtocol => "line_protocol",
             Decoder::Losant => "losant",
             Decoder::Msgpack => "msgpack",
             Decoder::OpenMqttGateway => "openmqttgateway",
             Decoder::Rtl433 => "rtl_433",
             Decoder::Ruuvi => "ruuvi",
+            Decoder::Senml => "senml",
             Decoder::Shelly => "shelly",
             Decoder::Sparkplug => "sparkplug",
             Decoder::Tasmota => "tasmota",
@@ -319,6 +325,7 @@ impl Decoder {
             | Decoder::Chirpstack
             | Decoder::Esphome
             | Decoder::HomeAssistant
+            | Decoder::Homie
             | Decoder::Losant
             | Decoder::OpenMqttGateway
             | Decoder::Rtl433
@@ -336,6 +343,7 @@ impl Decoder {
             | Decoder::Csv
             | Decoder::LineProtocol
             | Decoder::Msgpack
+            | Decoder::Senml
             | Decoder::Zigbee2Mqtt => false,
         }
     }

@@ -201,7 +201,8 @@ fn malformed(error: Error) -> Refusal {
     if text.starts_with("invalid utf-8") {
         return Refusal::message(Reason::NotUtf8, format!("malformed CBOR: {text}"));
     }
-    Refusal::message(Reason::Malformed, format!("malformed CBOR: {text}"))
+    let what = if error.is_end_of_input() { "truncated" } else { "malformed" };
+    Refusal::message(Reason::Malformed, format!("{what} CBOR: {text}"))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod esphome;
 #[cfg(test)]
 mod fuzz;
 mod home_assistant;
+mod homie;
 mod json;
 mod line_protocol;
 mod losant;
@@ -23,6 +24,7 @@ mod rtl_433;
 mod ruuvi;
 mod scalar;
 mod seconds;
+mod senml;
 mod shelly;
 pub(crate) mod sparkplug;
 mod tasmota;
@@ -200,12 +202,14 @@ pub fn decode(
         Decoder::Csv => csv::decode(payload, context).map(of_topic),
         Decoder::Esphome => esphome::decode(payload, context),
         Decoder::HomeAssistant => home_assistant::decode(payload, context, memory),
+        Decoder::Homie => homie::decode(payload, context, memory),
         Decoder::LineProtocol => line_protocol::decode(payload, context).map(of_topic),
         Decoder::Losant => losant::decode(payload, context),
         Decoder::Msgpack => msgpack::decode(payload, context).map(of_topic),
         Decoder::OpenMqttGateway => openmqttgateway::decode(payload, context),
         Decoder::Rtl433 => rtl_433::decode(payload, context),
         Decoder::Ruuvi => ruuvi::decode(payload, context),
+        Decoder::Senml => senml::decode(payload, context),
         Decoder::Shelly => shelly::decode(payload, context),
         Decoder::Sparkplug => sparkplug::decode(payload, context, memory),
         Decoder::Tasmota => tasmota::decode(payload, context),
@@ -222,6 +226,7 @@ pub fn decode(
 pub fn teaches(decoder: Decoder, topic: &str) -> bool {
     match decoder {
         Decoder::HomeAssistant => home_assistant::teaches(topic),
+        Decoder::Homie => homie::teaches(topic),
         Decoder::Zigbee2Mqtt => zigbee2mqtt::teaches(topic),
         _ => false,
     }
