@@ -43,3 +43,4 @@ mod simulate;
 mod sparkplug;
 mod state_dir;
 mod store;
+mod templates;
