@@ -177,6 +177,8 @@ metrics! {
     deafness_reconnects: Count = "deafness_reconnects";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
+    /// Messages to a source with decoder `auto` that are no telemetry: commands, announcements, statistics of the broker
+    auto_ignored: Count = "auto_ignored";
     /// Samples dropped because `metrics.unmodeled` says so
     unmodeled_dropped: Count = "unmodeled_dropped";
     /// Refusals of messages and samples, by reason

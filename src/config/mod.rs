@@ -207,6 +207,8 @@ pub struct Csv {
 pub enum Decoder {
     Json,
     Scalar,
+    /// Whichever of the others fits, told by topic and payload.
+    Auto,
     AwsShadow,
     Cbor,
     Chirpstack,
@@ -231,9 +233,10 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 23] = [
+    pub const ALL: [Decoder; 24] = [
         Decoder::Json,
         Decoder::Scalar,
+        Decoder::Auto,
         Decoder::AwsShadow,
         Decoder::Cbor,
         Decoder::Chirpstack,
@@ -262,6 +265,7 @@ impl Decoder {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::Auto => "auto",
             Decoder::AwsShadow => "aws_shadow",
             Decoder::Cbor => "cbor",
             Decoder::Chirpstack => "chirpstack",
@@ -289,7 +293,8 @@ impl Decoder {
     /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
     pub fn names_devices(self) -> bool {
         match self {
-            Decoder::AwsShadow
+            Decoder::Auto
+            | Decoder::AwsShadow
             | Decoder::Chirpstack
             | Decoder::Esphome
             | Decoder::HomeAssistant
