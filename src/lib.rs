@@ -36,6 +36,8 @@ pub mod decode;
 pub mod catalog;
 /// Samples → readings or refusals.
 pub mod normalize;
+/// What a broker has, as a configuration.
+pub mod discover;
 /// Reason codes.
 pub mod quarantine;
 /// The thread that commits batches.

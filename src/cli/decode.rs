@@ -121,7 +121,7 @@ fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
 }
 
 /// The catalog as a database without history would have it.
-fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
+pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
     let templates = declared.templates.iter().map(|one| (one.template.slug.clone(), Arc::new(one.template.clone())));
     let mut devices = Vec::with_capacity(declared.devices.len());
     for (device, id) in declared.devices.iter().zip(1_usize..) {

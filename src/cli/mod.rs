@@ -5,6 +5,7 @@ pub mod check;
 pub mod decode;
 pub mod demo;
 pub mod devices;
+mod discover;
 pub mod journal;
 mod logging;
 pub mod migrate;
@@ -55,6 +56,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Show what becomes of a payload (standard input), without storing it
     Decode(decode::DecodeArgs),
+    /// Listen to a broker without storing, and print the sources, devices and metrics that it would set up
+    Discover(discover::DiscoverArgs),
     /// What is known of devices
     Devices(devices::DevicesArgs),
     /// Stored readings of a device
@@ -105,6 +108,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&place, &args),
         Command::Simulate(args) => simulate::command(args),
         Command::Decode(args) => decode::run(&place, &args),
+        Command::Discover(args) => discover::run(&place, &args),
         Command::Devices(args) => devices::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),

@@ -308,15 +308,15 @@ impl Decoder {
             | Decoder::ThinEdge
             | Decoder::Thingsboard
             | Decoder::Ttn
-            | Decoder::Victron => true,
+            | Decoder::Victron
+            | Decoder::Zigbee2Mqtt => true,
             Decoder::Json
             | Decoder::Scalar
             | Decoder::Cbor
             | Decoder::Csv
             | Decoder::LineProtocol
             | Decoder::Msgpack
-            | Decoder::Senml
-            | Decoder::Zigbee2Mqtt => false,
+            | Decoder::Senml => false,
         }
     }
 }

@@ -485,16 +485,14 @@ mod tests {
     #[test]
     fn what_a_device_is_is_told_with_what_it_sends() {
         let mut memory = Memory::default();
-        for (topic, payload) in [("$name", "Car"), ("$implementation", "esp8266"), ("$fw/version", "1.2"), ("n/$name", "x")]
+        for (topic, payload) in
+            [("$name", "Car"), ("$implementation", "esp8266"), ("$fw/version", "1.2"), ("n/$name", "x")]
         {
             of(&mut memory, &format!("homie/d/{topic}"), payload).unwrap();
         }
         let told = |fact, text: &str| (fact, text.to_owned());
         let report = of(&mut memory, "homie/d/n/p", "1").unwrap().remove(0);
-        assert_eq!(
-            report.told,
-            [told(Told::Name, "Car"), told(Told::Model, "esp8266"), told(Told::Firmware, "1.2")]
-        );
+        assert_eq!(report.told, [told(Told::Name, "Car"), told(Told::Model, "esp8266"), told(Told::Firmware, "1.2")]);
         of(&mut memory, "homie/5/d/$description", r#"{"name":"N","type":"T","parent":"root"}"#).unwrap();
         let report = of(&mut memory, "homie/5/d/$state", "ready").unwrap().remove(0);
         assert_eq!(report.told, [told(Told::Name, "N"), told(Told::Model, "T")]);

@@ -37,6 +37,11 @@ impl Memory {
         Recall { source: Arc::clone(source), room: "", memory: self }
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn has_changed(&self) -> bool {
         !self.changes.is_empty()
     }
@@ -130,7 +135,8 @@ mod tests {
         let mut memory = Memory::default();
         let mut recall = memory.of_source(&"s".into());
         recall.of_decoder("a").put("k", &[1]).unwrap();
-        assert_eq!((recall.get("k"), recall.of_decoder("b").get("k")), (None, None));
+        assert_eq!(recall.get("k"), None);
+        assert_eq!(recall.of_decoder("b").get("k"), None);
         assert_eq!(recall.of_decoder("a").get("k"), Some(&[1][..]));
         recall.of_decoder("b").forget("k");
         recall.of_decoder("a").forget("k");

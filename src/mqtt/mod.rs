@@ -4,6 +4,7 @@
 //! publishes, packet ids, limits the broker set) can come out on the next.
 
 mod ledger;
+mod listen;
 mod live;
 pub mod load;
 mod loss;
@@ -19,6 +20,7 @@ mod v5;
 mod watchdog;
 
 pub use ledger::Ledger;
+pub use listen::{ListenError, listen};
 pub use loss::Loss;
 pub use options::OptionsError;
 pub use probe::probe;

@@ -35,6 +35,8 @@ pub(super) enum Purpose<'a> {
     Session { instance_id: &'a str },
     /// Only to see whether the broker answers; leaves nothing behind.
     Probe,
+    /// To hear what there is; leaves nothing behind.
+    Listen,
 }
 
 /// Bounds of one connection.
@@ -57,6 +59,7 @@ pub(super) fn build(broker: &config::Broker, purpose: &Purpose<'_>, bounds: Boun
         Purpose::Session { .. } => broker.client_id.clone(),
         // Not the session's: the broker would end that.
         Purpose::Probe => format!("{}-check-{:04x}", broker.client_id, fastrand::u16(..)),
+        Purpose::Listen => format!("{}-discover-{:04x}", broker.client_id, fastrand::u16(..)),
     };
     if client_id.is_empty() {
         return Err(OptionsError::NoClientId);
@@ -104,7 +107,7 @@ fn v5_options(
             let topic = status::topic(instance_id);
             options.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, status::OFFLINE, qos, true, None));
         }
-        Purpose::Probe => {
+        Purpose::Probe | Purpose::Listen => {
             options.set_clean_start(true);
         }
     }
@@ -127,7 +130,7 @@ fn v4_options(broker: &config::Broker, purpose: &Purpose<'_>, client_id: String,
             let qos = rumqttc::QoS::AtLeastOnce;
             options.set_last_will(rumqttc::LastWill::new(status::topic(instance_id), status::OFFLINE, qos, true));
         }
-        Purpose::Probe => {
+        Purpose::Probe | Purpose::Listen => {
             options.set_clean_session(true);
         }
     }

@@ -66,8 +66,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
     if topics::is_ignored(context.topic) {
         return Ok(Vec::new());
     }
-    let Some(choice) = choose(payload, context, memory)? else { return Ok(Vec::new()) };
-    let Choice { decoder, captures: own, why, teaches } = choice;
+    let Choice { decoder, captures: own, why, teaches } = choose(payload, context, memory)?;
     let captures = merged(context, &own);
     let reading = Context { captures: &captures, ..*context };
     let mut reports = super::decode(decoder, payload, &reading, &mut memory.of_decoder(decoder.name()))?;
@@ -98,36 +97,25 @@ pub fn filter(decoder: Decoder, topic: &str) -> Option<String> {
     topics::filter(decoder, topic)
 }
 
-/// None: it is ignored.
-fn choose<'t>(payload: &[u8], context: &Context<'t>, memory: &mut Recall<'_>) -> Result<Option<Choice<'t>>, Refusal> {
+fn choose<'t>(payload: &[u8], context: &Context<'t>, memory: &mut Recall<'_>) -> Result<Choice<'t>, Refusal> {
     let seen = topics::Seen { topic: context.topic, payload };
-    if let Some(choice) = topics::canonical(&seen) {
-        return Ok(choice);
-    }
-    if let Some(choice) = remembered(&seen, memory) {
-        return Ok(choice);
-    }
-    if let Some(choice) = topics::shaped(&seen) {
+    let by_topic = topics::canonical(&seen).or_else(|| remembered(&seen, memory)).or_else(|| topics::shaped(&seen));
+    if let Some(choice) = by_topic {
         return Ok(choice);
     }
     if home_assistant::announced(&memory.of_decoder(Decoder::HomeAssistant.name()), context.topic) {
         let why = "Home Assistant's discovery announced the topic";
         let captures = Captures::default();
-        return Ok(Some(Choice { decoder: Decoder::HomeAssistant, captures, why, teaches: None }));
+        return Ok(Choice { decoder: Decoder::HomeAssistant, captures, why, teaches: None });
     }
-    let Some((decoder, why)) = payload::format(payload, context)? else { return Ok(Some(scalar(&seen, memory))) };
-    let (captures, teaches) = match decoder {
+    let Some((decoder, why)) = payload::format(payload, context)? else { return Ok(scalar(&seen, memory)) };
+    Ok(match context.topic.split_once('/') {
         // The first level is the base then, and the rest a friendly name.
-        Decoder::Zigbee2Mqtt => match context.topic.split_once('/') {
-            Some((base, rest)) => match topics::zigbee2mqtt(&seen, rest) {
-                Some(captures) => (captures, Some(base)),
-                None => return Ok(None),
-            },
-            None => (whole(context.topic), None),
-        },
-        _ => (whole(device_of(context.topic)), Some(context.topic)),
-    };
-    Ok(Some(Choice { decoder, captures, why, teaches }))
+        Some((base, _)) if decoder == Decoder::Zigbee2Mqtt => {
+            Choice { decoder, captures: Captures::default(), why, teaches: Some(base) }
+        }
+        _ => Choice { decoder, captures: whole(device_of(context.topic)), why, teaches: Some(context.topic) },
+    })
 }
 
 /// What the source's filter captured, before what the format's topic has.
@@ -171,14 +159,14 @@ fn scalar<'t>(seen: &topics::Seen<'t, '_>, memory: &Recall<'_>) -> Choice<'t> {
 }
 
 /// What messages before this one showed of the levels above it, the longest first.
-fn remembered<'t>(seen: &topics::Seen<'t, '_>, memory: &Recall<'_>) -> Option<Option<Choice<'t>>> {
+fn remembered<'t>(seen: &topics::Seen<'t, '_>, memory: &Recall<'_>) -> Option<Choice<'t>> {
     let mut prefix = seen.topic;
     loop {
         if let Some(decoder) = known(prefix, memory)
-            && let Some(found) = topics::below(seen, prefix, decoder)
+            && let Some(captures) = topics::below(seen, prefix, decoder)
         {
             let why = "earlier messages under the same levels are in this format";
-            return Some(found.map(|captures| Choice { decoder, captures, why, teaches: None }));
+            return Some(Choice { decoder, captures, why, teaches: None });
         }
         prefix = prefix.rsplit_once('/')?.0;
     }
@@ -251,7 +239,10 @@ mod tests {
         assert_eq!(fresh("x/y", "m,host=a f=1,g=2i"), told(Decoder::LineProtocol, "x/y", "m.f m.g"));
         assert_eq!(fresh("x/y", "temp,door\n21.5,open\n"), told(Decoder::Csv, "x/y", "temp door"));
         assert_eq!(fresh("x/y", r#"[{"n":"t","u":"Cel","v":1}]"#), told(Decoder::Senml, "x/y", "t"));
-        assert_eq!(fresh("z2m/attic/lamp", r#"{"linkquality":9}"#), told(Decoder::Zigbee2Mqtt, "attic/lamp", "linkquality"));
+        assert_eq!(
+            fresh("z2m/attic/lamp", r#"{"linkquality":9}"#),
+            told(Decoder::Zigbee2Mqtt, "attic/lamp", "linkquality")
+        );
         assert_eq!(fresh("x/y", "hello, world"), told(Decoder::Scalar, "x", "y"));
         assert_eq!(fresh("x/y", "ip=1.2.3.4 is up"), told(Decoder::Scalar, "x", "y"));
     }
@@ -358,7 +349,7 @@ mod tests {
             (Decoder::Tasmota, "home/plug/tele/SENSOR", Some("+/{device}/tele/+")),
             (Decoder::Esphome, "attic/sensor/t/state", Some("attic/#")),
             (Decoder::Esphome, "attic/status", Some("attic/#")),
-            (Decoder::Zigbee2Mqtt, "z2m/attic/lamp", Some("z2m/{device...}")),
+            (Decoder::Zigbee2Mqtt, "z2m/attic/lamp", Some("z2m/#")),
             (Decoder::Shelly, "shellyplug/online", Some("{device}/online")),
             (Decoder::OpenMqttGateway, "home/omg/BTtoMQTT/AABB", Some("home/#")),
             (Decoder::Json, "devices/d/telemetry", Some("devices/{device}/telemetry")),

@@ -9,7 +9,11 @@ use crate::quarantine::Refusal;
 const SIGNS: [(Decoder, &[&str], &str); 3] = [
     (Decoder::Zigbee2Mqtt, &["\"linkquality\""], "the object has a linkquality, as Zigbee2MQTT's"),
     (Decoder::Rtl433, &["\"time\"", "\"model\"", "\"mic\""], "the object has time, model and mic, as rtl_433's"),
-    (Decoder::Ttn, &["\"end_device_ids\"", "\"application_ids\""], "the object has end_device_ids, as The Things Stack's"),
+    (
+        Decoder::Ttn,
+        &["\"end_device_ids\"", "\"application_ids\""],
+        "the object has end_device_ids, as The Things Stack's",
+    ),
 ];
 
 /// The format and why; none: it is one value.

@@ -1,6 +1,5 @@
 //! The topics that formats are known by: one row for each.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use super::super::{esphome, home_assistant};
@@ -88,7 +87,7 @@ static CANONICAL: [Row; 34] = [
     fitting(Decoder::Shelly, "+/rpc", |seen| seen.is_object() && seen.has("\"src\"")),
     fitting(Decoder::HomeAssistant, "homeassistant/#", is_discovery),
     row(Decoder::Homie, "homie/#"),
-    row(Decoder::Zigbee2Mqtt, "zigbee2mqtt/{device...}"),
+    row(Decoder::Zigbee2Mqtt, "zigbee2mqtt/#"),
     row(Decoder::Esphome, "esphome/#"),
     row(Decoder::Senml, "senml/{device}"),
     row(Decoder::Json, "devices/{device}/telemetry"),
@@ -148,46 +147,27 @@ pub(super) fn is_ignored(topic: &str) -> bool {
         || (!aws && (is_command(last) || matches!(before, "set" | "get")))
 }
 
-/// By the table; within: none for what is ignored.
-pub(super) fn canonical<'t>(seen: &Seen<'t, '_>) -> Option<Option<Choice<'t>>> {
+/// By the table.
+pub(super) fn canonical<'t>(seen: &Seen<'t, '_>) -> Option<Choice<'t>> {
     let found = |known: &'static Known| {
         let captures = known.filter.captures(seen.topic)?;
         (known.row.fits)(seen).then_some((known, captures))
     };
     let (known, captures) = KNOWN.iter().find_map(found)?;
     let decoder = known.row.decoder;
-    let captures = match decoder {
-        Decoder::Zigbee2Mqtt => zigbee2mqtt(seen, captures.device.unwrap_or("")),
-        _ => Some(captures),
-    };
     // Shellies are renamed, and then only some of their topics are like no other's.
     let teaches = match decoder {
         Decoder::Shelly if known.row.filter.starts_with("{device}/") => Some(seen.first()),
         _ => None,
     };
-    Some(captures.map(|captures| Choice { decoder, captures, why: &known.why, teaches }))
-}
-
-/// What Zigbee2MQTT's topics below the base name: a device, whose name may hold `/`, or one attribute of it. None: what the
-/// bridge says of itself and its network.
-pub(super) fn zigbee2mqtt<'t>(seen: &Seen<'t, '_>, below: &'t str) -> Option<Captures<'t>> {
-    let attribute = |device, metric| Captures { metric: Some(Cow::Borrowed(metric)), ..whole(device) };
-    match below.rsplit_once('/') {
-        Some(("bridge", metric @ ("state" | "health"))) => Some(attribute("bridge", metric)),
-        _ if below == "bridge/devices" => Some(whole(below)),
-        _ if below.starts_with("bridge/") => None,
-        Some((device, "availability")) => Some(attribute(device, "availability")),
-        Some((device, metric)) if !seen.is_object() => Some(attribute(device, metric)),
-        _ => Some(whole(below)),
-    }
+    Some(Choice { decoder, captures, why: &known.why, teaches })
 }
 
 /// By topics that are like no other's wherever they begin.
-pub(super) fn shaped<'t>(seen: &Seen<'t, '_>) -> Option<Option<Choice<'t>>> {
+pub(super) fn shaped<'t>(seen: &Seen<'t, '_>) -> Option<Choice<'t>> {
     let topic = seen.topic;
-    let choice = |decoder, why, teaches| {
-        Some(Some(Choice { decoder, captures: Captures::default(), why, teaches: Some(teaches) }))
-    };
+    let choice =
+        |decoder, why, teaches| Some(Choice { decoder, captures: Captures::default(), why, teaches: Some(teaches) });
     if let Some((gateway, ..)) = super::topic::around(topic, |level| level.ends_with("toMQTT")) {
         // Old firmware has no gateway's level, and the base is everybody's.
         let teaches = if gateway.contains('/') { gateway } else { "" };
@@ -207,24 +187,26 @@ pub(super) fn shaped<'t>(seen: &Seen<'t, '_>) -> Option<Option<Choice<'t>>> {
     None
 }
 
-/// What the levels below a prefix of this format are. Outer none: it does not say; inner: ignored.
-pub(super) fn below<'t>(seen: &Seen<'t, '_>, prefix: &'t str, decoder: Decoder) -> Option<Option<Captures<'t>>> {
+/// What the levels below a prefix of this format are; none: it does not say.
+pub(super) fn below<'t>(seen: &Seen<'t, '_>, prefix: &'t str, decoder: Decoder) -> Option<Captures<'t>> {
     let rest = seen.topic.strip_prefix(prefix)?;
     let rest = rest.strip_prefix('/').unwrap_or(rest);
-    let by_itself = Some(Some(Captures::default()));
+    let by_itself = Some(Captures::default());
     match decoder {
-        Decoder::Esphome if matches!(rest, "status" | "debug") || esphome::device(seen.topic) == Some(prefix) => by_itself,
+        Decoder::Esphome if matches!(rest, "status" | "debug") || esphome::device(seen.topic) == Some(prefix) => {
+            by_itself
+        }
         Decoder::OpenMqttGateway if matches!(rest, "LWT" | "version") => by_itself,
         Decoder::HomeAssistant if home_assistant::statestream_base(seen.topic) == Some(prefix) => by_itself,
         Decoder::Homie if !rest.is_empty() => by_itself,
-        Decoder::Shelly if matches!(rest, "online" | "debug/log" | "announce" | "info") => Some(Some(whole(prefix))),
-        Decoder::Zigbee2Mqtt if !rest.is_empty() => Some(zigbee2mqtt(seen, rest)),
+        Decoder::Shelly if matches!(rest, "online" | "debug/log" | "announce" | "info") => Some(whole(prefix)),
+        Decoder::Zigbee2Mqtt if !rest.is_empty() => by_itself,
         Decoder::Cbor | Decoder::Csv | Decoder::LineProtocol | Decoder::Msgpack | Decoder::Senml
             if rest.is_empty() && !seen.is_object() =>
         {
-            Some(Some(whole(super::device_of(seen.topic))))
+            Some(whole(super::device_of(seen.topic)))
         }
-        Decoder::Rtl433 | Decoder::Ttn if rest.is_empty() => Some(Some(whole(super::device_of(seen.topic)))),
+        Decoder::Rtl433 | Decoder::Ttn if rest.is_empty() => Some(whole(super::device_of(seen.topic))),
         _ => None,
     }
 }
@@ -232,9 +214,7 @@ pub(super) fn below<'t>(seen: &Seen<'t, '_>, prefix: &'t str, decoder: Decoder) 
 /// See [`super::filter`].
 pub(super) fn filter(decoder: Decoder, topic: &str) -> Option<String> {
     let canonical = |known: &&Known| known.row.decoder == decoder && known.filter.captures(topic).is_some();
-    if decoder != Decoder::Zigbee2Mqtt
-        && let Some(known) = KNOWN.iter().find(canonical)
-    {
+    if let Some(known) = KNOWN.iter().find(canonical) {
         return Some(known.row.filter.to_owned());
     }
     let levels = |levels: &str| Some(format!("{levels}/#")).filter(|_| !levels.is_empty());

@@ -2,6 +2,7 @@
 //! right, on topics that mean something to a format.
 
 mod scraps;
+mod timed;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
