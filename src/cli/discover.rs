@@ -30,6 +30,9 @@ pub(super) struct DiscoverArgs {
     /// How long to listen, e.g. 60s; Ctrl-C ends it sooner, and what was found is printed
     #[arg(long = "for", id = "duration", default_value = "60s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// Stop after so many messages
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
     /// What to listen to
     #[arg(long, default_value = "#")]
     filter: String,
@@ -127,13 +130,13 @@ async fn listen(broker: &Broker, args: &DiscoverArgs, survey: &mut Survey) -> Re
         }
         std::future::pending::<()>().await;
     };
-    let (begun, full) = (CancellationToken::new(), stop.clone());
+    let (begun, enough) = (CancellationToken::new(), stop.clone());
     let mut progress = Progress::new(args.duration);
     let heard = |publish: Publish| {
         survey.take(publish, clock::now());
         progress.told(survey);
-        if survey.is_full() {
-            full.cancel();
+        if survey.is_full() || args.messages.is_some_and(|most| survey.counts().messages >= most) {
+            enough.cancel();
         }
     };
     let subscribed = || begun.cancel();

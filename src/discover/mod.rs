@@ -51,7 +51,7 @@ pub struct Counts {
     pub messages: u64,
     /// Commands, announcements, statistics: no telemetry.
     pub ignored: u64,
-    /// Messages that no decoder took.
+    /// Messages that gave nothing but a reason why not.
     pub refused: u64,
 }
 
@@ -137,20 +137,15 @@ impl Survey {
             csv: Csv::default(),
         };
         let mut recall = self.memory.of_source(&"discover".into());
-        let reports = match decode(Decoder::Auto, &publish.payload, &context, &mut recall) {
-            Ok(reports) if reports.is_empty() => {
-                self.counts.ignored = self.counts.ignored.saturating_add(1);
-                Vec::new()
-            }
-            Ok(reports) => reports,
-            Err(_) => {
-                self.counts.refused = self.counts.refused.saturating_add(1);
-                Vec::new()
-            }
-        };
+        // A refusal is the normalizer's to tell.
+        let reports = decode(Decoder::Auto, &publish.payload, &context, &mut recall);
+        if reports.as_ref().is_ok_and(Vec::is_empty) {
+            self.counts.ignored = self.counts.ignored.saturating_add(1);
+        }
         // Nobody commits them.
         self.memory.take_changes();
         let read: Vec<_> = reports
+            .unwrap_or_default()
             .into_iter()
             .filter(|report| report.points.iter().any(|point| !point.samples.is_empty()))
             .filter_map(|report| Some((Arc::<str>::from(report.device?), report.read_as?)))
@@ -175,6 +170,9 @@ impl Survey {
             Fate::Text(text) => values.push((text.sensor, key.to_owned(), format!("{:?}", text.value))),
             Fate::Refused(_) | Fate::Dropped | Fate::Shadowed | Fate::Stale => {}
         });
+        if values.is_empty() && !batch.quarantined.is_empty() {
+            self.counts.refused = self.counts.refused.saturating_add(1);
+        }
         for intro in batch.devices {
             self.uids.insert(intro.index, Arc::clone(&intro.uid));
             self.devices.entry(intro.uid).or_default();

@@ -40,7 +40,7 @@ impl Findings {
             if counts.messages == 1 { "1 message".to_owned() } else { format!("{} messages", counts.messages) };
         format!(
             "# Found by `tidegate discover`: {} devices with {keys} keys in {messages}; {modeled} keys ({share} %) are modelled \
-             by a template.\n# {} messages were no telemetry, {} could not be read.\n",
+             by a template.\n# Of the messages {} carried no telemetry, and {} could not be read.\n",
             self.devices.len(),
             counts.ignored,
             counts.refused,
@@ -166,8 +166,9 @@ mod tests {
         ] {
             assert_eq!(sources.route(topic).unwrap().source.decoder, decoder, "{topic}");
         }
-        assert_eq!((found.counts.messages, found.counts.ignored, found.counts.refused), (7, 1, 1));
-        assert_eq!(found.devices.len(), 5, "{text}");
+        assert_eq!((found.counts.messages, found.counts.ignored, found.counts.refused), (7, 1, 2));
+        // A name with control characters is refused.
+        assert_eq!(found.devices.len(), 4, "{text}");
         assert!(text.contains("ENERGY.Power  12"), "{text}");
     }
 

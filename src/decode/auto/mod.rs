@@ -88,7 +88,8 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
 
 /// Whether the topic is one on which a format announces how others are to be read.
 pub(super) fn teaches(topic: &str) -> bool {
-    topics::TEACHING.iter().any(|decoder| super::teaches(*decoder, topic)) && !topics::is_ignored(topic)
+    let others = || Decoder::ALL.into_iter().filter(|decoder| *decoder != Decoder::Auto);
+    !topics::is_ignored(topic) && others().any(|decoder| super::teaches(decoder, topic))
 }
 
 /// The filter of a source that would take messages such as this one with the decoder they are read by; none: only `auto` finds

@@ -7,9 +7,6 @@ use super::{Choice, whole};
 use crate::config::Decoder;
 use crate::source::{Captures, Filter};
 
-/// Decoders of which some messages tell how others are to be read.
-pub(super) const TEACHING: [Decoder; 2] = [Decoder::HomeAssistant, Decoder::Homie];
-
 /// A message as it is looked at.
 pub(super) struct Seen<'t, 'p> {
     pub(super) topic: &'t str,
