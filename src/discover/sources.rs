@@ -58,7 +58,7 @@ impl Proposals {
             }
         }
         let mut found: Vec<_> = by_topics.into_iter().collect();
-        found.sort_by(|(a, _), (b, _)| breadth(a).cmp(&breadth(b)));
+        found.sort_by_key(|(topics, _)| breadth(topics));
         let mut names: BTreeMap<String, usize> = BTreeMap::new();
         let proposal = |(topics, (filter, decoder, devices)): (String, (String, Decoder, BTreeSet<String>))| {
             let base = name(decoder, &topics);
