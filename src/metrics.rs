@@ -181,6 +181,8 @@ metrics! {
     auto_ignored: Count = "auto_ignored";
     /// Samples dropped because `metrics.unmodeled` says so
     unmodeled_dropped: Count = "unmodeled_dropped";
+    /// Derived readings left out because their formula had no finite value, as of a division by zero
+    derived_undefined: Count = "derived_undefined";
     /// Refusals of messages and samples, by reason
     quarantined: Family<ByReason, Count> = "quarantined";
     /// Quarantine events discarded at `quarantine.max_events`

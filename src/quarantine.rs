@@ -45,6 +45,8 @@ pub enum Reason {
     WrongKind,
     /// The value lies outside the metric's `range`.
     OutOfRange,
+    /// The payload declares a unit of another quantity than the metric's.
+    WrongUnit,
     /// The value is less than `min_step` above the sensor's last one.
     NotMonotonic,
     /// The timestamp can't be read, or lies beyond `time.max_age` or `time.max_future`.
@@ -57,7 +59,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the flow.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::NotUtf8,
         Reason::Empty,
         Reason::Malformed,
@@ -76,6 +78,7 @@ impl Reason {
         Reason::UnmodeledMetric,
         Reason::WrongKind,
         Reason::OutOfRange,
+        Reason::WrongUnit,
         Reason::NotMonotonic,
         Reason::BadTime,
         Reason::BadText,
@@ -103,6 +106,7 @@ impl Reason {
             Reason::UnmodeledMetric => "unmodeled_metric",
             Reason::WrongKind => "wrong_kind",
             Reason::OutOfRange => "out_of_range",
+            Reason::WrongUnit => "wrong_unit",
             Reason::NotMonotonic => "not_monotonic",
             Reason::BadTime => "bad_time",
             Reason::BadText => "bad_text",

@@ -86,14 +86,14 @@ fn a_template_is_read_whole() {
     assert_eq!((energy.scale, energy.offset, energy.range), (0.001, -1.0, Some((0.0, 1e9))));
     assert_eq!((energy.required, energy.min_step), (true, Some(0.0)));
     let mode = &meter.metrics[1];
-    assert_eq!(mode.keys, ["mode"]);
+    assert_eq!(mode.keys, [tidegate::catalog::Key::from("mode")]);
     assert_eq!(
         mode.values.iter().map(|(word, value)| (word.as_str(), *value)).collect::<Vec<_>>(),
         [("auto", 2.0), ("off", 0.0), ("on", 1.0)]
     );
     assert_eq!(mode.min_step, Some(0.5));
-    assert_eq!(meter.keys["ENERGY.Total"], 0);
-    assert_eq!(meter.keys["serial"], 2);
+    assert_eq!(meter.keys.exact("ENERGY.Total").map(|at| at.metric), Some(0));
+    assert_eq!(meter.keys.exact("serial").map(|at| at.metric), Some(2));
     assert_eq!(meter.commands[0].parameters["properties"]["hard"]["type"], "boolean");
     assert_eq!(meter.slots[0].compatible, ["native-climate"]);
 }

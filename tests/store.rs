@@ -223,6 +223,7 @@ pub fn sensor(index: u32, device: u32, metric: &str) -> SensorIntro {
         unit: "°C".into(),
         kind: Kind::Number,
         origin: SensorOrigin::Optional,
+        raw_key: None,
     }
 }
 

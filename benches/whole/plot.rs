@@ -38,7 +38,8 @@ struct Chart<'a> {
 /// When neither series has two scenarios measured, or the file can't be written.
 pub fn draw(results: &Results, svg: &Path) -> anyhow::Result<()> {
     let metrics = series(results, &["metrics-1", "metrics-5", "metrics-10", "metrics-50"], |one| one.metrics);
-    let devices = series(results, &["devices-10", "devices-1000", "devices-100000"], |one| one.devices);
+    let devices =
+        series(results, &["devices-10", "devices-1000", "devices-10000", "devices-100000"], |one| one.devices);
     anyhow::ensure!(
         metrics.len() > 1 && devices.len() > 1,
         "too few of the scenarios metrics-* and devices-* measured"

@@ -86,7 +86,7 @@ fn uid(section: &mut Section<'_>, key: &'static str) -> String {
 }
 
 /// What a topic can carry and the database hold: 1 to 255 bytes, no control characters, no wildcards.
-fn name_in_topic(text: &str) -> Result<String, Wrong> {
+pub(super) fn name_in_topic(text: &str) -> Result<String, Wrong> {
     let name = display_name(text)?;
     if name.contains(['+', '#']) {
         return Err("may not have + or #, which are wildcards in topic filters".into());

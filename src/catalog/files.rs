@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::device_file::{self, DeviceEntry};
+use super::example::Example;
 use super::template_file::{self, TemplateFile};
-use super::{Declared, DeclaredTemplate, Template, references};
-use crate::config::document::Document;
+use super::{Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
+use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
 use crate::config::{Config, Reading};
@@ -38,27 +39,76 @@ const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
 /// # Errors
 /// Every fault in every file.
 pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
+    let catalog = read(dir, &[])?;
+    let templates = catalog.templates.into_iter();
+    let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
+    Ok(Declared { templates: templates.collect(), devices: catalog.devices })
+}
+
+/// A template's file, read and laid flat.
+#[derive(Clone, Debug)]
+pub struct ReadTemplate {
+    pub template: Template,
+    pub shipped: bool,
+    /// Where it is; `shipped/…` in the binary.
+    pub file: PathBuf,
+    pub examples: Vec<Example>,
+}
+
+/// All files of a catalog.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pub templates: Vec<ReadTemplate>,
+    pub devices: Vec<DeclaredDevice>,
+}
+
+/// As [`load`], with what only people and tests need; `more`: further templates' files, one of which replaces a file of the
+/// operator's that has the same slug.
+///
+/// # Errors
+/// Every fault in every file.
+pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     let findings = Findings::default();
     let shipped: Vec<TemplateFile> = SHIPPED
         .iter()
         .filter_map(|(name, text)| template_file::read(&Document::parse(&Arc::from(Path::new(name)), text), &findings))
         .collect();
-    let (files, entries) = match dir {
+    let (mut files, entries) = match dir {
         Some(dir) => read_directory(dir, &findings),
         None => (Vec::new(), Vec::new()),
     };
-    let shipped: Vec<Template> = shipped.into_iter().map(|file| file.template).collect();
+    let more: Vec<_> = more.iter().filter_map(|path| template_file::read(&Document::read(path), &findings)).collect();
+    files.retain(|file| !more.iter().any(|other| other.slug.value == file.slug.value));
+    files.extend(more);
     let files = references::distinct(&shipped, files, &findings);
-    check(&shipped, &files, &entries, &findings);
+    let locked = shipped.len();
+    let files = extends::flatten(shipped.into_iter().chain(files).collect(), &findings);
+    check(&files, &entries, &findings);
 
     let faults = findings.into_inner().faults;
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
-    let shipped = shipped.into_iter().map(|template| DeclaredTemplate { template, shipped: true });
-    let own = files.into_iter().map(|file| DeclaredTemplate { template: file.template, shipped: false });
+    let templates = files.into_iter().enumerate().map(|(index, file)| ReadTemplate {
+        file: file.slug.place.file().map(Path::to_owned).unwrap_or_default(),
+        template: file.template,
+        shipped: index < locked,
+        examples: file.examples,
+    });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Declared { templates: shipped.chain(own).collect(), devices })
+    Ok(Catalog { templates: templates.collect(), devices })
+}
+
+/// The text of a template's file.
+///
+/// # Errors
+/// A sentence where it can't be read.
+pub fn text(template: &ReadTemplate) -> Result<String, String> {
+    let shipped = SHIPPED.iter().find(|(name, _)| template.shipped && Path::new(name) == template.file);
+    match shipped {
+        Some((_, text)) => Ok((*text).to_owned()),
+        None => read_text(&template.file, MAX_FILE),
+    }
 }
 
 /// Faults of sources whose `template` names none of the declared ones.
@@ -77,12 +127,9 @@ fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
     config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
 }
 
-fn check(shipped: &[Template], files: &[TemplateFile], entries: &[DeviceEntry], findings: &Findings) {
-    let known: BTreeMap<&str, &Template> = shipped
-        .iter()
-        .chain(files.iter().map(|file| &file.template))
-        .map(|template| (template.slug.as_str(), template))
-        .collect();
+fn check(files: &[TemplateFile], entries: &[DeviceEntry], findings: &Findings) {
+    let known: BTreeMap<&str, &Template> =
+        files.iter().map(|file| (file.slug.value.as_str(), &file.template)).collect();
     references::slots(files, &known, findings);
     references::devices(entries, &known, findings);
 }
@@ -147,10 +194,14 @@ mod tests {
         assert_eq!(declared.templates.len(), SHIPPED.len());
         for DeclaredTemplate { template, shipped } in &declared.templates {
             assert!(shipped);
-            assert!(template.metrics.iter().any(|metric| metric.required), "{}", template.slug);
+            assert!(!template.metrics.is_empty(), "{}", template.slug);
             for (index, metric) in template.metrics.iter().enumerate() {
-                assert!(metric.keys.iter().all(|key| template.keys.get(key) == Some(&index)), "{}", metric.name);
-                assert!(metric.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", metric.name);
+                for literal in metric.keys.iter().filter_map(|key| key.pattern.literal()) {
+                    let at = template.keys.exact(literal).map(|at| at.metric);
+                    assert_eq!(at, Some(index), "{}: {literal}", metric.name);
+                }
+                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_{}".contains(&byte);
+                assert!(metric.name.bytes().all(plain), "{}", metric.name);
             }
         }
     }
@@ -175,7 +226,7 @@ mod tests {
     fn the_tasmota_plug_maps_dotted_keys_and_words() {
         let declared = load(None).unwrap();
         let plug = declared.templates.iter().find(|t| t.template.slug == "tasmota-plug").unwrap();
-        let metric = |key: &str| &plug.template.metrics[plug.template.keys[key]];
+        let metric = |key: &str| &plug.template.metrics[plug.template.keys.exact(key).unwrap().metric];
         assert_eq!((metric("ENERGY.Power").name.as_str(), metric("ENERGY.Power").unit.as_str()), ("power", "W"));
         assert_eq!(metric("POWER").kind, Kind::Bool);
         assert_eq!(metric("POWER").values["ON"], 1.0);

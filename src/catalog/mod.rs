@@ -1,8 +1,18 @@
 //! What is known of devices: templates and their key maps, devices, modules.
 
+mod derived;
+mod derived_file;
 mod device_file;
+pub mod example;
+mod expression;
+mod extends;
 pub mod files;
+mod key_map;
+mod key_file;
 pub mod matching;
+mod matching_file;
+mod metric_file;
+pub mod pattern;
 mod references;
 mod template_file;
 pub mod unit;
@@ -12,6 +22,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::time::UtcMicros;
+
+pub use derived::{Derived, Formula, Rate};
+pub use expression::Expression;
+pub use key_map::{Found, Key, KeyMap, KeyPlace};
+
+/// Most bytes of a slug, a category, or a slot's or a command's name.
+pub const MAX_SLUG: usize = 64;
+/// Most bytes of a metric's name.
+pub const MAX_METRIC: usize = 128;
+/// Most bytes of a display name, or of a raw key.
+pub const MAX_NAME: usize = 255;
 
 /// Name of the tenant of everything that names none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -24,31 +45,44 @@ pub enum Kind {
     Text,
 }
 
-/// A device type: its metrics and the keys they go by.
+/// A device type: its metrics and the keys they go by, those that it has from its parents among them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
     pub slug: String,
     pub name: String,
     pub category: String,
     pub version: u32,
+    /// The tenant whose devices may have it; none: any tenant's.
+    pub tenant: Option<String>,
+    /// Slug of the template that it extends; told to people only, since what it has from there is in it.
+    pub extends: Option<String>,
+    /// For people: who makes it, under which names, and where its payload is documented.
+    pub manufacturer: Option<String>,
+    pub models: Vec<String>,
+    pub reference: Option<String>,
+    /// The devices that it is for; none: it is only given by name.
+    pub matching: Option<matching::Criteria>,
     pub metrics: Vec<Metric>,
+    /// Each behind those that it is worked out from.
+    pub derived: Vec<Derived>,
     /// Kept as written for the rooms that use them later.
     pub commands: Vec<TemplateCommand>,
     pub slots: Vec<Slot>,
-    /// Raw key → index in `metrics`.
-    pub keys: HashMap<String, usize>,
+    /// Of `metrics`.
+    pub keys: KeyMap,
 }
 
 /// A named quantity of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
+    /// With placeholders in braces where its keys have them.
     pub name: String,
     /// Display unit, one of [`unit`]'s, or empty.
     pub unit: String,
     pub kind: Kind,
     /// Raw keys that carry it, in order of preference.
-    pub keys: Vec<String>,
-    /// value = raw × scale + offset; numbers only.
+    pub keys: Vec<Key>,
+    /// value = raw × scale + offset, for keys that say nothing else; numbers only.
     pub scale: f64,
     pub offset: f64,
     /// Inclusive bounds, after scale and offset.
@@ -105,6 +139,10 @@ pub struct Sensor {
     pub id: i32,
     /// Name in the `readings` view; `module.metric` for a module's.
     pub metric: Arc<str>,
+    /// Display unit, or empty.
+    pub unit: Arc<str>,
+    /// The raw key that it stands for, where its number depends on which came first.
+    pub raw_key: Option<Arc<str>>,
     /// Time and value of its newest numeric reading.
     pub last: Option<(UtcMicros, f64)>,
 }

@@ -17,19 +17,19 @@ pub(super) struct Placed<T> {
 }
 
 impl<T> Placed<T> {
-    fn fault(&self, findings: &Findings, wrong: impl Into<Wrong>) {
+    pub(super) fn fault(&self, findings: &Findings, wrong: impl Into<Wrong>) {
         findings.fault(self.place.clone(), self.key.clone(), wrong);
     }
 }
 
 /// The operator's templates without those that repeat a shipped one; a slug that is taken is a fault.
-pub(super) fn distinct(shipped: &[Template], files: Vec<TemplateFile>, findings: &Findings) -> Vec<TemplateFile> {
+pub(super) fn distinct(shipped: &[TemplateFile], files: Vec<TemplateFile>, findings: &Findings) -> Vec<TemplateFile> {
     let mut places: HashMap<String, Place> = HashMap::new();
     let mut kept = Vec::new();
     for file in files {
         let slug = &file.slug;
-        if let Some(locked) = shipped.iter().find(|template| template.slug == slug.value) {
-            if *locked != file.template {
+        if let Some(locked) = shipped.iter().find(|locked| locked.slug.value == slug.value) {
+            if locked.template != file.template {
                 let message = format!("\"{}\" is a template shipped with tidegate, which is locked", slug.value);
                 let suggestion = Some(format!("give yours a slug of its own, such as `{}-2`", slug.value));
                 slug.fault(findings, Wrong::new(message).suggest(suggestion));
@@ -60,8 +60,13 @@ pub(super) fn slots(files: &[TemplateFile], known: &BTreeMap<&str, &Template>, f
 
 /// What is wrong with a slug that names no template.
 pub(super) fn no_template(slug: &str, known: &BTreeMap<&str, &Template>) -> Wrong {
-    let suggestion = did_you_mean(slug, known.keys().copied())
-        .or_else(|| Some(format!("known: {}", known.keys().copied().collect::<Vec<_>>().join(", "))));
+    no_such(slug, known.keys().copied())
+}
+
+/// As [`no_template`], of the slugs that there are.
+pub(super) fn no_such<'a>(slug: &str, known: impl Iterator<Item = &'a str> + Clone) -> Wrong {
+    let all = || Some(format!("known: {}", known.clone().collect::<Vec<_>>().join(", ")));
+    let suggestion = did_you_mean(slug, known.clone()).or_else(all);
     Wrong::new(format!("there is no template \"{slug}\"")).suggest(suggestion)
 }
 

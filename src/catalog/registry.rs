@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::pattern::{numbered, sensor_name};
+use super::unit::{Conversion, UNITS, Unit};
 use super::{Metric, Snapshot, Template};
 use crate::store::batch::{DeviceIndex, SensorIndex};
 use crate::time::UtcMicros;
@@ -67,6 +69,27 @@ pub struct Target {
     pub owner: Option<NameId>,
     /// Place of the key among the metric's keys; the first is preferred.
     pub rank: u32,
+    /// How its values become the metric's.
+    pub conversion: ConversionId,
+}
+
+/// A conversion, kept once.
+pub type ConversionId = u32;
+/// The one that leaves values as they are.
+pub const NO_CONVERSION: ConversionId = 0;
+
+/// What a raw key is by a key map.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Modeled {
+    pub model: Model,
+    /// The module whose template it is.
+    pub owner: Option<NameId>,
+    /// Place of the key among the metric's keys.
+    pub place: usize,
+    /// Name of the sensor in the `readings` view; where it is starred, that of the first one.
+    pub name: String,
+    /// Whether its number depends on which keys came before.
+    pub starred: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +127,14 @@ struct Sensor {
     /// Set once it is introduced in this generation.
     index: Option<SensorIndex>,
     last: Option<(UtcMicros, f64)>,
+    /// The raw key that it stands for; [`NO_NAME`] where its number depends on none.
+    raw_key: NameId,
+    /// Position in [`UNITS`]; [`NO_UNIT`] for none.
+    unit: u16,
 }
+
+const NO_NAME: NameId = NameId::MAX;
+const NO_UNIT: u16 = u16::MAX;
 
 /// Devices, sensors and templates by number, and the names they go by.
 #[derive(Default)]
@@ -115,6 +145,8 @@ pub struct Registry {
     tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
     devices: Vec<Device>,
     sensors: Vec<Sensor>,
+    /// The first is [`Conversion::NONE`]. As many as templates and payloads have different ones.
+    conversions: Vec<Conversion>,
     devices_introduced: u32,
     sensors_introduced: u32,
 }
@@ -122,7 +154,9 @@ pub struct Registry {
 impl Registry {
     /// The registry of a snapshot; nothing is introduced yet.
     pub fn of(snapshot: &Snapshot) -> Registry {
-        let mut registry = Registry::default();
+        let mut registry = Registry { conversions: vec![Conversion::NONE], ..Registry::default() };
+        let mut units: HashMap<&str, u16> = UNITS.iter().zip(0_u16..).map(|(unit, at)| (unit.display, at)).collect();
+        units.insert("", NO_UNIT);
         let mut slugs: Vec<&String> = snapshot.templates.keys().collect();
         slugs.sort_unstable();
         for slug in slugs {
@@ -140,9 +174,12 @@ impl Registry {
             let modules: Vec<_> = modules.collect();
             for sensor in &known.sensors {
                 let added = registry.add_sensor(slot, &sensor.metric);
+                let raw_key = sensor.raw_key.as_deref().map_or(NO_NAME, |key| registry.names.intern(key));
                 let added = &mut registry.sensors[added as usize];
                 added.id = Some(sensor.id);
                 added.last = sensor.last;
+                added.raw_key = raw_key;
+                added.unit = units.get(&*sensor.unit).copied().unwrap_or(NO_UNIT);
             }
             let device = &mut registry.devices[slot];
             device.id = Some(known.id);
@@ -172,6 +209,11 @@ impl Registry {
                     None if sensor.id.is_some() => continue,
                     None => self.add_sensor(slot, name),
                 };
+                if sensor.raw_key != NO_NAME {
+                    self.claim(found, before.names.get(sensor.raw_key));
+                }
+                let taken = &mut self.sensors[found as usize];
+                taken.unit = if taken.unit == NO_UNIT { sensor.unit } else { taken.unit };
                 if let Some((time, value)) = sensor.last {
                     self.observe(found, time, value);
                 }
@@ -293,7 +335,7 @@ impl Registry {
             Ok(at) => sensors[at].1,
             Err(at) => {
                 let slot = number(self.sensors.len());
-                self.sensors.push(Sensor { id: None, index: None, last: None });
+                self.sensors.push(Sensor { id: None, index: None, last: None, raw_key: NO_NAME, unit: NO_UNIT });
                 sensors.insert(at, (name, slot));
                 slot
             }
@@ -358,26 +400,126 @@ impl Registry {
 
     /// Looks a raw key up in the key maps: that of the module that the topic names, or else of each of the device's
     /// modules in turn, then of the device's template.
-    pub fn modeled(&self, device: DeviceSlot, module: Option<&str>, key: &str) -> Option<(Model, Option<NameId>)> {
+    pub fn modeled(&self, device: DeviceSlot, module: Option<&str>, key: &str) -> Option<Modeled> {
         let device = &self.devices[device];
         let named = module.map(|module| self.names.find(module));
         let in_modules = device.modules.iter().filter(|(uid, _)| named.is_none_or(|named| named == Some(*uid)));
-        let found = in_modules.filter_map(|(uid, template)| Some((self.model((*template)?, key)?, Some(*uid))));
-        let own = || Some((self.model(device.template?, key)?, None));
-        found.into_iter().next().or_else(own)
+        let mut found = in_modules.filter_map(|(uid, template)| self.model((*template)?, Some(*uid), key));
+        found.next().or_else(|| self.model(device.template?, None, key))
     }
 
-    fn model(&self, template: u32, key: &str) -> Option<Model> {
+    fn model(&self, template: u32, owner: Option<NameId>, key: &str) -> Option<Modeled> {
         let known = &self.templates[template as usize];
-        let metric = *known.keys.get(key)?;
-        (metric < known.metrics.len()).then(|| Model { template, metric: number(metric) })
+        let found = known.keys.find(&known.metrics, key)?;
+        let metric = known.metrics.get(found.at.metric)?;
+        let plain =
+            found.captured.as_ref().map_or_else(|| metric.name.clone(), |found| sensor_name(&metric.name, found));
+        Some(Modeled {
+            model: Model { template, metric: number(found.at.metric) },
+            owner,
+            place: found.at.place,
+            name: self.joined(owner, &plain),
+            starred: found.captured.is_some_and(|found| found.starred),
+        })
+    }
+
+    /// Name in the `readings` view: `module.metric` for a module's.
+    pub fn joined(&self, owner: Option<NameId>, metric: &str) -> String {
+        owner.map_or_else(|| metric.to_owned(), |owner| format!("{}.{metric}", self.name(owner)))
+    }
+
+    /// The id of how the values of a metric's key are converted.
+    pub fn conversion_of(&mut self, model: Model, place: usize) -> ConversionId {
+        let metric = self.metric(model);
+        let conversion = metric.keys.get(place).map_or(Conversion::NONE, |key| key.conversion(metric));
+        let at = self.conversions.iter().position(|known| *known == conversion).unwrap_or_else(|| {
+            self.conversions.push(conversion);
+            self.conversions.len() - 1
+        });
+        number(at)
+    }
+
+    /// The conversion with this id.
+    pub fn conversion(&self, id: ConversionId) -> Conversion {
+        self.conversions.get(id as usize).copied().unwrap_or(Conversion::NONE)
+    }
+
+    /// The device's sensor that stands for this raw key of a starred metric, with its name. `plain`: name of the first one.
+    pub fn claimed(&self, device: DeviceSlot, plain: &str, key: &str) -> Option<(SensorSlot, String)> {
+        let key = self.names.find(key)?;
+        let mut sensors = self.devices[device].sensors.iter();
+        sensors.find_map(|(name, slot)| {
+            let name = self.names.get(*name);
+            let numbered = name.strip_prefix(plain).is_some_and(|rest| {
+                rest.is_empty() || rest.strip_prefix('_').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 1))
+            });
+            (numbered && self.sensors[*slot as usize].raw_key == key).then(|| (*slot, name.to_string()))
+        })
+    }
+
+    /// The name that the next raw key of a starred metric gives its sensor: the first that no other key has, and that is no
+    /// other metric's.
+    pub fn next_number(&self, device: DeviceSlot, model: Model, owner: Option<NameId>, plain: &str) -> String {
+        let metrics = &self.templates[model.template as usize].metrics;
+        let own = self.metric(model);
+        let mut count = 1_u32;
+        loop {
+            let name = numbered(plain.to_owned(), count);
+            let free = self.sensor(device, &name).is_none_or(|slot| self.sensors[slot as usize].raw_key == NO_NAME);
+            let other = |metric: &&Metric| metric.name != own.name && self.joined(owner, &metric.name) == name;
+            if count == u32::MAX || (free && !metrics.iter().any(|metric| other(&metric))) {
+                return name;
+            }
+            count = count.saturating_add(1);
+        }
+    }
+
+    /// Keeps that the sensor stands for a raw key, unless it stands for one already. Whether it is news.
+    pub fn claim(&mut self, sensor: SensorSlot, key: &str) -> bool {
+        if self.sensors[sensor as usize].raw_key != NO_NAME {
+            return false;
+        }
+        self.sensors[sensor as usize].raw_key = self.names.intern(key);
+        true
+    }
+
+    /// The unit of a sensor, as far as the snapshot or a payload told.
+    pub fn unit(&self, sensor: SensorSlot) -> Option<&'static Unit> {
+        UNITS.get(usize::from(self.sensors[sensor as usize].unit))
+    }
+
+    /// Keeps the unit of a sensor.
+    pub fn set_unit(&mut self, sensor: SensorSlot, unit: &Unit) {
+        let at = UNITS.iter().position(|known| known.display == unit.display);
+        self.sensors[sensor as usize].unit = at.and_then(|at| u16::try_from(at).ok()).unwrap_or(NO_UNIT);
+    }
+
+    /// Whether the device's template or one of its modules' has derived metrics.
+    pub fn derives(&self, device: DeviceSlot) -> bool {
+        let device = &self.devices[device];
+        let mut templates =
+            device.template.into_iter().chain(device.modules.iter().filter_map(|(_, template)| *template));
+        templates.any(|template| !self.templates[template as usize].derived.is_empty())
+    }
+
+    /// The templates of the device and of its modules that have derived metrics, each with its module.
+    pub fn deriving(&self, device: DeviceSlot) -> Vec<(Arc<Template>, Option<NameId>)> {
+        let device = &self.devices[device];
+        let own = device.template.map(|template| (template, None));
+        let modules = device.modules.iter().filter_map(|(uid, template)| Some(((*template)?, Some(*uid))));
+        let all = own.into_iter().chain(modules);
+        let all = all.map(|(template, owner)| (Arc::clone(&self.templates[template as usize]), owner));
+        all.filter(|(template, _)| !template.derived.is_empty()).collect()
     }
 
     /// Whether the device's template, or one of its modules', has a metric whose sensor has this name.
     pub fn is_metric(&self, device: DeviceSlot, name: &str) -> bool {
         let device = &self.devices[device];
         let has = |template: Option<u32>, name: &str| {
-            template.is_some_and(|slot| self.templates[slot as usize].metrics.iter().any(|metric| metric.name == name))
+            template.map(|slot| &self.templates[slot as usize]).is_some_and(|template| {
+                template.metrics.iter().any(|metric| metric.names(name))
+                    || template.derived.iter().any(|derived| derived.name == name)
+            })
         };
         has(device.template, name)
             || device.modules.iter().any(|(uid, template)| {

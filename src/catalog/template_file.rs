@@ -1,32 +1,39 @@
 //! One file of `templates/`: a device type as an operator writes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::example::{self, Example};
+use super::metric_file::is_metric_name;
 use super::references::Placed;
-use super::{Kind, Metric, Slot, Template, TemplateCommand, unit};
+use super::{
+    KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, derived_file, matching_file, metric_file,
+};
 use crate::config::document::{Document, Node, Value};
 use crate::config::fault::Wrong;
-use crate::config::section::{Findings, Section, as_number};
+use crate::config::section::{Findings, Section};
 
 /// What a slot can be (`slot.interface`).
 pub const INTERFACES: [&str; 10] = ["analog", "rs485", "i2c", "spi", "1-wire", "gpio", "usb", "fsk", "ble", "lora"];
 
-/// Most bytes of a slug, a category, or a slot's or a command's name.
-pub const MAX_SLUG: usize = 64;
-/// Most bytes of a metric's name.
-pub const MAX_METRIC: usize = 128;
-/// Most bytes of a display name, or of a raw key.
-pub const MAX_NAME: usize = 255;
+/// The category of a template that neither gives nor inherits one.
+const CATEGORY: &str = "sensor";
 /// The wait for a command's answer where the template names none.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A template with the places of what must be checked against other files.
+/// A template as its own file has it, with the places of what must be checked against other files.
 pub(super) struct TemplateFile {
+    /// Without what it has from its parents, until [`super::extends::flatten`].
     pub template: Template,
     pub slug: Placed<String>,
+    pub extends: Option<Placed<String>>,
+    /// Whether the file itself gives a category.
+    pub has_category: bool,
+    /// Of the formulas of `template.derived`.
+    pub derived: Vec<Placed<()>>,
     /// Every slug that a slot calls compatible.
     pub compatible: Vec<Placed<String>>,
+    pub examples: Vec<Example>,
 }
 
 /// Reads a template; none where it has no usable slug, which is a fault then.
@@ -43,180 +50,52 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         }
         None => true,
     });
-    let slug = slug.map(|slug| Placed { value: slug.to_owned(), place: root.place_of("slug"), key: "slug".to_owned() });
+    let slug = slug.map(|slug| placed(root, "slug", slug));
+    let extends = root.text("extends").map(|slug| placed(root, "extends", slug));
     let name = root.parsed("name", "a text", display_name);
     let category = root.parsed("category", "a text", |text| slug_fault(text).map_or(Ok(text.to_owned()), Err));
+    let has_category = category.is_some();
     let version = root.integer("version", 1..=i32::MAX.unsigned_abs()).unwrap_or(1);
+    let tenant = root.parsed("tenant", "a text", super::device_file::name_in_topic);
+    let manufacturer = root.parsed("manufacturer", "a text", display_name);
+    let models = root.texts("models").unwrap_or_default().into_iter().map(|(model, _)| model.to_owned()).collect();
+    let reference = root.parsed("reference", "a text", display_name);
+    let matching = matching_file::read(root);
 
-    let mut claims = Claims::default();
-    let mut metrics = root.tables("metric", |section| metric(section, &mut claims)).unwrap_or_default();
-    answer_to_own_names(&mut metrics, &mut claims);
+    let (metrics, claims) = metric_file::read(root);
+    let (derived, derived_places): (Vec<_>, Vec<Placed<()>>) = derived_file::read(root).into_iter().unzip();
+    let names = claims.names.keys().map(String::as_str);
+    each_once(root, "derived", names, derived.iter().map(|derived| derived.name.as_str()));
     let commands = root.tables("command", command).unwrap_or_default();
-    each_once(root, "command", commands.iter().map(|command| command.name.as_str()));
+    each_once(root, "command", [], commands.iter().map(|command| command.name.as_str()));
     let mut compatible = Vec::new();
     let slots = root.tables("slot", |section| slot(section, &mut compatible)).unwrap_or_default();
-    each_once(root, "slot", slots.iter().map(|slot| slot.name.as_str()));
+    each_once(root, "slot", [], slots.iter().map(|slot| slot.name.as_str()));
+    let examples = example::read(root);
 
     let slug = slug?;
     let template = Template {
         name: name.unwrap_or_else(|| slug.value.clone()),
         slug: slug.value.clone(),
-        category: category.unwrap_or_else(|| "sensor".to_owned()),
+        category: category.unwrap_or_else(|| CATEGORY.to_owned()),
         version,
+        tenant,
+        extends: extends.as_ref().map(|parent| parent.value.clone()),
+        manufacturer,
+        models,
+        reference,
+        matching,
+        keys: KeyMap::of(&metrics),
         metrics,
+        derived,
         commands,
         slots,
-        keys: claims.keys,
     };
-    Some(TemplateFile { template, slug, compatible })
+    Some(TemplateFile { template, slug, extends, has_category, derived: derived_places, compatible, examples })
 }
 
-/// A metric's own name is its last raw key, unless another metric lists it: so that what a device already calls by
-/// the vocabulary's name lands in the same series, scaled and checked like the rest.
-fn answer_to_own_names(metrics: &mut [Metric], claims: &mut Claims) {
-    for (index, metric) in metrics.iter_mut().enumerate() {
-        if !metric.name.is_empty() && !claims.keys.contains_key(&metric.name) {
-            claims.keys.insert(metric.name.clone(), index);
-            metric.keys.push(metric.name.clone());
-        }
-    }
-}
-
-/// Which names and raw keys the metrics of one template have taken.
-#[derive(Default)]
-struct Claims {
-    names: HashMap<String, usize>,
-    keys: HashMap<String, usize>,
-    count: usize,
-}
-
-fn metric(section: &mut Section<'_>, claims: &mut Claims) -> Metric {
-    let index = claims.count;
-    claims.count = index.saturating_add(1);
-    let name = section.required_text("name").unwrap_or_default().to_owned();
-    if section.has("name") {
-        if !is_metric_name(&name) {
-            let message = format!(
-                "expected 1 to {MAX_METRIC} of the characters A-Z a-z 0-9 _ . -, a letter or digit first, such as \"room_temperature\""
-            );
-            section.fault("name", message);
-        } else if claims.names.insert(name.clone(), index).is_some() {
-            section.fault("name", format!("\"{name}\" is the name of an earlier metric"));
-        }
-    }
-    let kinds = [("number", Kind::Number), ("bool", Kind::Bool), ("text", Kind::Text)];
-    let kind = section.word("kind", &kinds).unwrap_or(Kind::Number);
-    let metric = Metric {
-        keys: keys(section, &name, index, claims),
-        name,
-        unit: section.parsed("unit", "a unit such as \"°C\"", unit_of).unwrap_or_default(),
-        kind,
-        scale: section.number("scale").unwrap_or(1.0),
-        offset: section.number("offset").unwrap_or(0.0),
-        range: range(section),
-        required: section.flag("required").unwrap_or(false),
-        values: values(section, kind),
-        min_step: min_step(section),
-    };
-    if metric.scale == 0.0 {
-        section.fault("scale", "is 0, which would make every value the same");
-    }
-    suits_kind(section, kind);
-    metric
-}
-
-fn suits_kind(section: &Section<'_>, kind: Kind) {
-    let (word, useless): (&str, &[&str]) = match kind {
-        Kind::Number => return,
-        Kind::Bool => ("bool", &["scale", "offset", "range", "min_step", "non_decreasing"]),
-        Kind::Text => ("text", &["scale", "offset", "range", "min_step", "non_decreasing", "values"]),
-    };
-    for key in useless.iter().filter(|key| section.has(key)) {
-        section.fault(key, format!("has no meaning for kind = \"{word}\""));
-    }
-}
-
-/// The raw keys; the metric's name where none are given.
-fn keys(section: &mut Section<'_>, name: &str, index: usize, claims: &mut Claims) -> Vec<String> {
-    let given = section.texts("keys");
-    if given.as_ref().is_some_and(Vec::is_empty) {
-        section.fault("keys", "is empty, so that nothing could arrive; leave it out to use the metric's name");
-    }
-    let default = || if name.is_empty() { Vec::new() } else { vec![(name, section.place())] };
-    let mut keys = Vec::new();
-    for (key, place) in given.unwrap_or_else(default) {
-        if key.is_empty() || key.len() > MAX_NAME || key.contains('\0') {
-            section.fault_at(place, "keys", format!("expected keys of 1 to {MAX_NAME} bytes without NUL"));
-            continue;
-        }
-        match claims.keys.insert(key.to_owned(), index) {
-            None => keys.push(key.to_owned()),
-            Some(earlier) if earlier == index => {
-                section.fault_at(place, "keys", format!("\"{key}\" is listed twice"));
-            }
-            Some(earlier) => {
-                let holder = claims.names.iter().find(|(_, at)| **at == earlier).map_or("", |(name, _)| name.as_str());
-                section.fault_at(place, "keys", format!("\"{key}\" is claimed by the metric \"{holder}\" too"));
-            }
-        }
-    }
-    keys
-}
-
-fn unit_of(text: &str) -> Result<String, Wrong> {
-    if text.is_empty() || unit::find(text).is_some() {
-        return Ok(text.to_owned());
-    }
-    let meant = unit::meant(text).map(|unit| format!("did you mean `{}`?", unit.display));
-    let suggestion = meant.or_else(|| Some("leave it out for a bare number".to_owned()));
-    Err(Wrong::new(format!("\"{text}\" is no unit that tidegate knows")).suggest(suggestion))
-}
-
-fn range(section: &mut Section<'_>) -> Option<(f64, f64)> {
-    let numbers = section.numbers("range")?;
-    match *numbers.as_slice() {
-        [low, high] if low <= high => Some((low, high)),
-        [low, high] => {
-            section.fault("range", format!("the lower bound {low} is above the upper bound {high}"));
-            None
-        }
-        _ => {
-            section.fault("range", format!("expected [lowest, highest], found {} numbers", numbers.len()));
-            None
-        }
-    }
-}
-
-fn values(section: &mut Section<'_>, kind: Kind) -> BTreeMap<String, f64> {
-    section.table("values", |section| {
-        let mut values = BTreeMap::new();
-        for (word, node) in section.entries() {
-            let number = match &node.value {
-                Value::Flag(flag) => Some(f64::from(u8::from(*flag))),
-                other => as_number(other),
-            };
-            match number {
-                Some(number) if kind == Kind::Bool && number != 0.0 && number != 1.0 => {
-                    section.fault(word, format!("is {number}; for kind = \"bool\" expected 0 or 1"));
-                }
-                Some(number) => drop(values.insert(word.to_owned(), number)),
-                None => section.fault(word, format!("expected a finite number, found {}", node.value.kind())),
-            }
-        }
-        values
-    })
-}
-
-fn min_step(section: &mut Section<'_>) -> Option<f64> {
-    let step = section.number("min_step");
-    if step.is_some_and(|step| step < 0.0) {
-        section.fault("min_step", "is below 0, expected the least rise from one value to the next");
-    }
-    let non_decreasing = section.flag("non_decreasing").unwrap_or(false);
-    if step.is_some() && non_decreasing {
-        section.fault("non_decreasing", "is the same as min_step = 0; give one of them");
-    }
-    step.or(non_decreasing.then_some(0.0))
+fn placed(root: &Section<'_>, key: &str, value: &str) -> Placed<String> {
+    Placed { value: value.to_owned(), place: root.place_of(key), key: root.path_of(key) }
 }
 
 fn command(section: &mut Section<'_>) -> TemplateCommand {
@@ -261,16 +140,19 @@ fn slot(section: &mut Section<'_>, all: &mut Vec<Placed<String>>) -> Slot {
     Slot { name, interface: interface.unwrap_or_default().to_owned(), compatible }
 }
 
-fn each_once<'a>(root: &Section<'_>, key: &str, names: impl Iterator<Item = &'a str>) {
-    let mut seen = HashMap::new();
+/// Notes each of a list of tables whose name is another's, or a metric's.
+fn each_once<'a>(
+    root: &Section<'_>,
+    key: &str,
+    metrics: impl IntoIterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a str>,
+) {
+    let mut seen: HashMap<&str, &str> = metrics.into_iter().map(|name| (name, "metric")).collect();
     for (index, name) in names.enumerate().filter(|(_, name)| !name.is_empty()) {
-        if seen.insert(name, index).is_some() {
+        if let Some(earlier) = seen.insert(name, key) {
             let place = root.place_in(key, index);
-            root.fault_at(
-                place,
-                &format!("{key}[{index}].name"),
-                format!("\"{name}\" is the name of an earlier {key}"),
-            );
+            let what = if earlier == key { format!("an earlier {key}") } else { format!("a {earlier}") };
+            root.fault_at(place, &format!("{key}[{index}].name"), format!("\"{name}\" is the name of {what}"));
         }
     }
 }
@@ -305,12 +187,6 @@ pub(super) fn slug_fault(text: &str) -> Option<Wrong> {
     let slug = words.by_ref().collect::<Vec<_>>().join("-").to_lowercase();
     let suggestion = Some(slug).filter(|slug| !slug.is_empty() && slug.len() <= MAX_SLUG);
     Some(Wrong::new(message).suggest(suggestion.map(|slug| format!("perhaps `{slug}`"))))
-}
-
-fn is_metric_name(text: &str) -> bool {
-    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    first && text.len() <= MAX_METRIC && text.bytes().all(allowed)
 }
 
 /// 1 to [`MAX_NAME`] bytes without control characters.

@@ -286,5 +286,6 @@ fn introduce(batch: &mut Batch, row: &Row) {
             _ => Kind::Number,
         },
         origin: SensorOrigin::Unmodeled,
+        raw_key: None,
     });
 }

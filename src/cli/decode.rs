@@ -273,7 +273,7 @@ mod tests {
     use serde_json::json;
 
     fn declared() -> Declared {
-        let keys = ["temp", "t"].map(str::to_owned).to_vec();
+        let keys = ["temp", "t"].map(crate::catalog::Key::from).to_vec();
         let temperature = Metric { unit: "°C".into(), keys, ..metric("temperature", Kind::Number) };
         let template = template("climate", vec![temperature, metric("ok", Kind::Bool)]);
         let device = DeclaredDevice {

@@ -17,6 +17,16 @@ pub enum Place {
     BuiltIn,
 }
 
+impl Place {
+    /// The file, if it is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Place::Line { file, .. } | Place::File(file) => Some(file),
+            Place::Variable(_) | Place::BuiltIn => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -313,6 +313,21 @@ impl<'a> Section<'a> {
         Some(items.iter().enumerate().map(each).collect())
     }
 
+    /// A list whose items the caller reads, by [`Section::item`] where they are tables.
+    pub fn items(&mut self, key: &'static str, expected: &str) -> Option<&'a [Node]> {
+        self.typed(key, expected, as_list)
+    }
+
+    /// Reads a table below this one; `key`: as it is told.
+    pub fn item<T>(&self, node: &'a Node, key: &str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
+        Section::open(node, &self.path_of(key), self.findings, read)
+    }
+
+    /// Whether no key is in it.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_none_or(Table::is_empty)
+    }
+
     /// A list of texts, each with its place.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<(&'a str, Place)>> {
         let items = self.typed(key, "a list of texts", as_list)?;

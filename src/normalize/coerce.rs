@@ -9,6 +9,7 @@
 //! `values` is asked first, case-sensitively, with the text, or with a number or boolean as text. What it gives is the
 //! metric's value: scale and offset apply to numbers as measured only.
 
+use crate::catalog::unit::Conversion;
 use crate::catalog::{Kind, Metric};
 use crate::decode::{Value, decimal};
 use crate::quarantine::Reason;
@@ -33,16 +34,16 @@ pub(super) fn as_found(value: Value) -> (Kind, Fit) {
     }
 }
 
-/// Makes a raw value one of the metric's.
-pub(super) fn fit(metric: &Metric, value: Value) -> Result<Fit, Misfit> {
+/// Makes a raw value one of the metric's. `conversion`: of its key.
+pub(super) fn fit(metric: &Metric, conversion: Conversion, value: Value) -> Result<Fit, Misfit> {
     match metric.kind {
         Kind::Text => Ok(Fit::Text(plain(value))),
         Kind::Number => {
             let number = match named(metric, &value) {
                 Some(number) => number,
-                None => scaled(metric, measured(metric, &value)?)?,
+                None => converted(conversion, measured(metric, &value)?)?,
             };
-            in_range(metric, number).map(Fit::Number)
+            in_range(&metric.name, metric.range, number).map(Fit::Number)
         }
         Kind::Bool => {
             let number = match (named(metric, &value), &value) {
@@ -83,19 +84,21 @@ fn measured(metric: &Metric, value: &Value) -> Result<f64, Misfit> {
     }
 }
 
-fn scaled(metric: &Metric, raw: f64) -> Result<f64, Misfit> {
-    let number = raw * metric.scale + metric.offset;
+/// A number in the metric's unit.
+pub(super) fn converted(conversion: Conversion, raw: f64) -> Result<f64, Misfit> {
+    let number = conversion.apply(raw);
     if number.is_finite() {
         return Ok(number);
     }
-    let detail = format!("{raw} × {} + {} is out of range of a 64-bit float", metric.scale, metric.offset);
+    let detail = format!("{raw} × {} + {} is out of range of a 64-bit float", conversion.scale, conversion.offset);
     Err((Reason::NumberOutOfRange, detail))
 }
 
-fn in_range(metric: &Metric, number: f64) -> Result<f64, Misfit> {
-    match metric.range {
+/// The number, if it lies within a metric's range.
+pub(super) fn in_range(name: &str, range: Option<(f64, f64)>, number: f64) -> Result<f64, Misfit> {
+    match range {
         Some((low, high)) if number < low || number > high => {
-            let detail = format!("{number} is outside of {low} to {high}, the range of {}", metric.name);
+            let detail = format!("{number} is outside of {low} to {high}, the range of {name}");
             Err((Reason::OutOfRange, detail))
         }
         _ => Ok(number),
@@ -144,7 +147,8 @@ mod tests {
     }
 
     fn try_fit(metric: &Metric, value: Value) -> Result<Fit, Reason> {
-        fit(metric, value).map_err(|(reason, _)| reason)
+        let conversion = metric.keys[0].conversion(metric);
+        fit(metric, conversion, value).map_err(|(reason, _)| reason)
     }
 
     fn word(text: &str) -> Value {
@@ -179,7 +183,7 @@ mod tests {
         let inverted = Metric { values: inverted.into_iter().collect(), ..contact };
         assert_eq!(try_fit(&inverted, Value::Bool(true)), number(0.0));
         assert_eq!(try_fit(&inverted, Value::Number(3.0)), number(1.0));
-        let (_, detail) = fit(&inverted, word("ajar")).unwrap_err();
+        let (_, detail) = fit(&inverted, Conversion::NONE, word("ajar")).unwrap_err();
         assert_eq!(
             detail,
             r#"found text "ajar"; contact wants true, false, 1 or 0 or one of its values: 3, false, true"#

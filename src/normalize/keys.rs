@@ -1,30 +1,35 @@
 //! What a raw key of a device is: which metric or unmodeled key, and which sensor; the sensor made where it is missing.
 
 use super::Fate;
-use super::work::{Resolved, Work, name_fault};
-use crate::catalog::registry::{DeviceSlot, Model, SensorSlot, Target};
-use crate::catalog::{Kind, Metric};
+use super::work::{Fresh, Resolved, Work, name_fault};
+use crate::catalog::Kind;
+use crate::catalog::registry::{DeviceSlot, Modeled, NO_CONVERSION, SensorSlot, Target};
+use crate::catalog::unit::Unit;
 use crate::config::Unmodeled;
 use crate::decode::Point;
 use crate::quarantine::{Reason, Refusal};
 use crate::store::batch::{SensorIntro, SensorOrigin};
+
+/// What the writer is told of a sensor.
+pub(super) struct Introduction<'i> {
+    pub(super) name: &'i str,
+    pub(super) module: Option<String>,
+    pub(super) unit: &'i str,
+    pub(super) kind: Kind,
+    pub(super) origin: SensorOrigin,
+    /// That it stands for from now on.
+    pub(super) raw_key: Option<&'i str>,
+}
 
 impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     /// What a raw key at this place of the message is; none if its sample goes no further, which has been told then.
     pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str, place: usize) -> Option<Resolved> {
         let module = self.captures.module;
         if let Some(target) = self.registry.remembered(device, module, key, place) {
-            return Some(Resolved { target, fresh: false });
+            return Some(Resolved { target, fresh: None });
         }
-        if let Some((model, owner)) = self.registry.modeled(device, module, key) {
-            let metric = self.registry.metric(model);
-            let rank = metric.keys.iter().position(|known| known == key).unwrap_or(usize::MAX);
-            let sensor = match owner {
-                Some(owner) => self.registry.sensor(device, &joined(self.registry.name(owner), &metric.name)),
-                None => self.registry.sensor(device, &metric.name),
-            };
-            let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-            return Some(Resolved { target: Target { sensor, model: Some(model), owner, rank }, fresh: true });
+        if let Some(found) = self.registry.modeled(device, module, key) {
+            return Some(self.resolve_modeled(device, key, found));
         }
         match self.policy.unmodeled {
             Unmodeled::Store => {}
@@ -39,7 +44,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
                 return None;
             }
         }
-        let name = self.sensor_name(key, None, None);
+        let name = self.unmodeled_name(key);
         if let Some(fault) = name_fault(&name) {
             self.refuse(Refusal::sample(Reason::BadName, key, format!("the key {fault}, so it can't name a sensor")));
             return None;
@@ -50,20 +55,32 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return None;
         }
         let sensor = self.registry.sensor(device, &name);
-        Some(Resolved { target: Target { sensor, model: None, owner: None, rank: 0 }, fresh: true })
+        let target = Target { sensor, model: None, owner: None, rank: 0, conversion: NO_CONVERSION };
+        Some(Resolved { target, fresh: Some(Box::new(Fresh { name, starred: false })) })
     }
 
-    /// Of several keys of one metric, leaves the one it prefers.
+    fn resolve_modeled(&mut self, device: DeviceSlot, key: &str, found: Modeled) -> Resolved {
+        let Modeled { model, owner, place, name, starred } = found;
+        let (sensor, fresh) = match starred.then(|| self.registry.claimed(device, &name, key)) {
+            Some(Some((sensor, name))) => (Some(sensor), Fresh { name, starred: false }),
+            Some(None) => (None, Fresh { name, starred }),
+            None => (self.registry.sensor(device, &name), Fresh { name, starred }),
+        };
+        let conversion = self.registry.conversion_of(model, place);
+        let rank = u32::try_from(place).unwrap_or(u32::MAX);
+        let target = Target { sensor, model: Some(model), owner, rank, conversion };
+        Resolved { target, fresh: Some(Box::new(fresh)) }
+    }
+
+    /// Of several keys of one sensor, leaves the one that its metric prefers.
     pub(super) fn shadow(&mut self, resolved: &mut [Option<Resolved>], point: &Point) {
         for later in 1..resolved.len() {
             let (before, rest) = resolved.split_at_mut(later);
             let Some(this) = rest.first_mut() else { continue };
-            let Some(Resolved { target: Target { model: Some(model), owner, rank, .. }, .. }) = *this else { continue };
-            let same = |other: &&mut Option<Resolved>| {
-                other.is_some_and(|other| other.target.model == Some(model) && other.target.owner == owner)
-            };
+            let Some(one) = this.as_ref().filter(|one| one.target.model.is_some()) else { continue };
+            let same = |other: &Option<Resolved>| other.as_ref().is_some_and(|other| one.is_of_one_sensor_with(other));
             let Some((place, other)) = before.iter_mut().enumerate().find(|(_, other)| same(other)) else { continue };
-            let loser = if other.is_some_and(|other| other.target.rank < rank) {
+            let loser = if other.as_ref().is_some_and(|other| other.target.rank < one.target.rank) {
                 *this = None;
                 later
             } else {
@@ -76,88 +93,109 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         }
     }
 
-    /// The sample's sensor, made and introduced where that is still to be done. None: refused.
+    /// The sample's sensor, made and introduced where that is still to be done. None: refused. `unit`: that the payload
+    /// declares for an unmodeled number.
     pub(super) fn sensor(
         &mut self,
         device: DeviceSlot,
         key: &str,
         target: &mut Target,
-        kind: Kind,
+        fresh: Option<&Fresh>,
+        (kind, unit): (Kind, Option<&'static Unit>),
     ) -> Option<SensorSlot> {
-        if let Some(sensor) = target.sensor
-            && self.registry.is_introduced(sensor)
-        {
-            return Some(sensor);
-        }
-        let name = self.sensor_name(key, target.model, target.owner);
-        let sensor = match target.sensor.or_else(|| self.registry.sensor(device, &name)) {
-            Some(sensor) => sensor,
-            None => {
-                let most = self.policy.max_sensors;
-                if self.registry.sensor_count(device) >= most {
-                    let detail = format!("the device has {most} sensors, which is devices.max_sensors");
-                    self.refuse(Refusal::sample(Reason::TooManySensors, key, detail));
-                    return None;
-                }
-                if let Some(fault) = name_fault(&name) {
-                    let detail = format!("the sensor's name (module and metric) {fault}");
-                    self.refuse(Refusal::sample(Reason::BadName, key, detail));
-                    return None;
-                }
-                self.registry.add_sensor(device, &name)
+        let Some(Fresh { name, starred }) = fresh else {
+            // Remembered, so it was introduced; but its unit may be news.
+            let sensor = target.sensor?;
+            if unit.is_some() && self.registry.unit(sensor).is_none() {
+                let name = self.unmodeled_name(key);
+                self.introduce_target(device, (sensor, &name), target, (kind, unit), None);
             }
+            return Some(sensor);
+        };
+        let numbered =
+            target.model.filter(|_| *starred).map(|model| self.registry.next_number(device, model, target.owner, name));
+        let name = numbered.as_deref().unwrap_or(name);
+        let sensor = match target.sensor.or_else(|| self.registry.sensor(device, name)) {
+            Some(sensor) => sensor,
+            None => self.add_sensor(device, key, name)?,
         };
         target.sensor = Some(sensor);
-        self.introduce(device, sensor, &name, target, kind);
+        let claims = target.model.is_some_and(|model| self.registry.metric(model).is_starred());
+        let raw_key = (claims && self.registry.claim(sensor, key)).then_some(key);
+        self.introduce_target(device, (sensor, name), target, (kind, unit), raw_key);
         Some(sensor)
     }
 
-    /// Name in the `readings` view.
-    fn sensor_name(&self, key: &str, model: Option<Model>, owner: Option<u32>) -> String {
-        match (model.map(|model| self.registry.metric(model)), owner, self.captures.module) {
-            (Some(metric), Some(owner), _) => joined(self.registry.name(owner), &metric.name),
-            (Some(metric), None, _) => metric.name.clone(),
-            (None, _, Some(module)) => joined(module, key),
-            (None, _, None) => key.to_owned(),
+    /// Makes a sensor unless the device has too many, or its name can't be one.
+    pub(super) fn add_sensor(&mut self, device: DeviceSlot, key: &str, name: &str) -> Option<SensorSlot> {
+        let most = self.policy.max_sensors;
+        if self.registry.sensor_count(device) >= most {
+            let detail = format!("the device has {most} sensors, which is devices.max_sensors");
+            self.refuse(Refusal::sample(Reason::TooManySensors, key, detail));
+            return None;
         }
+        if let Some(fault) = name_fault(name) {
+            let detail = format!("the sensor's name (module and metric) {fault}");
+            self.refuse(Refusal::sample(Reason::BadName, key, detail));
+            return None;
+        }
+        Some(self.registry.add_sensor(device, name))
     }
 
-    /// Tells the writer of a sensor at its first use in the generation. `found`: the kind of an unmodeled one.
-    pub(super) fn introduce(
+    /// Name in the `readings` view of what no metric has.
+    fn unmodeled_name(&self, key: &str) -> String {
+        self.captures.module.map_or_else(|| key.to_owned(), |module| format!("{module}.{key}"))
+    }
+
+    /// Introduces the sensor that a key stands for. `found`: kind and declared unit of an unmodeled one.
+    pub(super) fn introduce_target(
         &mut self,
         device: DeviceSlot,
-        sensor: SensorSlot,
-        name: &str,
+        (sensor, name): (SensorSlot, &str),
         target: &Target,
-        found: Kind,
+        found: (Kind, Option<&'static Unit>),
+        raw_key: Option<&str>,
     ) {
+        let Some(model) = target.model else {
+            let (kind, unit) = found;
+            let news = unit.filter(|_| self.registry.unit(sensor).is_none());
+            if let Some(unit) = news {
+                self.registry.set_unit(sensor, unit);
+            }
+            let module = self.captures.module.map(str::to_owned);
+            let unit = news.map_or("", |unit| unit.display);
+            let origin = SensorOrigin::Unmodeled;
+            let introduction = Introduction { name, module, unit, kind, origin, raw_key: None };
+            return self.introduce(device, sensor, introduction, news.is_some());
+        };
+        if self.registry.is_introduced(sensor) && raw_key.is_none() {
+            return;
+        }
+        let metric = self.registry.metric(model);
+        let (unit, kind) = (metric.unit.clone(), metric.kind);
+        let origin = if metric.required { SensorOrigin::Required } else { SensorOrigin::Optional };
+        let module = target.owner.map(|owner| self.registry.name(owner).to_string());
+        let introduction = Introduction { name, module, unit: &unit, kind, origin, raw_key };
+        self.introduce(device, sensor, introduction, raw_key.is_some());
+    }
+
+    /// Tells the writer of a sensor at its first use in the generation, or of what is new about it.
+    pub(super) fn introduce(&mut self, device: DeviceSlot, sensor: SensorSlot, told: Introduction<'_>, news: bool) {
         let (index, first) = self.registry.introduce_sensor(sensor);
-        if !first {
+        if !first && !news {
             return;
         }
         let (device, _) = self.registry.introduce_device(device);
-        let metric: Option<&Metric> = target.model.map(|model| self.registry.metric(model));
-        let module = match (metric, target.owner) {
-            (Some(_), owner) => owner.map(|owner| self.registry.name(owner).to_string()),
-            (None, _) => self.captures.module.map(str::to_owned),
-        };
         self.out.sensors.push(SensorIntro {
             index,
             id: self.registry.sensor_id(sensor),
             device,
-            module,
-            metric: name.into(),
-            unit: metric.map(|metric| metric.unit.clone()).unwrap_or_default(),
-            kind: metric.map_or(found, |metric| metric.kind),
-            origin: match metric {
-                Some(metric) if metric.required => SensorOrigin::Required,
-                Some(_) => SensorOrigin::Optional,
-                None => SensorOrigin::Unmodeled,
-            },
+            module: told.module,
+            metric: told.name.into(),
+            unit: told.unit.to_owned(),
+            kind: told.kind,
+            origin: told.origin,
+            raw_key: told.raw_key.map(Into::into),
         });
     }
-}
-
-fn joined(module: &str, metric: &str) -> String {
-    format!("{module}.{metric}")
 }

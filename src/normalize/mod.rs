@@ -6,11 +6,16 @@
 //!   others are left out, neither stored nor refused.
 //! - An unmodeled key with the name of one of the device's metrics is refused: stored raw, it would mix with that metric's
 //!   scaled readings.
+//! - A unit that the payload declares is converted to the metric's, or to that of an unmodeled sensor, unless the template gives
+//!   the key a scale of its own.
+//! - Derived metrics follow the samples of their instant; one without a finite value gives no reading.
 //! - `min_step` looks at readings later than the sensor's last one; an earlier one is stored as it is.
 
 mod work;
 mod keys;
 mod coerce;
+mod units;
+mod derived;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -164,6 +169,9 @@ impl Normalizer {
             scratch: &mut self.scratch,
             out,
             observe,
+            units: Vec::new(),
+            stored: Vec::new(),
+            deriving: false,
             source: None,
             captures: crate::source::Captures::default(),
             tenant: DEFAULT_TENANT,

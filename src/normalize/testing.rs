@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalog::{Device, Kind, Metric, Module, Sensor, Snapshot, Template};
+use crate::catalog::{Device, Key, KeyMap, Kind, Metric, Module, Sensor, Snapshot, Template};
 use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
@@ -45,7 +45,7 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
         name: name.to_owned(),
         unit: String::new(),
         kind,
-        keys: vec![name.to_owned()],
+        keys: vec![Key::from(name)],
         scale: 1.0,
         offset: 0.0,
         range: None,
@@ -56,17 +56,22 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
 }
 
 pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
-    let keys = metrics.iter().enumerate().flat_map(|(i, metric)| metric.keys.iter().map(move |key| (key.clone(), i)));
-    let keys = keys.collect();
     Template {
         slug: slug.to_owned(),
         name: slug.to_owned(),
         category: "sensor".to_owned(),
         version: 1,
+        tenant: None,
+        extends: None,
+        manufacturer: None,
+        models: Vec::new(),
+        reference: None,
+        matching: None,
+        keys: KeyMap::of(&metrics),
         metrics,
+        derived: Vec::new(),
         commands: Vec::new(),
         slots: Vec::new(),
-        keys,
     }
 }
 
@@ -91,7 +96,8 @@ pub(crate) fn module(uid: &str, template: &str) -> Module {
 }
 
 pub(crate) fn sensor(id: i32, metric: &str, last: Option<(i64, f64)>) -> Sensor {
-    Sensor { id, metric: metric.into(), last: last.map(|(at, value)| (UtcMicros(at), value)) }
+    let last = last.map(|(at, value)| (UtcMicros(at), value));
+    Sensor { id, metric: metric.into(), unit: "".into(), raw_key: None, last }
 }
 
 /// Received `seq` seconds after [`RECEIVED`].

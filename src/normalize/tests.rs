@@ -1,3 +1,5 @@
+mod model;
+
 use proptest::prelude::*;
 
 use super::testing::*;
@@ -12,7 +14,7 @@ const TOPIC: &str = "devices/d1/telemetry";
 
 /// A climate sensor: scaled temperature with three keys, a required counter, text and a contact.
 fn climate() -> crate::catalog::Template {
-    let keys = ["temp", "t", "ENV.Temperature"].map(str::to_owned).to_vec();
+    let keys = ["temp", "t", "ENV.Temperature"].map(crate::catalog::Key::from).to_vec();
     let contact = [("open".to_owned(), 0.0), ("closed".to_owned(), 1.0)];
     template(
         "climate",

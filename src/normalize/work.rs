@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
-use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
+use crate::catalog::registry::{DeviceSlot, NO_CONVERSION, Registry, SensorSlot, Target};
 use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
@@ -22,11 +22,42 @@ use crate::time::UtcMicros;
 /// their device's.
 const KEYS_PER_SENSOR: usize = 4;
 
-/// A sample's target, and whether it is still to be remembered.
-#[derive(Clone, Copy)]
+/// A sample's target.
 pub(super) struct Resolved {
     pub(super) target: Target,
-    pub(super) fresh: bool,
+    /// For what is still to be remembered.
+    pub(super) fresh: Option<Box<Fresh>>,
+}
+
+/// What a key that is not remembered stands for.
+pub(super) struct Fresh {
+    /// Name of the sensor in the `readings` view.
+    pub(super) name: String,
+    /// The name is that of the first sensor; which one it is, is decided once the sample is stored.
+    pub(super) starred: bool,
+}
+
+impl Resolved {
+    /// Whether two keys of metrics stand for the same sensor.
+    pub(super) fn is_of_one_sensor_with(&self, other: &Resolved) -> bool {
+        let (this, that) = (&self.target, &other.target);
+        let alike = this.model == that.model && this.owner == that.owner;
+        alike
+            && match (this.sensor, that.sensor, &self.fresh, &other.fresh) {
+                (Some(this), Some(that), ..) => this == that,
+                (None, None, Some(this), Some(that)) => this.name == that.name && !this.starred && !that.starred,
+                _ => false,
+            }
+    }
+}
+
+/// A number that was just stored.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    pub(super) sensor: SensorSlot,
+    pub(super) value: f64,
+    /// The sensor's newest reading before it.
+    pub(super) before: Option<(UtcMicros, f64)>,
 }
 
 /// One message on its way; made anew for each.
@@ -39,6 +70,11 @@ pub(super) struct Work<'a, F> {
     pub(super) scratch: &'a mut Vec<Option<Resolved>>,
     pub(super) out: &'a mut Batch,
     pub(super) observe: F,
+    /// Units that the payload declares, sorted by raw key.
+    pub(super) units: Vec<(String, String)>,
+    /// Numbers of the point at hand; none are kept unless something is derived from them.
+    pub(super) stored: Vec<Stored>,
+    pub(super) deriving: bool,
     pub(super) source: Option<&'a Source>,
     pub(super) captures: Captures<'a>,
     /// As far as the topic told them and they could be taken.
@@ -172,6 +208,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             }
             (None, _) => return Ok(()),
         };
+        self.units = report.units;
+        self.units.sort_by(|a, b| a.0.cmp(&b.0));
+        self.deriving = self.registry.derives(device);
         self.points(device, with_signal(report.points, report.signal), latest);
         Ok(())
     }
@@ -235,13 +274,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
                 for model in self.registry.required(device) {
                     let name = self.registry.metric(model).name.clone();
                     let sensor = self.registry.add_sensor(device, &name);
-                    self.introduce(
-                        device,
-                        sensor,
-                        &name,
-                        &Target { sensor: None, model: Some(model), owner: None, rank: 0 },
-                        Kind::Number,
-                    );
+                    let target =
+                        Target { sensor: None, model: Some(model), owner: None, rank: 0, conversion: NO_CONVERSION };
+                    self.introduce_target(device, (sensor, &name), &target, (Kind::Number, None), None);
                 }
             }
         }
@@ -283,12 +318,15 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         self.shadow(&mut resolved, &point);
         let mut stale = false;
-        for (sample, resolved) in point.samples.into_iter().zip(&resolved) {
-            if let Some(resolved) = resolved {
-                stale |= self.sample(device, time, (sample.key(&point.keys), sample.value), *resolved, latest);
+        for (sample, resolved) in point.samples.into_iter().zip(&mut resolved) {
+            if let Some(resolved) = resolved.take() {
+                stale |= self.sample(device, time, (sample.key(&point.keys), sample.value), resolved, latest);
             }
         }
         *self.scratch = resolved;
+        if self.deriving {
+            self.derive(device, time);
+        }
         stale
     }
 
@@ -318,12 +356,15 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         latest: bool,
     ) -> bool {
         let Resolved { mut target, fresh } = resolved;
-        let fitted = match target.model {
-            Some(model) => {
+        let declared = if self.units.is_empty() { None } else { self.declared_unit(key) };
+        let fitted = match (target.model, declared) {
+            (Some(model), None) => {
                 let metric = self.registry.metric(model);
-                coerce::fit(metric, value).map(|fit| (metric.kind, fit))
+                coerce::fit(metric, self.registry.conversion(target.conversion), value).map(|fit| (metric.kind, fit))
             }
-            None => Ok(coerce::as_found(value)),
+            (Some(model), Some(unit)) => self.fit_declared(model, &target, unit, value),
+            (None, None) => Ok(coerce::as_found(value)),
+            (None, Some(unit)) => self.as_found_in(&target, unit, value),
         };
         let checked = fitted.and_then(|(kind, fit)| self.check(&target, time, &fit).map(|()| (kind, fit)));
         let (kind, fit) = match checked {
@@ -337,10 +378,11 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             (self.observe)(key, Fate::Stale);
             return true;
         }
-        let Some(sensor) = self.sensor(device, key, &mut target, kind) else {
+        let unit = declared.filter(|_| target.model.is_none() && kind == Kind::Number);
+        let Some(sensor) = self.sensor(device, key, &mut target, fresh.as_deref(), (kind, unit)) else {
             return false;
         };
-        if fresh {
+        if fresh.is_some() {
             let most = self.policy.max_sensors.saturating_mul(KEYS_PER_SENSOR);
             self.registry.remember(device, self.captures.module, key, target, most);
         }
@@ -373,11 +415,14 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
     }
 
-    fn emit(&mut self, key: &str, sensor: SensorSlot, time: UtcMicros, kind: Kind, fit: Fit) {
+    pub(super) fn emit(&mut self, key: &str, sensor: SensorSlot, time: UtcMicros, kind: Kind, fit: Fit) {
         let (index, _) = self.registry.introduce_sensor(sensor);
         let seq = self.message.seq;
         match fit {
             Fit::Number(value) => {
+                if self.deriving {
+                    self.stored.push(Stored { sensor, value, before: self.registry.last(sensor) });
+                }
                 self.registry.observe(sensor, time, value);
                 let reading = Reading { sensor: index, time, value, seq };
                 self.out.readings.push(reading);

@@ -84,7 +84,8 @@ pub struct DeviceIntro {
     pub first_seen: UtcMicros,
 }
 
-/// A sensor that the pipeline uses, or a template requires, first in this batch.
+/// A sensor that the pipeline uses, or a template requires, first in this batch; once more where it has got a raw key or a unit
+/// since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SensorIntro {
     pub index: SensorIndex,
@@ -98,6 +99,8 @@ pub struct SensorIntro {
     pub unit: String,
     pub kind: Kind,
     pub origin: SensorOrigin,
+    /// The raw key that it stands for from now on, where its number depends on which came first.
+    pub raw_key: Option<Arc<str>>,
 }
 
 /// Why a sensor exists; `device_sensors.source`.

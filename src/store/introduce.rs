@@ -133,6 +133,7 @@ pub(super) fn introduce(conn: &mut Conn<'_>, batch: &Batch, known: &Known) -> Re
     }
     let unfit = add_devices(conn, batch, known, &mut fresh)?;
     add_sensors(conn, batch, known, &mut fresh, &unfit)?;
+    tell_sensors(conn, batch, known, &fresh)?;
     Ok(fresh)
 }
 
@@ -269,10 +270,11 @@ fn add_sensors(
                 device_sensors::unit.eq(limits::clip(&intro.unit, limits::UNIT)),
                 device_sensors::kind.eq(kind_word(intro.kind)),
                 device_sensors::source.eq(origin_word(intro.origin)),
+                device_sensors::raw_key.eq(intro.raw_key.as_deref().map(|key| limits::clip(key, limits::RAW_KEY))),
             )
         })
         .collect();
-    for rows in rows.chunks(conn.rows_per_statement(7)) {
+    for rows in rows.chunks(conn.rows_per_statement(8)) {
         with_db!(conn, |c| diesel::insert_into(device_sensors::table).values(rows).on_conflict_do_nothing().execute(c))
             .during("making sensors")?;
     }
@@ -285,6 +287,32 @@ fn add_sensors(
             None => {
                 fresh.unfit.insert(index, format!("the row of sensor {metric} is gone"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What is new of sensors that were there before: the raw key that one stands for, the unit that a payload has declared.
+fn tell_sensors(conn: &mut Conn<'_>, batch: &Batch, known: &Known, fresh: &Fresh) -> Result<(), StoreError> {
+    for intro in &batch.sensors {
+        let unit = Some(&intro.unit).filter(|unit| intro.origin == SensorOrigin::Unmodeled && !unit.is_empty());
+        if unit.is_none() && intro.raw_key.is_none() {
+            continue;
+        }
+        let Some(row) = (Ids { known, fresh }).sensor(intro.index) else { continue };
+        let row = device_sensors::table.filter(device_sensors::id.eq(row));
+        if let Some(key) = &intro.raw_key {
+            let key = limits::clip(key, limits::RAW_KEY);
+            let open = row.filter(device_sensors::raw_key.is_null());
+            with_db!(conn, |c| diesel::update(open).set(device_sensors::raw_key.eq(&key)).execute(c))
+                .during("keeping a sensor's raw key")?;
+        }
+        if let Some(unit) = unit {
+            let open = row.filter(device_sensors::unit.eq("")).filter(device_sensors::source.eq("unmodeled"));
+            with_db!(conn, |c| diesel::update(open)
+                .set(device_sensors::unit.eq(limits::clip(unit, limits::UNIT)))
+                .execute(c))
+            .during("keeping a sensor's unit")?;
         }
     }
     Ok(())

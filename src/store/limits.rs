@@ -8,6 +8,8 @@ pub const UID: usize = 512;
 pub const METRIC: usize = 2048;
 /// Display unit.
 pub const UNIT: usize = 64;
+/// Raw key that a sensor stands for.
+pub const RAW_KEY: usize = 2048;
 /// Slug of a template.
 pub const SLUG: usize = 128;
 /// Name of a source.

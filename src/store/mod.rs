@@ -31,6 +31,7 @@ mod snapshot;
 mod sqlite;
 pub mod sqlite_care;
 pub mod stats;
+mod template_json;
 mod templates;
 
 use std::sync::Arc;

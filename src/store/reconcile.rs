@@ -7,7 +7,6 @@ use diesel::prelude::*;
 use super::error::{During, StoreError};
 use super::limits;
 use super::pool::{Conn, with_db};
-use super::position::default_tenant;
 use super::schema::{catalog_version, device_modules, device_templates, devices, sites};
 use super::{Store, introduce, templates};
 use crate::catalog::{Declared, DeclaredDevice, DeclaredModule};
@@ -142,7 +141,8 @@ fn reconcile_templates(
     report: &mut Report,
 ) -> Result<HashMap<String, i32>, StoreError> {
     let mut stored = templates::load(conn)?;
-    let tenant = default_tenant(conn)?;
+    let owners = declared.templates.iter().filter_map(|one| one.template.tenant.as_deref());
+    let owners = introduce::tenants(conn, owners)?;
     let mut ids = HashMap::new();
     for one in &declared.templates {
         let slug = one.template.slug.clone();
@@ -155,7 +155,7 @@ fn reconcile_templates(
             ids.insert(slug, known.id);
             continue;
         }
-        let owner = (!one.shipped).then_some(tenant);
+        let owner = one.template.tenant.as_ref().and_then(|name| owners.get(name).copied());
         let id = templates::write(conn, known.as_ref().map(|known| known.id), one, owner)?;
         if known.is_some() { &mut report.templates_changed } else { &mut report.templates_added }.push(slug.clone());
         ids.insert(slug, id);

@@ -103,6 +103,12 @@ diesel::table! {
         version -> Integer,
         locked -> Bool,
         retired -> Bool,
+        extends -> Nullable<Text>,
+        manufacturer -> Nullable<Text>,
+        models -> Text,
+        reference -> Nullable<Text>,
+        matching -> Nullable<Text>,
+        derived -> Text,
     }
 }
 
@@ -206,6 +212,7 @@ diesel::table! {
         unit -> Text,
         kind -> Text,
         source -> Text,
+        raw_key -> Nullable<Text>,
         last_time -> Nullable<Instant>,
         last_value -> Nullable<Double>,
         last_text_time -> Nullable<Instant>,
@@ -417,6 +424,7 @@ diesel::table! {
 }
 
 diesel::joinable!(devices -> tenants (tenant_id));
+diesel::joinable!(device_templates -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
 

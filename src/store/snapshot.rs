@@ -15,7 +15,7 @@ use super::templates;
 use crate::catalog::{Device, Module, Sensor, Snapshot};
 use crate::time::UtcMicros;
 
-type SensorRow = (i32, i32, String, Option<UtcMicros>, Option<f64>);
+type SensorRow = (i32, i32, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
 
 impl Store {
     /// Templates, devices, modules and sensors of one moment. A retired template is in it as long as a device or module
@@ -94,16 +94,22 @@ fn add_modules(
 
 /// There may be a million: they are streamed, and their names shared.
 fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut [Device]) -> Result<(), StoreError> {
-    use device_sensors::{device_id, id, last_time, last_value, metric, table};
+    use device_sensors::{device_id, id, last_time, last_value, metric, raw_key, table, unit};
     let mut names = Names::default();
     let mut add = |row: diesel::QueryResult<SensorRow>| -> diesel::QueryResult<()> {
-        let (sensor_id, device, name, time, value) = row?;
+        let (sensor_id, device, name, shown_unit, key, time, value) = row?;
         if let Some(device) = places.get(&device).and_then(|place| devices.get_mut(*place)) {
-            device.sensors.push(Sensor { id: sensor_id, metric: names.share(name), last: time.zip(value) });
+            device.sensors.push(Sensor {
+                id: sensor_id,
+                metric: names.share(name),
+                unit: names.share(shown_unit),
+                raw_key: key.map(|key| names.share(key)),
+                last: time.zip(value),
+            });
         }
         Ok(())
     };
-    let columns = (id, device_id, metric, last_time, last_value);
+    let columns = (id, device_id, metric, unit, raw_key, last_time, last_value);
     match conn {
         Conn::Postgres(c) => table
             .select(columns)

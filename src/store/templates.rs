@@ -7,8 +7,9 @@ use diesel::prelude::*;
 
 use super::error::{During, StoreError};
 use super::pool::{Conn, with_db};
-use super::schema::{device_templates, template_commands, template_metrics, template_slots};
-use crate::catalog::{DeclaredTemplate, Kind, Metric, Slot, Template, TemplateCommand};
+use super::schema::{device_templates, template_commands, template_metrics, template_slots, tenants};
+use super::template_json::{as_json, derived_as_json, derived_of, json, keys_as_json, keys_of};
+use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Metric, Slot, Template, TemplateCommand};
 
 /// A template with what the database says of it beside its content.
 #[derive(Debug)]
@@ -28,6 +29,19 @@ struct TemplateRow {
     version: i32,
     locked: bool,
     retired: bool,
+    tenant: Option<String>,
+    origin: OriginRow,
+}
+
+/// What the tables have had since templates extend one another.
+#[derive(Queryable)]
+struct OriginRow {
+    extends: Option<String>,
+    manufacturer: Option<String>,
+    models: String,
+    reference: Option<String>,
+    matching: Option<String>,
+    derived: String,
 }
 
 #[derive(Queryable, Insertable)]
@@ -74,8 +88,16 @@ struct SlotRow {
 /// Every template, by slug; four queries.
 pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
     let rows: Vec<TemplateRow> = with_db!(conn, |c| {
-        use device_templates::{category, id, locked, name, retired, slug, table, version};
-        table.select((id, slug, name, category, version, locked, retired)).load(c)
+        use device_templates::{
+            category, derived, extends, id, locked, manufacturer, matching, models, name, reference, retired, slug,
+            table, version,
+        };
+        let tenant = tenants::name.nullable();
+        let origin = (extends, manufacturer, models, reference, matching, derived);
+        table
+            .left_join(tenants::table)
+            .select((id, slug, name, category, version, locked, retired, tenant, origin))
+            .load(c)
     })
     .during("reading templates")?;
     let mut metrics = group(read_metrics(conn)?, |row| row.template_id);
@@ -84,12 +106,20 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
     let mut stored = HashMap::with_capacity(rows.len());
     for row in rows {
         let metrics: Vec<Metric> = decode(metrics.remove(&row.id), metric_of)?;
+        let origin = row.origin;
         let template = Template {
             slug: row.slug.clone(),
             name: row.name,
             category: row.category,
             version: u32::try_from(row.version).unwrap_or(0),
-            keys: key_map(&metrics),
+            tenant: row.tenant,
+            extends: origin.extends,
+            manufacturer: origin.manufacturer,
+            models: json(&origin.models, &row.slug)?,
+            reference: origin.reference,
+            matching: origin.matching.map(|text| json(&text, &row.slug)).transpose()?,
+            derived: derived_of(&origin.derived, &row.slug)?,
+            keys: KeyMap::of(&metrics),
             metrics,
             commands: decode(commands.remove(&row.id), command_of)?,
             slots: decode(slots.remove(&row.id), slot_of)?,
@@ -97,17 +127,6 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
         stored.insert(row.slug, Stored { id: row.id, locked: row.locked, retired: row.retired, template });
     }
     Ok(stored)
-}
-
-/// Raw key → metric: each key of each metric, the earlier metric first.
-pub(super) fn key_map(metrics: &[Metric]) -> HashMap<String, usize> {
-    let mut map = HashMap::new();
-    for (index, metric) in metrics.iter().enumerate() {
-        for key in &metric.keys {
-            map.entry(key.clone()).or_insert(index);
-        }
-    }
-    map
 }
 
 fn read_metrics(conn: &mut Conn<'_>) -> Result<Vec<MetricRow>, StoreError> {
@@ -160,7 +179,7 @@ fn decode<R, T>(rows: Option<Vec<R>>, one: impl Fn(R) -> Result<T, StoreError>) 
 
 fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
     Ok(Metric {
-        keys: json(&row.keys, &row.name)?,
+        keys: keys_of(&row.keys, &row.name)?,
         values: json::<BTreeMap<String, f64>>(&row.enumeration, &row.name)?,
         kind: kind_of(&row.kind)?,
         name: row.name,
@@ -185,16 +204,6 @@ fn slot_of(row: SlotRow) -> Result<Slot, StoreError> {
     Ok(Slot { compatible: json(&row.compatible, &row.name)?, name: row.name, interface: row.interface })
 }
 
-fn json<T: serde::de::DeserializeOwned>(text: &str, whose: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text)
-        .map_err(|error| StoreError::Unfit { detail: format!("the template row of {whose} can't be read: {error}") })
-}
-
-fn as_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value)
-        .map_err(|error| StoreError::Unfit { detail: format!("a template can't be written: {error}") })
-}
-
 /// The word for a kind in the tables.
 pub(super) fn kind_word(kind: Kind) -> &'static str {
     match kind {
@@ -213,7 +222,7 @@ fn kind_of(word: &str) -> Result<Kind, StoreError> {
     }
 }
 
-/// Inserts a template, or overwrites the one with row `id`; its children are made anew.
+/// Inserts a template, or overwrites the one with row `id`; its children are made anew. `tenant_id`: of the tenant whose own it is.
 pub(super) fn write(
     conn: &mut Conn<'_>,
     id: Option<i32>,
@@ -229,6 +238,12 @@ pub(super) fn write(
         device_templates::version.eq(i32::try_from(template.version).unwrap_or(i32::MAX)),
         device_templates::locked.eq(declared.shipped),
         device_templates::retired.eq(false),
+        device_templates::extends.eq(&template.extends),
+        device_templates::manufacturer.eq(&template.manufacturer),
+        device_templates::models.eq(as_json(&template.models)?),
+        device_templates::reference.eq(&template.reference),
+        device_templates::matching.eq(template.matching.as_ref().map(as_json).transpose()?),
+        device_templates::derived.eq(derived_as_json(&template.derived)?),
     );
     let id = match id {
         Some(id) => {
@@ -264,7 +279,7 @@ fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Opt
             name: metric.name.clone(),
             unit: metric.unit.clone(),
             kind: kind_word(metric.kind).to_owned(),
-            keys: as_json(&metric.keys)?,
+            keys: keys_as_json(&metric.keys)?,
             scale: metric.scale,
             offset_by: metric.offset,
             range_low: metric.range.map(|range| range.0),

@@ -1,8 +1,10 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate::catalog::matching::Criteria;
 use tidegate::catalog::{
-    Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Kind, Metric, Slot, Template, TemplateCommand,
+    Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Derived, Expression, Formula, Key, KeyMap, Kind,
+    Metric, Slot, Template, TemplateCommand,
 };
 
 use super::{Site, on_both};
@@ -19,7 +21,7 @@ pub fn template(slug: &str) -> Template {
         name: name.into(),
         unit: "°C".into(),
         kind: Kind::Number,
-        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        keys: keys.iter().map(|key| Key::from(*key)).collect(),
         scale: 0.1,
         offset: -40.25,
         range: Some((-40.0, 85.0)),
@@ -36,20 +38,42 @@ pub fn template(slug: &str) -> Template {
         min_step: Some(0.5),
         ..metric("contact", &["contact"])
     };
-    let keys = [("temp", 0), ("ENV.Temperature", 0), ("contact", 1)];
+    let fahrenheit = Key { unit: Some("°F".into()), scale: Some(0.1), ..Key::from("{n}.tempf") };
+    let mut temperature = metric("temperature", &["temp", "ENV.Temperature"]);
+    temperature.keys.push(fahrenheit);
+    let metrics = vec![temperature, contact];
     Template {
         slug: slug.into(),
         name: "ACME".into(),
         category: "sensor".into(),
         version: 3,
-        metrics: vec![metric("temperature", &["temp", "ENV.Temperature"]), contact],
+        tenant: Some("acme".into()),
+        extends: Some("native-climate".into()),
+        manufacturer: Some("ACME".into()),
+        models: vec!["A-1".into(), "A-1B".into()],
+        reference: Some("https://acme.example/a1".into()),
+        matching: Some(Criteria {
+            decoder: vec!["json".into()],
+            model: vec!["A-1*".into()],
+            fields: BTreeMap::from([("model".into(), vec!["A-1".into()])]),
+            keys: vec!["{n}.tempf".into()],
+            ..Criteria::default()
+        }),
+        derived: vec![Derived {
+            name: "temperature_2".into(),
+            unit: "°C".into(),
+            range: Some((-40.0, 85.0)),
+            formula: Formula::Expression(Expression::parse("temperature / 2").unwrap()),
+            within: Duration::from_secs(60),
+        }],
+        keys: KeyMap::of(&metrics),
+        metrics,
         commands: vec![TemplateCommand {
             name: "set_interval".into(),
             timeout: Duration::from_secs(30),
             parameters: serde_json::json!({"type": "object"}),
         }],
         slots: vec![Slot { name: "rs485-1".into(), interface: "rs485".into(), compatible: vec!["acme-meter".into()] }],
-        keys: keys.into_iter().map(|(key, index)| (key.to_owned(), index)).collect::<HashMap<_, _>>(),
     }
 }
 

@@ -1,23 +1,24 @@
 //! `readings_hourly` and `readings_daily` against a plain computation over what was stored.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+mod model;
+mod timescale;
+mod under_way;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate::cli;
-use tidegate::config::{self, DatabaseUrl, Secret};
-use tidegate::metrics::{ByGrain, Metrics};
+use tidegate::config::DatabaseUrl;
+use tidegate::metrics::Metrics;
+use tidegate::store::BatchWriter;
 use tidegate::store::batch::{Batch, Reading};
-use tidegate::store::rollups::{Grain, RollupRow, RollupsQuery};
-use tidegate::store::{BatchWriter, Store};
+use tidegate::store::rollups::{Grain, RollupsQuery};
 use tidegate::time::UtcMicros;
-use tidegate::upkeep::rollups::Rollups;
 use tidegate::upkeep::{Chore, Next};
 
-use super::{Site, batch, device, lookup, on_both, sensor, settings};
-use crate::support::postgres::Postgres;
+use model::{Clockwork, Model, assert_right, chore, expected, introduced, reading, shown, store, value};
+
+use super::{Site, lookup, on_both};
 
 on_both!(
     the_views_equal_the_readings_after_whatever_happens,
@@ -30,6 +31,7 @@ on_both!(
     a_replay_that_is_late_marks_too,
     hours_of_history_are_rolled_up_in_steps,
     lists_of_hours_and_days,
+    while_there_is_no_reading_nothing_is_swept,
 );
 
 const MINUTE: i64 = 60_000_000;
@@ -37,164 +39,6 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 /// 2026-03-05T00:00:00Z.
 const START: i64 = 1_772_668_800_000_000;
-
-/// Readings as they should be stored, by sensor and time: of one key the first counts.
-#[derive(Default)]
-struct Model(BTreeMap<(u32, i64), f64>);
-
-/// The chore at a clock of the test's own.
-struct Clockwork {
-    chore: Rollups,
-    now: i64,
-    metrics: Metrics,
-}
-
-fn chore(enabled: bool, keep_raw: Option<Duration>) -> Clockwork {
-    let metrics = Metrics::new();
-    let settings = config::Rollups { enabled, grace: Duration::from_secs(60), refresh: Duration::from_secs(30) };
-    Clockwork { chore: Rollups::new(settings, keep_raw, metrics.clone()), now: START, metrics }
-}
-
-impl Clockwork {
-    fn step(&mut self, store: &Store) -> Next {
-        self.chore.step(store, UtcMicros(self.now)).unwrap()
-    }
-
-    fn run(&mut self, store: &Store) {
-        while self.step(store) == Next::AtOnce {}
-    }
-
-    fn buckets(&self, grain: Grain) -> u64 {
-        self.metrics.rollup_buckets.get_or_create(&ByGrain { grain: grain.name() }).get()
-    }
-
-    fn pending(&self, grain: Grain) -> i64 {
-        self.metrics.rollup_pending.get_or_create(&ByGrain { grain: grain.name() }).get()
-    }
-}
-
-/// Three sensors: two of d0, one of d1.
-fn introduced(position: u64, readings: Vec<Reading>) -> Batch {
-    Batch {
-        devices: vec![device(0), device(1)],
-        sensors: vec![sensor(0, 0, "temperature"), sensor(1, 0, "humidity"), sensor(2, 1, "temperature")],
-        ..batch(position, readings)
-    }
-}
-
-fn reading(sensor: u32, time: i64, value: f64) -> Reading {
-    Reading { sensor, time: UtcMicros(time), value, seq: 1 }
-}
-
-fn store(writer: &mut BatchWriter, model: &mut Model, position: u64, readings: Vec<Reading>) {
-    for reading in &readings {
-        model.0.entry((reading.sensor, reading.time.0)).or_insert(reading.value);
-    }
-    writer.commit(&introduced(position, readings), &lookup).unwrap();
-}
-
-fn shown(store: &Store, grain: Grain) -> Vec<RollupRow> {
-    let of = |device: &str| {
-        let query =
-            RollupsQuery { grain, tenant: None, device: device.into(), metric: None, since: None, limit: 1_000_000 };
-        store.rollups(&query).unwrap()
-    };
-    let mut rows = of("d0");
-    rows.extend(of("d1"));
-    rows.sort_by(|a, b| (&a.device, &a.metric, &a.time).cmp(&(&b.device, &b.metric, &b.time)));
-    rows
-}
-
-fn percentile(sorted: &[f64], fraction: f64) -> f64 {
-    let position = fraction * (sorted.len() - 1) as f64;
-    let (low, high) = (position.floor() as usize, position.ceil() as usize);
-    if low == high { sorted[low] } else { sorted[low] + (sorted[high] - sorted[low]) * position.fract() }
-}
-
-/// What the view should show of the model.
-fn expected(model: &Model, grain: Grain) -> Vec<RollupRow> {
-    let width = if grain == Grain::Hour { HOUR } else { DAY };
-    let mut buckets: BTreeMap<(u32, i64), Vec<f64>> = BTreeMap::new();
-    for ((sensor, time), value) in &model.0 {
-        buckets.entry((*sensor, time.div_euclid(width) * width)).or_default().push(*value);
-    }
-    let mut rows: Vec<RollupRow> = buckets
-        .into_iter()
-        .map(|((sensor, bucket), values)| {
-            let n = values.len() as f64;
-            let mut sorted = values.clone();
-            sorted.sort_by(f64::total_cmp);
-            let fits = values.iter().all(|value| value.abs() < 1e140);
-            let sum: f64 = values.iter().sum();
-            let squares: f64 = values.iter().map(|value| (value - sum / n) * (value - sum / n)).sum();
-            RollupRow {
-                time: jiff_text(bucket),
-                tenant: "default".into(),
-                device: if sensor < 2 { "d0" } else { "d1" }.into(),
-                metric: if sensor == 1 { "humidity" } else { "temperature" }.into(),
-                unit: "°C".into(),
-                count: values.len() as i64,
-                min: sorted[0],
-                max: sorted[sorted.len() - 1],
-                avg: fits.then_some(sum / n),
-                sum: fits.then_some(sum),
-                stddev: (fits && values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
-                first: values[0],
-                last: values[values.len() - 1],
-                p50: percentile(&sorted, 0.5),
-                p95: percentile(&sorted, 0.95),
-            }
-        })
-        .collect();
-    rows.sort_by(|a, b| (&a.device, &a.metric, &a.time).cmp(&(&b.device, &b.metric, &b.time)));
-    rows
-}
-
-fn jiff_text(micros: i64) -> String {
-    UtcMicros(micros).to_string().replace('Z', ".000000Z")
-}
-
-/// Equal but for the rounding of sums.
-fn agree(a: &RollupRow, b: &RollupRow) -> bool {
-    let scale = a.min.abs().max(a.max.abs()).max(1e-300) * a.count as f64;
-    let near = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-12 * scale || (a - b).abs() <= 1e-12 * a.abs();
-    let both = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) => near(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    let names = |row: &RollupRow| [&row.time, &row.tenant, &row.device, &row.metric, &row.unit].map(String::clone);
-    names(a) == names(b)
-        && (a.count, a.min, a.max, a.first, a.last) == (b.count, b.min, b.max, b.first, b.last)
-        && both(a.avg, b.avg)
-        && both(a.sum, b.sum)
-        // A deviation is the root of a difference, and keeps half of the digits.
-        && match (a.stddev, b.stddev) {
-            (Some(x), Some(y)) => (x - y).abs() <= 1e-7 * scale,
-            (x, y) => x.is_none() && y.is_none(),
-        }
-        && near(a.p50, b.p50)
-        && near(a.p95, b.p95)
-}
-
-fn assert_right(site: &Site, model: &Model, when: &str) {
-    for grain in Grain::ALL {
-        let (shown, expected) = (shown(&site.store, grain), expected(model, grain));
-        for (shown, expected) in shown.iter().zip(&expected) {
-            assert!(agree(shown, expected), "{when}, {grain:?}:\nshown    {shown:?}\nexpected {expected:?}");
-        }
-        assert_eq!(shown.len(), expected.len(), "{when}, {grain:?}");
-    }
-}
-
-fn value(random: &mut fastrand::Rng) -> f64 {
-    match random.u8(..20) {
-        0 => 1e200,
-        1 => -1e-9,
-        2 => 0.0,
-        3..8 => f64::from(random.i32(-3..3)),
-        _ => random.f64() * 100.0 - 20.0,
-    }
-}
 
 fn the_views_equal_the_readings_after_whatever_happens(site: &Site) {
     for seed in 1..=3 {
@@ -533,6 +377,18 @@ fn lists_of_hours_and_days(site: &Site) {
     }
 }
 
+fn while_there_is_no_reading_nothing_is_swept(site: &Site) {
+    let (mut writer, _) = site.writer();
+    let (mut model, mut clockwork) = (Model::default(), chore(true, None));
+    store(&mut writer, &mut model, 1, Vec::new());
+    assert!(matches!(clockwork.step(&site.store), Next::At(_)), "three sensors, and nothing to do for them");
+    assert_eq!(site.store.rolled_up_before().unwrap(), UtcMicros(START - DAY), "the day before ended a grace ago");
+    store(&mut writer, &mut model, 2, vec![reading(0, START - 3 * DAY, 4.0), reading(1, START - MINUTE, 5.0)]);
+    assert_right(site, &model, "late");
+    clockwork.run(&site.store);
+    assert_right(site, &model, "settled");
+}
+
 /// The shell that Debian has reads the views: SQLite as it is built there may lack what ours has, and the other way round.
 #[test]
 fn the_sqlite3_shell_reads_the_views() {
@@ -546,121 +402,4 @@ fn the_sqlite3_shell_reads_the_views() {
     assert_eq!(rows.lines().count(), 10);
     assert_eq!(rows.lines().next(), Some("2026-03-05T00:00:00.000000Z|61|17.752934|30.0|57.0"), "{rows}");
     assert!(rows.lines().last().is_some_and(|row| row.ends_with("17.464249|569.5|596.05")), "{rows}");
-}
-
-/// A server with TimescaleDB, if this machine has it, and a database whose `telemetry` is a hypertable.
-fn timescale() -> Option<Site> {
-    let has = std::fs::read_dir("/usr/share/postgresql").into_iter().flatten().flatten();
-    let has = has.map(|version| version.path().join("extension/timescaledb.control")).any(|control| control.exists());
-    if !has || !Path::new("/usr/share/postgresql").exists() {
-        eprintln!("skipped: TimescaleDB is not installed on this machine");
-        return None;
-    }
-    let server = Postgres::start(false);
-    server.configure(&["shared_preload_libraries=timescaledb", "timescaledb.telemetry_level=off"]);
-    server.stop();
-    server.restart();
-    let settings = settings(DatabaseUrl::Postgres(Secret::new(server.database())));
-    let store = Store::open(&settings).unwrap();
-    let site = Site { store, settings, is_postgres: true, _server: Some(Arc::new(server)), _dir: None };
-    site.store.migrate().unwrap();
-    site.execute("CREATE EXTENSION IF NOT EXISTS timescaledb");
-    if site.number("SELECT count(*) AS n FROM timescaledb_information.hypertables WHERE hypertable_name = 'telemetry'")
-        == 0
-    {
-        site.execute(
-            "SELECT create_hypertable('telemetry', by_range('time', interval '1 day'), create_default_indexes => false)",
-        );
-        site.store.migrate().unwrap();
-    }
-    Some(site)
-}
-
-#[test]
-fn on_timescale_the_views_equal_the_readings_after_a_refresh() {
-    let Some(site) = timescale() else { return };
-    assert!(site.store.rollups_are_continuous().unwrap());
-    let mut random = fastrand::Rng::with_seed(5);
-    let (mut writer, _) = site.writer();
-    let (mut model, mut clockwork) = (Model::default(), chore(true, None));
-    for round in 0..25_u64 {
-        let readings = (0..40)
-            .map(|_| {
-                let age = if random.u8(..3) == 0 { random.i64(0..20 * DAY) } else { random.i64(0..HOUR) };
-                reading(random.u32(..3), clockwork.now - age, value(&mut random))
-            })
-            .collect();
-        store(&mut writer, &mut model, round + 1, readings);
-        clockwork.run(&site.store);
-        assert_right(&site, &model, &format!("round {round}"));
-        clockwork.now += random.i64(0..6 * HOUR);
-    }
-    assert_eq!(site.rows("rollup_pending"), 0, "the writer marks nothing");
-    clockwork.run(&site.store);
-    assert_eq!(site.store.rolled_up_before().unwrap(), Grain::Day.floor(UtcMicros(clockwork.now - MINUTE)));
-    // What is open needs no refresh.
-    store(&mut writer, &mut model, 100, vec![reading(1, clockwork.now, 3.0)]);
-    assert_right(&site, &model, "before a refresh");
-    // What is materialized shows a late reading after it.
-    store(&mut writer, &mut model, 101, vec![reading(1, START - 5 * DAY, 3.0)]);
-    clockwork.run(&site.store);
-    assert_right(&site, &model, "after a refresh");
-    // A start takes history in again, in stretches, and changes nothing.
-    let mut again = chore(true, None);
-    again.now = clockwork.now;
-    again.run(&site.store);
-    assert_right(&site, &model, "after a start");
-    site.store.migrate().unwrap();
-    assert_right(&site, &model, "migrated again");
-    site.store.revert_all().unwrap();
-}
-
-/// A transaction that has read the horizon and not yet committed its reading, as the writer's last moments are.
-#[test]
-fn the_horizon_waits_for_who_is_storing() {
-    use diesel::connection::SimpleConnection;
-    use diesel::{Connection, PgConnection};
-    let site = Site::postgres();
-    let (_writer, mut model, mut clockwork) = ten_hours(&site);
-    let DatabaseUrl::Postgres(url) = &site.settings.url else { panic!() };
-    let mut storing = PgConnection::establish(url.expose()).unwrap();
-    let insert = "INSERT INTO telemetry SELECT id, '2026-03-05 09:30:00.5+00', 77 FROM device_sensors \
-         WHERE metric = 'humidity'; SELECT * FROM rollup_horizon ORDER BY grain FOR KEY SHARE";
-    storing.batch_execute(&format!("BEGIN; {insert}")).unwrap();
-    model.0.insert((1, START + 9 * HOUR + 30 * MINUTE + 500_000), 77.0);
-    clockwork.now += 2 * MINUTE;
-    std::thread::scope(|scope| {
-        let rolling = scope.spawn(|| clockwork.run(&site.store));
-        let waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%rollup_horizon%'";
-        crate::support::daemon::eventually("the horizon waits", || (site.number(waits) > 0).then_some(()));
-        storing.batch_execute("COMMIT").unwrap();
-        rolling.join().unwrap();
-    });
-    assert_eq!(site.rows("rollup_hourly"), 30, "the tenth hour is rolled up");
-    assert_right(&site, &model, "with what was being stored");
-}
-
-/// The mark of a reading that is being stored is neither taken nor lost.
-#[test]
-fn a_mark_that_is_being_put_is_left_for_later() {
-    use diesel::connection::SimpleConnection;
-    use diesel::{Connection, PgConnection};
-    let site = Site::postgres();
-    let (mut writer, mut model, mut clockwork) = ten_hours(&site);
-    store(&mut writer, &mut model, 2, vec![reading(1, START + 1, 5.0)]);
-    let DatabaseUrl::Postgres(url) = &site.settings.url else { panic!() };
-    let mut storing = PgConnection::establish(url.expose()).unwrap();
-    let insert = "INSERT INTO telemetry SELECT id, '2026-03-05 00:30:00.5+00', 77 FROM device_sensors \
-         WHERE metric = 'humidity'; INSERT INTO rollup_pending SELECT * FROM rollup_pending \
-         ON CONFLICT (grain, sensor_id, bucket) DO UPDATE SET bucket = excluded.bucket WHERE false";
-    storing.batch_execute(&format!("BEGIN; {insert}")).unwrap();
-    clockwork.run(&site.store);
-    assert_eq!(site.rows("rollup_pending"), 1);
-    assert_right(&site, &model, "while it is stored");
-    storing.batch_execute("COMMIT").unwrap();
-    model.0.insert((1, START + 30 * MINUTE + 500_000), 77.0);
-    assert_right(&site, &model, "stored");
-    clockwork.run(&site.store);
-    assert_eq!(site.rows("rollup_pending"), 0);
-    assert_right(&site, &model, "rolled up anew");
 }

@@ -118,12 +118,14 @@ pub fn all() -> Vec<Scenario> {
         full("metrics-50", "50 metrics a message", metrics(50)),
         full("devices-10", "10 devices, 10 metrics a message", devices(10)),
         full("devices-1000", "1,000 devices", devices(1000)),
+        full("devices-10000", "10,000 devices: a hundred thousand sensors", devices(10_000)),
         full("devices-100000", "100,000 devices: a million sensors", devices(100_000)),
         full("qos0", "QoS 0", Setup { qos: 0, ..USUAL }),
         full("qos1", "QoS 1", USUAL),
         full("postgres", "PostgreSQL without extensions", into(Kind::Postgres)),
         full("timescaledb", "PostgreSQL with TimescaleDB, where it is installed", into(Kind::Timescale)),
         full("sqlite", "SQLite", into(Kind::Sqlite)),
+        full("sqlite-100", "SQLite, 100 devices: a thousand sensors", Setup { devices: 100, ..into(Kind::Sqlite) }),
         full("embedded", "the embedded broker and SQLite", Setup { broker: Broker::Embedded, ..into(Kind::Sqlite) }),
         full("pgbouncer", "PgBouncer in transaction pooling", into(Kind::PgBouncer)),
         full("window-20", "receive_maximum = 20", Setup { receive_maximum: 20, ..USUAL }),
@@ -133,6 +135,6 @@ pub fn all() -> Vec<Scenario> {
         other("idle-latency", "PUBLISH to PUBACK, one message at a time, beside the disk's fsync", Shape::Idle),
         other("steady-10k", "10,000 readings a second: PUBLISH to visible", Shape::Steady(USUAL)),
         other("start-100k", "a start with 100,000 devices of 10 sensors known", Shape::Start(devices(100_000))),
-        Scenario { name: "soak", about: "a long time at a rate", long: true, shape: Shape::Soak(devices(10_000)) },
+        Scenario { name: "soak", about: "a long time at a rate", long: true, shape: Shape::Soak(USUAL) },
     ]
 }

@@ -128,6 +128,7 @@ impl Batches {
                     unit: String::new(),
                     kind: Values::Number,
                     origin: SensorOrigin::Unmodeled,
+                    raw_key: None,
                 });
             }
         }

@@ -29,8 +29,8 @@
 //! - **Raw readings that retention drops**: `raw_from` rises first, and never above what is rolled up. Rollups before it stay as
 //!   they are: the views do not look at marks before it, nobody makes them, and those that are there are discarded.
 //!
-//! A fresh horizon lies before all history: a new or upgraded database is rolled up by one sweep from there, in
-//! steps, while the views read what it has not come to from `telemetry`.
+//! A fresh horizon lies before all history: an upgraded database is rolled up by one sweep from there, in steps, while the views
+//! read what it has not come to from `telemetry`. While there is no reading at all, the horizon passes what is empty without one.
 //!
 //! # TimescaleDB
 //!
@@ -126,7 +126,10 @@ impl Store {
         }
         self.db.write(|conn| {
             let seen = progress_alone(conn, grain)?;
-            let next = seen.advanced(grain, now, ended, raw_before);
+            let mut next = seen.advanced(grain, now, ended, raw_before);
+            if !next.is_swept() && is_empty(conn, grain)? {
+                next = next.complete();
+            }
             keep(conn, grain, next)?;
             Ok(next.horizon != seen.horizon)
         })
@@ -288,6 +291,22 @@ fn progress_alone(conn: &mut Conn<'_>, grain: Grain) -> Result<Progress, StoreEr
         Conn::Sqlite(c) => rollup_horizon::table.find(grain.name()).select(Progress::COLUMNS).first(*c),
     }
     .during("waiting for those who store readings, to move the rollups' horizon")
+}
+
+/// Whether there are neither readings nor rollups: a sweep would ask for each sensor's, of which a new installation may have many.
+fn is_empty(conn: &mut Conn<'_>, grain: Grain) -> Result<bool, StoreError> {
+    let table = grain.table();
+    let query = format!("SELECT 1 AS one WHERE EXISTS (SELECT 1 FROM telemetry) OR EXISTS (SELECT 1 FROM {table})");
+    let found: Option<One> = with_db!(conn, |c| diesel::sql_query(query).get_result(c).optional())
+        .during("looking whether there is anything to roll up")?;
+    Ok(found.is_none())
+}
+
+#[derive(QueryableByName)]
+struct One {
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    #[expect(dead_code, reason = "that there is a row is all that is asked")]
+    one: i32,
 }
 
 fn keep(conn: &mut Conn<'_>, grain: Grain, progress: Progress) -> Result<(), StoreError> {

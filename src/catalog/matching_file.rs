@@ -1,0 +1,100 @@
+//! `[match]` of a template: the devices that it is for.
+
+use std::collections::BTreeMap;
+
+use super::MAX_NAME;
+use super::matching::Criteria;
+use super::pattern::Pattern;
+use crate::config::Decoder;
+use crate::config::document::{Node, Value};
+use crate::config::fault::{Wrong, did_you_mean};
+use crate::config::section::Section;
+use crate::source::Filter;
+
+/// None without `[match]`.
+pub(super) fn read(root: &mut Section<'_>) -> Option<Criteria> {
+    let given = root.has("match");
+    let matching = root.table("match", |section| {
+        let matching = Criteria {
+            decoder: texts(section, "decoder", decoder),
+            source: texts(section, "source", plain),
+            topic: texts(section, "topic", topic),
+            device: texts(section, "device", plain),
+            model: texts(section, "model", plain),
+            manufacturer: texts(section, "manufacturer", plain),
+            fields: fields(section),
+            keys: texts(section, "keys", |text| Pattern::parse(text).map(|_| text.to_owned())),
+        };
+        if given && section.is_empty() {
+            section.fault_here("holds no criterion; leave it out for a template that is only given by name");
+        }
+        matching
+    });
+    given.then_some(matching)
+}
+
+fn texts(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<String, Wrong>) -> Vec<String> {
+    let given = section.texts(key);
+    if given.as_ref().is_some_and(Vec::is_empty) {
+        section.fault(key, "is empty, so that nothing could match; leave it out");
+    }
+    let mut all = Vec::new();
+    for (text, place) in given.unwrap_or_default() {
+        match read(text) {
+            Ok(one) => all.push(one),
+            Err(wrong) => section.fault_at(place, key, wrong),
+        }
+    }
+    all
+}
+
+fn plain(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() || text.len() > MAX_NAME || text.contains('\0') {
+        return Err(format!("expected 1 to {MAX_NAME} bytes without NUL").into());
+    }
+    Ok(text.to_owned())
+}
+
+/// Name of a decoder.
+pub(super) fn decoder(text: &str) -> Result<String, Wrong> {
+    let names = || Decoder::ALL.iter().map(|decoder| decoder.name());
+    if names().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let all = || Some(format!("known: {}", names().collect::<Vec<_>>().join(", ")));
+    Err(Wrong::new(format!("there is no decoder \"{text}\"")).suggest(did_you_mean(text, names()).or_else(all)))
+}
+
+/// An MQTT topic filter.
+pub(super) fn topic(text: &str) -> Result<String, Wrong> {
+    Filter::parse(text).map(|_| text.to_owned()).map_err(|error| Wrong::new(error.to_string()))
+}
+
+fn fields(section: &mut Section<'_>) -> BTreeMap<String, Vec<String>> {
+    section.table("fields", |section| {
+        let mut fields = BTreeMap::new();
+        for (key, node) in section.entries() {
+            let values: Option<Vec<String>> = match &node.value {
+                Value::List(items) => items.iter().map(as_plain).collect(),
+                _ => as_plain(node).map(|one| vec![one]),
+            };
+            match values {
+                Some(values) if values.is_empty() => section.fault(key, "is empty, so that nothing could match"),
+                Some(values) => drop(fields.insert(key.to_owned(), values)),
+                None => section.fault(key, "expected a list of the values that the raw key may have"),
+            }
+        }
+        fields
+    })
+}
+
+/// A value as text, as the payload has it.
+fn as_plain(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        Value::Flag(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
