@@ -15,7 +15,7 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tidegate::catalog::{Snapshot, Template, files};
-use tidegate::config::{Config, Csv, Decoder, Limits, Source, Sync};
+use tidegate::config::{Config, Csv, Decoder, Limits, Source, SparkplugSource, Sync};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{self, Context};
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Journal, Options, Token};
@@ -43,17 +43,22 @@ fn message_of(kind: Kind) -> Outgoing {
 mod decoding {
     use super::*;
 
-    fn bench(bencher: Bencher<'_, '_>, decoder: Decoder, payload: &[u8], captures: &Captures<'_>) {
-        let limits = Limits::default();
-        let context = Context {
-            topic: "devices/d1/telemetry",
+    fn context<'a>(topic: &'a str, captures: &'a Captures<'a>, limits: &'a Limits) -> Context<'a> {
+        Context {
+            topic,
             captures,
             received_at: UtcMicros(1_700_000_000_000_000),
             timestamp: None,
             timezone: None,
-            limits: &limits,
+            limits,
             csv: Csv::default(),
-        };
+            sparkplug: SparkplugSource::default(),
+        }
+    }
+
+    fn bench(bencher: Bencher<'_, '_>, decoder: Decoder, payload: &[u8], captures: &Captures<'_>) {
+        let limits = Limits::default();
+        let context = context("devices/d1/telemetry", captures, &limits);
         let mut memory = Memory::default();
         let mut recall = memory.of_source(&"bench".into());
         bencher.bench_local(|| decode::decode(decoder, black_box(payload), &context, &mut recall));
@@ -76,6 +81,24 @@ mod decoding {
     #[divan::bench]
     fn json_nested_objects_and_arrays(bencher: Bencher<'_, '_>) {
         json(bencher, &from_corpus("nested objects and arrays"));
+    }
+
+    /// Data by alias, after the births of node and device.
+    #[divan::bench]
+    fn sparkplug(bencher: Bencher<'_, '_>) {
+        let (limits, captures) = (Limits::default(), Captures::default());
+        let mut memory = Memory::default();
+        let mut recall = memory.of_source(&"bench".into());
+        let mut fleet = Fleet::new(&[(Kind::SparkplugNode, 1)], "bench-", 1, true);
+        let mut read = |message: &Outgoing| {
+            let context = context(&message.topic, &captures, &limits);
+            decode::decode(Decoder::Sparkplug, black_box(&message.payload), &context, &mut recall)
+        };
+        let births = [fleet.publish(), fleet.publish()];
+        births.iter().flatten().for_each(|birth| drop(read(birth).expect("a birth")));
+        let data = fleet.publish().expect("a fleet of one");
+        assert!(read(&data).is_ok());
+        bencher.bench_local(|| read(&data));
     }
 
     #[divan::bench]

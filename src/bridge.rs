@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +14,10 @@ use crate::archive::Archive;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
+use crate::clock;
 use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
+use crate::errands::{Errand, errands};
 use crate::health::Health;
 use crate::http;
 use crate::journal::{self, Inbox, Journal};
@@ -145,7 +147,10 @@ impl Bridge {
             let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
             crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
         }
-        crew.task("deafness", deafness::watch(listening.ears(), link_watch, stop.intake.clone(), metrics.clone()));
+        crew.task(
+            "deafness",
+            deafness::watch(listening.ears(), link_watch.clone(), stop.intake.clone(), metrics.clone()),
+        );
         let unanswered = Unanswered::default();
         crew.task("unanswered", unanswered::watch(unanswered.clone(), stop.http.clone(), metrics.clone()));
         let (opening_out, opening) = sync_channel(1);
@@ -153,6 +158,7 @@ impl Bridge {
         let (reloads_out, reloads) = sync_channel(1);
         let (requests, requests_in) = sync_channel(1);
         let (batches_out, batches) = sync_channel(BATCHES_WAITING);
+        let (errands, errands_in) = errands(config.sparkplug.rebirth_every, metrics.clone());
 
         let keeper = CatalogKeeper {
             store: store.clone(),
@@ -174,7 +180,9 @@ impl Bridge {
             max_packet,
             inbox: &inbox,
             listening,
+            errands: errands_in,
             link,
+            link_watch,
             metrics: &metrics,
             stop: &stop.intake,
         }
@@ -188,7 +196,7 @@ impl Bridge {
                 let normalizer = Normalizer::new(&config, &opening.snapshot, opening.memory, metrics.clone())?;
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
-                Pipeline { normalizer, reader, position, batches, batch_max, reloads, stop, metrics }.run()
+                Pipeline { normalizer, reader, position, batches, batch_max, reloads, errands, stop, metrics }.run()
             }
         })?;
         let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
@@ -283,7 +291,7 @@ impl Bridge {
         let deadline = Instant::now() + self.config.instance.drain_timeout;
         let mut exits = Vec::new();
         self.stop.intake.cancel();
-        let intake = ["broker session", "embedded broker", "deafness"];
+        let intake = ["broker session", "host state", "embedded broker", "deafness"];
         let (ended, late) = self.crew.wait_for(&intake, Instant::now() + FAREWELL).await;
         exits.extend(ended);
         warn_late(&late);
@@ -315,7 +323,9 @@ struct Ingest<'a> {
     max_packet: usize,
     inbox: &'a Inbox,
     listening: Listening,
+    errands: mpsc::Receiver<Errand>,
     link: watch::Sender<Link>,
+    link_watch: watch::Receiver<Link>,
     metrics: &'a Metrics,
     stop: &'a CancellationToken,
 }
@@ -336,8 +346,15 @@ impl Ingest<'_> {
                 };
                 let (filters, ears) = (self.listening.filters(), self.listening.ears());
                 let (inbox, stop) = (self.inbox.clone(), self.stop.clone());
+                if let Some(host_id) = self.config.sparkplug.host_id.clone() {
+                    let (broker, timing) = (settings.broker.clone(), settings.timing.clone());
+                    let state = mqtt::host_state::HostState { broker, host_id, timing };
+                    let (link, stop, metrics) = (self.link_watch, stop.clone(), self.metrics.clone());
+                    crew.task("host state", mqtt::host_state::run(state, link, stop, metrics));
+                }
+                let (errands, metrics) = (self.errands, self.metrics.clone());
                 let session =
-                    mqtt::session::run(settings, filters, inbox, ledger, self.link, ears, stop, self.metrics.clone());
+                    mqtt::session::run(settings, filters, errands, inbox, ledger, self.link, ears, stop, metrics);
                 crew.task("broker session", session);
                 Ok(None)
             }
@@ -375,18 +392,40 @@ impl Ingest<'_> {
         let address = embedded.local_addr();
         crew.thread("journal", move || journal.run(waiters))?;
         let status = mqtt::status::topic(&self.config.instance.id);
-        let (stop, link) = (self.stop.clone(), self.link);
+        let (stop, link, errands) = (self.stop.clone(), self.link, self.errands);
+        let host_state = self.config.sparkplug.host_id.as_deref().map(mqtt::host_state::topic);
         crew.task("embedded broker", async move {
             embedded.publish_retained(&status, "online".into()).await?;
+            if let Some(topic) = host_state {
+                let birth = mqtt::host_state::payload(true, clock::now());
+                embedded.publish_retained(&topic, birth.into()).await?;
+                metrics.sparkplug_state_online.set(1);
+            }
             link.send_replace(Link::Up);
             metrics.broker_connected.set(1);
-            embedded.run(stop).await;
+            tokio::select! {
+                () = embedded.run(stop) => {}
+                () = run_errands(&embedded, errands, &metrics) => {}
+            }
+            metrics.sparkplug_state_online.set(0);
             metrics.broker_connected.set(0);
             link.send_replace(Link::Stopped);
             Ok::<(), broker::BrokerError>(())
         });
         Ok(address)
     }
+}
+
+/// Sends what devices are to be told, for as long as it is polled.
+#[cfg(feature = "embedded-broker")]
+async fn run_errands(embedded: &broker::Embedded, mut errands: mpsc::Receiver<Errand>, metrics: &Metrics) {
+    while let Some(errand) = errands.recv().await {
+        // A topic made from one that a device published on is a topic name.
+        if embedded.publish_once(&errand.topic, errand.payload).await.is_ok() {
+            metrics.errands_sent.inc();
+        }
+    }
+    std::future::pending().await
 }
 
 /// Bytes: the largest payload that any source takes, or what is still taken to be refused with its reason, and room
@@ -461,6 +500,7 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("broker", old.broker == new.broker),
         ("database", old.database == new.database),
         ("journal", old.journal == new.journal),
+        ("sparkplug", old.sparkplug == new.sparkplug),
         ("quarantine", old.quarantine == new.quarantine),
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),

@@ -40,6 +40,8 @@ pub mod normalize;
 pub mod discover;
 /// Reason codes.
 pub mod quarantine;
+/// What decoders want told to devices.
+pub mod errands;
 /// The thread that commits batches.
 pub mod writer;
 /// The thread that looks after what is stored.

@@ -135,6 +135,10 @@ metrics! {
     messages_dropped: Family<ByReason, Count> = "messages_dropped";
     /// Messages to the embedded broker whose topic no source takes: forwarded to subscribers, not stored
     messages_unmatched: Count = "messages_unmatched";
+    /// Templates that known devices were given by a stronger match than the one before
+    templates_given: Count = "templates_given";
+    /// Gateways that messages named and that could not be: a circle, a name that is none, one more device than may be
+    parents_refused: Count = "parents_refused";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason
@@ -175,6 +179,12 @@ metrics! {
     source_quiet: Family<BySource, Level> = "source_quiet";
     /// Connections given up and made anew because a source with `quiet_reconnect` was silent
     deafness_reconnects: Count = "deafness_reconnects";
+    /// Messages sent to devices because their format calls for it, such as requests for a rebirth
+    errands_sent: Count = "errands_sent";
+    /// Messages to devices that were called for and not sent, by reason
+    errands_dropped: Family<ByReason, Count> = "errands_dropped";
+    /// 1 while the STATE of `sparkplug.host_id` is online
+    sparkplug_state_online: Level = "sparkplug_state_online";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
     /// Messages to a source with decoder `auto` that are no telemetry: commands, announcements, statistics of the broker

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{self, Backoff};
 use crate::catalog::Snapshot;
+use crate::clock;
 use crate::config::Config;
+use crate::errands::Errands;
 use crate::journal::{JournalError, Next, Reader};
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
@@ -24,6 +26,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct Reload {
     pub config: Config,
     pub snapshot: Snapshot,
+    /// The last message of which the snapshot surely has everything.
+    pub committed: Seq,
 }
 
 /// Why the pipeline ended early.
@@ -45,6 +49,8 @@ pub struct Pipeline {
     /// Rows at which a batch takes no further message.
     pub batch_max: usize,
     pub reloads: Receiver<Reload>,
+    /// To devices, for decoders that lack something.
+    pub errands: Errands,
     /// Set when what is left shall stay in the journal.
     pub stop: CancellationToken,
     pub metrics: Metrics,
@@ -102,6 +108,10 @@ impl Pipeline {
     fn hand_over(&mut self, messages: &[Arc<Message>], batch: &mut Batch) -> bool {
         for message in messages {
             self.normalizer.process(message, batch);
+            let asks = self.normalizer.take_asks();
+            if !asks.is_empty() {
+                self.errands.send(asks, message.received_at, clock::now());
+            }
             self.position = batch.position;
             if !batch.is_full(self.batch_max) {
                 continue;
@@ -152,11 +162,11 @@ impl Pipeline {
     fn reload(&mut self, batch: &mut Batch) -> bool {
         loop {
             match self.reloads.try_recv() {
-                Ok(Reload { config, snapshot }) => {
+                Ok(Reload { config, snapshot, committed }) => {
                     if !self.send(batch) {
                         return false;
                     }
-                    match self.normalizer.replace(&config, &snapshot) {
+                    match self.normalizer.replace(&config, &snapshot, committed) {
                         Ok(()) => {
                             self.metrics.catalog_reloads.inc();
                         }
@@ -179,6 +189,7 @@ mod tests {
     use super::*;
     use crate::config::{Decoder, Source, Sync};
     use crate::decode::memory::Memory;
+    use crate::errands::errands;
     use crate::journal::{Acknowledge, Bounds, Journal, Options, Token};
     use crate::normalize::testing;
 
@@ -216,8 +227,9 @@ mod tests {
         let normalizer = Normalizer::new(&config, &fitting, Memory::default(), metrics.clone()).unwrap();
         let (reloads_out, reloads) = sync_channel(1);
         let (batches, made) = sync_channel(1);
-        reloads_out.send(Reload { config, snapshot: Snapshot::default() }).unwrap();
+        reloads_out.send(Reload { config, snapshot: Snapshot::default(), committed: 0 }).unwrap();
         let stop = CancellationToken::new();
+        let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
         Pipeline {
             normalizer,
             reader,
@@ -225,6 +237,7 @@ mod tests {
             batches,
             batch_max: 10_000,
             reloads,
+            errands,
             stop,
             metrics: metrics.clone(),
         }

@@ -29,6 +29,10 @@ pub enum Reason {
     NumberOutOfRange,
     /// The payload uses a part of its format that is not supported.
     Unsupported,
+    /// It refers to what an announcement before it should have told: a Sparkplug alias whose birth was not seen.
+    NotAnnounced,
+    /// The payload itself calls the value bad or stale.
+    BadQuality,
     /// No source's filter matches the topic.
     UnknownSource,
     /// A name captured from the topic (device, tenant, module, metric) is empty, too long or has control characters.
@@ -59,7 +63,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the flow.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 25] = [
         Reason::NotUtf8,
         Reason::Empty,
         Reason::Malformed,
@@ -70,6 +74,8 @@ impl Reason {
         Reason::KeyTooLong,
         Reason::NumberOutOfRange,
         Reason::Unsupported,
+        Reason::NotAnnounced,
+        Reason::BadQuality,
         Reason::UnknownSource,
         Reason::BadName,
         Reason::UnknownDevice,
@@ -98,6 +104,8 @@ impl Reason {
             Reason::KeyTooLong => "key_too_long",
             Reason::NumberOutOfRange => "number_out_of_range",
             Reason::Unsupported => "unsupported",
+            Reason::NotAnnounced => "not_announced",
+            Reason::BadQuality => "bad_quality",
             Reason::UnknownSource => "unknown_source",
             Reason::BadName => "bad_name",
             Reason::UnknownDevice => "unknown_device",

@@ -210,8 +210,9 @@ impl CatalogKeeper {
     /// Brings the database's catalog and `config` to the pipeline, unless the two don't fit. Returns the catalog's version
     /// with that.
     fn hand_over(&mut self, config: Config) -> Result<(i64, Result<(), NormalizeError>), StoreError> {
-        // The version first: a change that slips in between is seen at the next look.
+        // The version and the position first: what slips in between is seen at the next look, or was learned twice.
         let version = self.store.catalog_version()?;
+        let committed = self.progress.position();
         let snapshot = self.store.snapshot()?;
         if let Err(error) = Normalizer::check(&config, &snapshot) {
             return Ok((version, Err(error)));
@@ -223,7 +224,7 @@ impl CatalogKeeper {
             "catalog swapped"
         );
         // A closed channel: the pipeline has ended and needs no catalog.
-        let _ = self.reloads.send(Reload { config: config.clone(), snapshot });
+        let _ = self.reloads.send(Reload { config: config.clone(), snapshot, committed });
         self.listening.change(&config);
         self.config = config;
         Ok((version, Ok(())))

@@ -110,9 +110,12 @@ site = "hall"
 [[device.module]]
 uid = "m1"
 slot = "rs485-1"
+address = "17"
 template = "native-climate"
 [[device.module]]
 uid = "m2"
+slot = "rs485-1"
+address = "18"
 "#;
     let declared = accepted(&[
         ("devices/a.toml", devices),
@@ -124,7 +127,8 @@ uid = "m2"
     let leaf = &declared.devices[0];
     assert_eq!((leaf.tenant.as_str(), leaf.uid.as_str()), ("default", "leaf"));
     assert_eq!((leaf.parent.as_deref(), leaf.site.as_deref()), (Some("root"), Some("hall")));
-    assert_eq!(leaf.modules[0].slot.as_deref(), Some("rs485-1"));
+    let place = (leaf.modules[0].slot.as_deref(), leaf.modules[0].address.as_deref());
+    assert_eq!(place, (Some("rs485-1"), Some("17")));
     assert_eq!((leaf.modules[1].uid.as_str(), leaf.modules[1].template.as_deref()), ("m2", None));
     assert_eq!(declared.devices[2].tenant, "other");
 }
@@ -246,6 +250,25 @@ fn every_wrong_device_is_refused_with_its_place_and_what_would_be_right() {
         ),
         (module("[[device.module]]\nuid = \"m\""), "\"m\" is an earlier module of this device"),
         (module("slot = \"usb\"\n[[device.module]]\nuid = \"n\"\nslot = \"usb\""), "has a module already"),
+        (
+            module("slot = \"usb\"\naddress = \"1\""),
+            "d.toml:7: device[0].module[0].address: the slot \"usb\" is no bus but usb, so its module has no address",
+        ),
+        (module("address = \"1\""), "d.toml:6: device[0].module[0].address: has no meaning without a slot"),
+        (
+            module(
+                "slot = \"rs485-1\"\naddress = \"1\"\n[[device.module]]\nuid = \"n\"\nslot = \"rs485-1\"\naddress = \"1\"",
+            ),
+            "d.toml:11: device[0].module[1].address: \"1\" is the address of an earlier module on the bus \"rs485-1\"",
+        ),
+        (
+            module("slot = \"rs485-1\"\naddress = \"1\"\n[[device.module]]\nuid = \"n\"\nslot = \"rs485-1\""),
+            "d.toml:10: device[0].module[1].slot: other modules are on the bus \"rs485-1\": each needs an address",
+        ),
+        (
+            module("slot = \"rs485-1\"\n[[device.module]]\nuid = \"n\"\nslot = \"rs485-1\"\naddress = \"1\""),
+            "d.toml:9: device[0].module[1].slot: an earlier module on the bus \"rs485-1\" has no address",
+        ),
         (
             "[[device]]\nuid = \"d\"\n[[device.module]]\nuid = \"m\"\nslot = \"usb\"".to_owned(),
             "d.toml:5: device[0].module[0].slot: the device has no template",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use tidegate::config::{Csv, Decoder, Limits, Retained, Source};
+use tidegate::config::{Csv, Decoder, Limits, Retained, Source, SparkplugSource};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
@@ -81,6 +81,11 @@ fn shelly_gen1_payloads_become_what_the_corpus_says() {
 #[test]
 fn shelly_gen2_payloads_become_what_the_corpus_says() {
     assert_eq!(check(include_str!("payloads/shelly_gen2.json"), Decoder::Shelly), 13);
+}
+
+#[test]
+fn sparkplug_payloads_become_what_the_corpus_says() {
+    assert_eq!(check(include_str!("payloads/sparkplug_b.json"), Decoder::Sparkplug), 15);
 }
 
 #[test]
@@ -195,6 +200,7 @@ fn auto_reads_every_format_as_its_own_decoder_does() {
         include_str!("payloads/senml_json.json"),
         include_str!("payloads/shelly_gen1.json"),
         include_str!("payloads/shelly_gen2.json"),
+        include_str!("payloads/sparkplug_b.json"),
         include_str!("payloads/tasmota.json"),
         include_str!("payloads/thin_edge.json"),
         include_str!("payloads/thingsboard.json"),
@@ -203,7 +209,7 @@ fn auto_reads_every_format_as_its_own_decoder_does() {
         include_str!("payloads/zigbee2mqtt.json"),
     ];
     let cases: usize = files.into_iter().map(|file| check(file, Decoder::Auto)).sum();
-    assert_eq!(cases, 273);
+    assert_eq!(cases, 288);
 }
 
 /// Checks every case of a file, in order and with one memory; how many there were.
@@ -229,6 +235,7 @@ fn check(file: &str, decoder: Decoder) -> usize {
             timezone: None,
             limits: &LIMITS,
             csv: route.source.csv,
+            sparkplug: route.source.sparkplug,
         };
         let found = decode(decoder, &payload(case), &context, &mut memory.of_source(&route.source.name));
         match expect["reject"].as_str() {
@@ -277,6 +284,7 @@ fn source(case: &Json, decoder: Decoder) -> Source {
         max_payload: usize::MAX,
         quiet_after: None,
         quiet_reconnect: false,
+        sparkplug: SparkplugSource::default(),
         csv: Csv { header: !case["name"].as_str().unwrap().starts_with("no header") },
     }
 }
@@ -290,6 +298,8 @@ pub fn reason(words: &str) -> Reason {
         "truncated CBOR" | "SenML pack must be an array" | "not an integer" => Reason::Malformed,
         "unsupported SenML version" | "unknown label scale_ must be understood" => Reason::Unsupported,
         "record of 2 fields under a header of 3" => Reason::Malformed,
+        "malformed protobuf" => Reason::Malformed,
+        "unknown alias: a rebirth is needed" => Reason::NotAnnounced,
         "invalid UTF-8" => Reason::NotUtf8,
         "number out of range" | "integer out of range" => Reason::NumberOutOfRange,
         "nested too deep" => Reason::TooDeep,

@@ -2,19 +2,23 @@
 
 mod catalog;
 mod checkpoint;
+mod chunk_plans;
 mod commit;
 mod completeness;
 mod duplicates;
 mod figures;
+mod identity;
 mod last_values;
 mod layout;
 mod memory;
 mod outage;
 mod plans;
+mod pooled;
 mod quarantine;
 mod retention;
 mod rollups;
 mod schema;
+mod series;
 mod sqlite_care;
 mod stats;
 mod timescale;
@@ -116,6 +120,15 @@ impl Site {
         }
     }
 
+    /// As [`Site::execute`], but gives back what the database says against it.
+    pub fn attempt(&self, sql: &str) -> Result<(), String> {
+        let outcome = match &self.settings.url {
+            DatabaseUrl::Postgres(url) => PgConnection::establish(url.expose()).unwrap().batch_execute(sql),
+            DatabaseUrl::Sqlite(path) => self.sqlite_connection(path).batch_execute(sql),
+        };
+        outcome.map_err(|error| error.to_string())
+    }
+
     /// The number `n` of the only row.
     pub fn number(&self, sql: &str) -> i64 {
         let query = diesel::sql_query(sql);
@@ -208,6 +221,10 @@ pub fn device(index: u32) -> DeviceIntro {
         tenant: "default".into(),
         uid: format!("d{index}").into(),
         template: None,
+        template_by: None,
+        told: Vec::new(),
+        protocol: None,
+        protocol_why: None,
         source: "native".into(),
         first_seen: UtcMicros(1_700_000_000_000_000),
     }
@@ -222,6 +239,7 @@ pub fn sensor(index: u32, device: u32, metric: &str) -> SensorIntro {
         metric: metric.into(),
         unit: "°C".into(),
         kind: Kind::Number,
+        plain: true,
         origin: SensorOrigin::Optional,
         raw_key: None,
     }

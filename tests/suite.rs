@@ -2,6 +2,7 @@
 
 mod support;
 
+mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]
 mod bad_input;
@@ -39,5 +40,6 @@ mod service;
 mod session;
 #[cfg(feature = "embedded-broker")]
 mod simulate;
+mod sparkplug;
 mod state_dir;
 mod store;

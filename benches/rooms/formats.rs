@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
-use tidegate::config::{Csv, Decoder, Limits};
+use tidegate::config::{Csv, Decoder, Limits, SparkplugSource};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{Context, decode};
 use tidegate::source::Filter;
@@ -19,7 +19,7 @@ const RUN: Duration = Duration::from_millis(100);
 const RUNS: usize = 15;
 
 /// The corpus files of each decoder; the native one's are read by the three that share its forms.
-const FORMATS: [(Decoder, &[&str]); 24] = [
+const FORMATS: [(Decoder, &[&str]); 25] = [
     (Decoder::Json, &["json"]),
     (Decoder::Scalar, &["scalar"]),
     (Decoder::AwsShadow, &["aws_shadow"]),
@@ -37,6 +37,7 @@ const FORMATS: [(Decoder, &[&str]); 24] = [
     (Decoder::Ruuvi, &["ruuvi"]),
     (Decoder::Senml, &["senml_json", "senml_cbor"]),
     (Decoder::Shelly, &["shelly_gen1", "shelly_gen2"]),
+    (Decoder::Sparkplug, &["sparkplug_b"]),
     (Decoder::Tasmota, &["tasmota"]),
     (Decoder::ThinEdge, &["thin_edge"]),
     (Decoder::Thingsboard, &["thingsboard"]),
@@ -111,6 +112,7 @@ fn one(decoder: Decoder, case: &Case, memory: &mut Memory) -> Option<usize> {
         timezone: None,
         limits: &Limits::default(),
         csv: Csv::default(),
+        sparkplug: SparkplugSource::default(),
     };
     let reports = decode(decoder, &case.payload, &context, &mut memory.of_source(&"bench".into())).ok()?;
     Some(reports.iter().flat_map(|report| &report.points).map(|point| point.samples.len()).sum())

@@ -213,20 +213,25 @@ impl Embedded {
     /// # Errors
     /// [`BrokerError::Publish`] when the topic is no topic name.
     pub async fn publish_retained(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
+        self.publish(topic, payload, QoS::AtLeastOnce, true).await
+    }
+
+    /// Publishes at QoS 0 to the subscribers there are. Sources do not see it.
+    ///
+    /// # Errors
+    /// [`BrokerError::Publish`] when the topic is no topic name.
+    pub async fn publish_once(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
+        self.publish(topic, payload, QoS::AtMostOnce, false).await
+    }
+
+    async fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<(), BrokerError> {
         let refused = |detail: String| BrokerError::Publish { topic: topic.to_owned(), detail };
         if !intake::is_topic_name(topic) {
             return Err(refused("empty, or it has a wildcard or a NUL".to_owned()));
         }
         let origin = Id::new(self.context.node.id(), 0, None, None, "tidegate".into(), None);
-        let publish = CodecPublish {
-            dup: false,
-            retain: true,
-            qos: QoS::AtLeastOnce,
-            topic: topic.into(),
-            packet_id: None,
-            payload,
-            properties: None,
-        };
+        let publish =
+            CodecPublish { dup: false, retain, qos, topic: topic.into(), packet_id: None, payload, properties: None };
         SessionState::forwards(&self.context, Origin::from_system(origin), Publish::from(publish), false, None)
             .await
             .map_err(|error| refused(error.to_string()))

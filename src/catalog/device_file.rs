@@ -19,6 +19,7 @@ pub(super) struct DeviceEntry {
 /// The places of a module.
 pub(super) struct ModuleEntry {
     pub slot: Placed<()>,
+    pub address: Placed<()>,
     pub template: Placed<()>,
 }
 
@@ -38,7 +39,11 @@ fn device(section: &mut Section<'_>) -> DeviceEntry {
     let modules = section
         .tables("module", |section| {
             let module = module(section, &mut seen);
-            let entry = ModuleEntry { slot: place(section, "slot"), template: place(section, "template") };
+            let entry = ModuleEntry {
+                slot: place(section, "slot"),
+                address: place(section, "address"),
+                template: place(section, "template"),
+            };
             (module, entry)
         })
         .unwrap_or_default();
@@ -70,6 +75,7 @@ fn module(section: &mut Section<'_>, seen: &mut Vec<String>) -> DeclaredModule {
     DeclaredModule {
         uid,
         slot: section.text("slot").map(str::to_owned),
+        address: section.parsed("address", "a text such as \"17\"", display_name),
         template: section.text("template").map(str::to_owned),
     }
 }

@@ -14,6 +14,7 @@ mod matching_file;
 mod metric_file;
 pub mod pattern;
 mod references;
+pub mod series;
 mod template_file;
 pub mod unit;
 pub mod registry;
@@ -21,7 +22,9 @@ pub mod registry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::decode::Told;
 use crate::time::UtcMicros;
+use matching::{GivenBy, Offer};
 
 pub use derived::{Derived, Formula, Rate};
 pub use expression::Expression;
@@ -95,6 +98,26 @@ pub struct Metric {
     pub min_step: Option<f64>,
 }
 
+impl Template {
+    /// The series that a sensor of this name, without its module, has under the template; none: no metric has it.
+    pub fn series(&self, sensor: &str) -> Option<series::Series<'_>> {
+        let derived = || {
+            let derived = self.derived.iter().find(|derived| derived.name == sensor)?;
+            Some(series::Series { unit: &derived.unit, kind: Kind::Number, modeled: true, plain: false })
+        };
+        let metric = self.metrics.iter().find(|metric| metric.names(sensor));
+        metric.map(|metric| series::Series::of_metric(metric, sensor)).or_else(derived)
+    }
+}
+
+impl Metric {
+    /// Whether raw values that come by this key go into it as they are.
+    pub fn takes_as_is(&self, raw: &str) -> bool {
+        let key = self.keys.iter().find(|key| key.pattern.matches(raw));
+        key.is_some_and(|key| key.conversion(self) == unit::Conversion::NONE)
+    }
+}
+
 /// Something a device can be told to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TemplateCommand {
@@ -121,6 +144,18 @@ pub struct Device {
     pub uid: Arc<str>,
     /// Slug of its template.
     pub template: Option<String>,
+    /// Who gave it, or decided that there is none.
+    pub template_by: Option<GivenBy>,
+    /// Name of the source it was first heard by.
+    pub source: Option<Arc<str>>,
+    /// Name of the decoder that read it.
+    pub protocol: Option<Arc<str>>,
+    /// What it has told of itself; never its name.
+    pub told: Vec<(Told, Arc<str>)>,
+    /// Uid of its gateway.
+    pub parent: Option<Arc<str>>,
+    /// Whether a file says who its gateway is.
+    pub parent_declared: bool,
     pub modules: Vec<Module>,
     pub sensors: Vec<Sensor>,
 }
@@ -141,6 +176,9 @@ pub struct Sensor {
     pub metric: Arc<str>,
     /// Display unit, or empty.
     pub unit: Arc<str>,
+    pub kind: Kind,
+    /// Whether a metric of a template stood behind it when it was made.
+    pub modeled: bool,
     /// The raw key that it stands for, where its number depends on which came first.
     pub raw_key: Option<Arc<str>>,
     /// Time and value of its newest numeric reading.
@@ -152,6 +190,8 @@ pub struct Sensor {
 pub struct Snapshot {
     /// By slug.
     pub templates: HashMap<String, Arc<Template>>,
+    /// Templates that devices are given by their `[match]`.
+    pub offers: Vec<Offer>,
     pub devices: Vec<Device>,
 }
 
@@ -187,6 +227,8 @@ pub struct DeclaredModule {
     pub uid: String,
     /// Name of the template's slot it sits in.
     pub slot: Option<String>,
+    /// Where on the slot's bus it is.
+    pub address: Option<String>,
     /// Slug.
     pub template: Option<String>,
 }

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Template;
-use super::device_file::DeviceEntry;
+use super::device_file::{DeviceEntry, ModuleEntry};
 use super::template_file::TemplateFile;
+use super::{Slot, Template};
 use crate::config::fault::{Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
+
+/// Interfaces that many modules share, each with an address.
+const BUSES: [&str; 6] = ["rs485", "i2c", "1-wire", "ble", "lora", "fsk"];
 
 /// A value with the place and the dotted key it was written at.
 #[derive(Clone, Debug)]
@@ -100,10 +103,15 @@ fn device(entry: &DeviceEntry, known: &BTreeMap<&str, &Template>, findings: &Fin
         template
     };
     let template = find(&entry.device.template, &entry.template);
-    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    let mut taken: BTreeSet<(&str, Option<&str>)> = BTreeSet::new();
     for (module, places) in entry.device.modules.iter().zip(&entry.modules) {
         let fits = find(&module.template, &places.template);
-        let Some(name) = module.slot.as_deref() else { continue };
+        let Some(name) = module.slot.as_deref() else {
+            if module.address.is_some() {
+                places.address.fault(findings, "has no meaning without a slot, on whose bus it is");
+            }
+            continue;
+        };
         let Some(template) = template else {
             if entry.device.template.is_none() {
                 places.slot.fault(findings, "the device has no template, so it has no slots");
@@ -118,9 +126,7 @@ fn device(entry: &DeviceEntry, known: &BTreeMap<&str, &Template>, findings: &Fin
             places.slot.fault(findings, Wrong::new(message).suggest(suggestion));
             continue;
         };
-        if !taken.insert(name) {
-            places.slot.fault(findings, format!("the slot \"{name}\" has a module already"));
-        }
+        occupy(slot, module.address.as_deref(), places, &mut taken, findings);
         if let Some(fits) = fits
             && !slot.compatible.is_empty()
             && !slot.compatible.contains(&fits.slug)
@@ -129,6 +135,42 @@ fn device(entry: &DeviceEntry, known: &BTreeMap<&str, &Template>, findings: &Fin
             let suggestion = Some(format!("compatible: {}", slot.compatible.join(", ")));
             places.template.fault(findings, Wrong::new(message).suggest(suggestion));
         }
+    }
+}
+
+/// One module in a port; on a bus as many as have addresses of their own.
+fn occupy<'a>(
+    slot: &'a Slot,
+    address: Option<&'a str>,
+    places: &ModuleEntry,
+    taken: &mut BTreeSet<(&'a str, Option<&'a str>)>,
+    findings: &Findings,
+) {
+    let (name, interface) = (slot.name.as_str(), slot.interface.as_str());
+    if !BUSES.contains(&interface) {
+        if address.is_some() {
+            let message = format!("the slot \"{name}\" is no bus but {interface}, so its module has no address");
+            places.address.fault(findings, message);
+        }
+        if !taken.insert((name, None)) {
+            places.slot.fault(findings, format!("the slot \"{name}\" has a module already"));
+        }
+        return;
+    }
+    let is_alone = !taken.iter().any(|(other, _)| *other == name);
+    match address {
+        // Alone on a bus, it may leave its address out.
+        None if is_alone => drop(taken.insert((name, None))),
+        None => places.slot.fault(findings, format!("other modules are on the bus \"{name}\": each needs an address")),
+        Some(_) if taken.contains(&(name, None)) => {
+            let message = format!("an earlier module on the bus \"{name}\" has no address: each of several needs one");
+            places.slot.fault(findings, message);
+        }
+        Some(address) if !taken.insert((name, Some(address))) => {
+            let message = format!("\"{address}\" is the address of an earlier module on the bus \"{name}\"");
+            places.address.fault(findings, message);
+        }
+        Some(_) => {}
     }
 }
 

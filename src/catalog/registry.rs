@@ -1,12 +1,17 @@
 //! What the pipeline knows of devices and sensors between messages: the snapshot in a compact form, and what was added
 //! since. A device takes about 200 bytes and a sensor in use about 80, beside their names, of which equal ones are kept once.
 
+mod identity;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::matching::{GivenBy, Offers};
 use super::pattern::{numbered, sensor_name};
+use super::series::{Onward, Series};
 use super::unit::{Conversion, UNITS, Unit};
-use super::{Metric, Snapshot, Template};
+use super::{Kind, Metric, Snapshot, Template};
+use crate::message::Seq;
 use crate::store::batch::{DeviceIndex, SensorIndex};
 use crate::time::UtcMicros;
 
@@ -109,6 +114,7 @@ struct Device {
     uid: Arc<str>,
     /// Position in the registry's templates.
     template: Option<u32>,
+    identity: identity::Identity,
     /// Set once it is introduced in this generation.
     index: Option<DeviceIndex>,
     modules: Vec<(NameId, Option<u32>)>,
@@ -131,6 +137,29 @@ struct Sensor {
     raw_key: NameId,
     /// Position in [`UNITS`]; [`NO_UNIT`] for none.
     unit: u16,
+    /// None until its first use, where the snapshot does not have it.
+    series: Option<Kept>,
+}
+
+/// What a sensor's series is.
+#[derive(Clone, Copy)]
+struct Kept {
+    unit: NameId,
+    kind: Kind,
+    modeled: bool,
+}
+
+impl Kept {
+    fn of(self, names: &Names) -> Series<'_> {
+        Series { unit: names.get(self.unit), kind: self.kind, modeled: self.modeled, plain: true }
+    }
+}
+
+impl Sensor {
+    /// One that nothing has come for yet.
+    fn unused() -> Sensor {
+        Sensor { id: None, index: None, last: None, raw_key: NO_NAME, unit: NO_UNIT, series: None }
+    }
 }
 
 const NO_NAME: NameId = NameId::MAX;
@@ -142,6 +171,7 @@ pub struct Registry {
     names: Names,
     templates: Vec<Arc<Template>>,
     template_slots: HashMap<String, u32>,
+    offers: Offers,
     tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
     devices: Vec<Device>,
     sensors: Vec<Sensor>,
@@ -154,7 +184,11 @@ pub struct Registry {
 impl Registry {
     /// The registry of a snapshot; nothing is introduced yet.
     pub fn of(snapshot: &Snapshot) -> Registry {
-        let mut registry = Registry { conversions: vec![Conversion::NONE], ..Registry::default() };
+        let mut registry = Registry {
+            conversions: vec![Conversion::NONE],
+            offers: Offers::of(&snapshot.offers),
+            ..Registry::default()
+        };
         let mut units: HashMap<&str, u16> = UNITS.iter().zip(0_u16..).map(|(unit, at)| (unit.display, at)).collect();
         units.insert("", NO_UNIT);
         let mut slugs: Vec<&String> = snapshot.templates.keys().collect();
@@ -174,24 +208,29 @@ impl Registry {
             let modules: Vec<_> = modules.collect();
             for sensor in &known.sensors {
                 let added = registry.add_sensor(slot, &sensor.metric);
+                let unit = registry.names.intern(&sensor.unit);
                 let raw_key = sensor.raw_key.as_deref().map_or(NO_NAME, |key| registry.names.intern(key));
                 let added = &mut registry.sensors[added as usize];
+                added.series = Some(Kept { unit, kind: sensor.kind, modeled: sensor.modeled });
                 added.id = Some(sensor.id);
                 added.last = sensor.last;
                 added.raw_key = raw_key;
                 added.unit = units.get(&*sensor.unit).copied().unwrap_or(NO_UNIT);
             }
+            registry.know(slot, known);
             let device = &mut registry.devices[slot];
             device.id = Some(known.id);
             device.modules = modules;
             device.sensors.shrink_to_fit();
         }
+        registry.know_parents(&snapshot.devices);
         registry
     }
 
     /// Takes over from the registry before: sensors' last values where they are newer, and those of devices and sensors
-    /// that were new to the database then and may not be in it yet.
-    pub fn inherit(&mut self, before: &Registry) {
+    /// that were new to the database then and may not be in it yet. So with what was learned of devices by messages after
+    /// `committed`, which the snapshot may not have.
+    pub fn inherit(&mut self, before: &Registry, committed: Seq) {
         for old in &before.devices {
             let slot = match self.device(&old.tenant, &old.uid) {
                 Some(slot) => slot,
@@ -202,6 +241,7 @@ impl Registry {
                     self.add_device(&old.tenant, &old.uid, template)
                 }
             };
+            self.inherit_identity(slot, before, old, committed);
             for (name, sensor) in &old.sensors {
                 let (name, sensor) = (before.names.get(*name), &before.sensors[*sensor as usize]);
                 let found = match self.sensor(slot, name) {
@@ -212,6 +252,9 @@ impl Registry {
                 if sensor.raw_key != NO_NAME {
                     self.claim(found, before.names.get(sensor.raw_key));
                 }
+                if !self.is_one_series(found, before, sensor) {
+                    continue;
+                }
                 let taken = &mut self.sensors[found as usize];
                 taken.unit = if taken.unit == NO_UNIT { sensor.unit } else { taken.unit };
                 if let Some((time, value)) = sensor.last {
@@ -219,6 +262,17 @@ impl Registry {
                 }
             }
         }
+        self.inherit_parents(before, committed);
+    }
+
+    /// Whether a sensor is the one that another registry had under its name: none was set aside meanwhile.
+    fn is_one_series(&self, sensor: SensorSlot, before: &Registry, old: &Sensor) -> bool {
+        let new = &self.sensors[sensor as usize];
+        let goes_on = match (new.series, old.series) {
+            (Some(new), Some(old)) => new.of(&self.names).onward(&old.of(&before.names)) != Onward::Aside,
+            _ => true,
+        };
+        goes_on && (new.id.is_none() || old.id.is_none() || new.id == old.id)
     }
 
     /// How many devices are known.
@@ -245,6 +299,7 @@ impl Registry {
             tenant,
             uid,
             template: template.and_then(|slug| self.template_slots.get(slug).copied()),
+            identity: identity::Identity::default(),
             index: None,
             modules: Vec::new(),
             sensors: Vec::new(),
@@ -265,6 +320,11 @@ impl Registry {
 
     pub fn uid(&self, device: DeviceSlot) -> &Arc<str> {
         &self.devices[device].uid
+    }
+
+    /// Position in the registry's templates of the one with this slug.
+    fn template_slot(&self, slug: &str) -> Option<u32> {
+        self.template_slots.get(slug).copied()
     }
 
     /// The device's own template.
@@ -335,11 +395,62 @@ impl Registry {
             Ok(at) => sensors[at].1,
             Err(at) => {
                 let slot = number(self.sensors.len());
-                self.sensors.push(Sensor { id: None, index: None, last: None, raw_key: NO_NAME, unit: NO_UNIT });
+                self.sensors.push(Sensor::unused());
                 sensors.insert(at, (name, slot));
                 slot
             }
         }
+    }
+
+    /// As [`Registry::sensor_for`], of the sensor that a metric's key stands for; `name` with its module's.
+    pub fn sensor_of_metric(
+        &mut self,
+        device: DeviceSlot,
+        (model, owner): (Model, Option<NameId>),
+        name: &str,
+    ) -> Option<SensorSlot> {
+        let template = Arc::clone(&self.templates[model.template as usize]);
+        let metric = template.metrics.get(model.metric as usize)?;
+        self.sensor_for(device, name, &Series::of_metric(metric, self.bare(owner, name)))
+    }
+
+    /// A sensor's name without its module's.
+    pub fn bare<'n>(&self, owner: Option<NameId>, name: &'n str) -> &'n str {
+        let without = owner.and_then(|owner| name.strip_prefix(&**self.name(owner))?.strip_prefix('.'));
+        without.unwrap_or(name)
+    }
+
+    /// The device's sensor of this name, where its series can go on as `wanted`. Where it can't, the name gets a new sensor, and
+    /// the old one is the database's to set aside.
+    pub fn sensor_for(&mut self, device: DeviceSlot, name: &str, wanted: &Series<'_>) -> Option<SensorSlot> {
+        let sensor = self.sensor(device, name)?;
+        let Some(kept) = self.sensors[sensor as usize].series else { return Some(sensor) };
+        match kept.of(&self.names).onward(wanted) {
+            Onward::Same => {}
+            Onward::Takes => self.keep_series(sensor, wanted),
+            Onward::Aside => {
+                let name = self.names.intern(name);
+                let slot = number(self.sensors.len());
+                self.sensors.push(Sensor::unused());
+                let sensors = &mut self.devices[device].sensors;
+                if let Ok(at) = sensors.binary_search_by_key(&name, |(name, _)| *name) {
+                    sensors[at].1 = slot;
+                }
+                return Some(slot);
+            }
+        }
+        Some(sensor)
+    }
+
+    /// Whether it is known what the sensor's series is.
+    pub fn has_series(&self, sensor: SensorSlot) -> bool {
+        self.sensors[sensor as usize].series.is_some()
+    }
+
+    /// Keeps what a sensor's series is.
+    pub fn keep_series(&mut self, sensor: SensorSlot, series: &Series<'_>) {
+        let unit = self.names.intern(series.unit);
+        self.sensors[sensor as usize].series = Some(Kept { unit, kind: series.kind, modeled: series.modeled });
     }
 
     /// Time and value of the sensor's newest numeric reading.

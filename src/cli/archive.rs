@@ -270,6 +270,10 @@ fn introduce(batch: &mut Batch, row: &Row) {
         tenant: row.tenant.as_str().into(),
         uid: row.device.as_str().into(),
         template: None,
+        template_by: None,
+        told: Vec::new(),
+        protocol: None,
+        protocol_why: None,
         source: "archive".to_owned(),
         first_seen: row.time,
     });
@@ -285,6 +289,7 @@ fn introduce(batch: &mut Batch, row: &Row) {
             "text" => Kind::Text,
             _ => Kind::Number,
         },
+        plain: true,
         origin: SensorOrigin::Unmodeled,
         raw_key: None,
     });

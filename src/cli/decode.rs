@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::Place;
 use super::output::printable;
-use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
+use crate::catalog::matching::{GivenBy, Offer};
+use crate::catalog::{DEFAULT_TENANT, Declared, DeclaredTemplate, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::{Config, Decoder};
 use crate::decode;
@@ -132,6 +133,7 @@ fn chosen(
         timezone: route.source.timezone.as_ref(),
         limits: &config.limits,
         csv: route.source.csv,
+        sparkplug: route.source.sparkplug,
     };
     let mut memory = Memory::default();
     let reports = decode::decode(Decoder::Auto, payload, &context, &mut memory.of_source(&route.source.name));
@@ -163,11 +165,22 @@ pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
             tenant: device.tenant.as_str().into(),
             uid: device.uid.as_str().into(),
             template: device.template.clone(),
+            template_by: device.template.as_ref().map(|_| GivenBy::Declared),
+            source: None,
+            protocol: None,
+            told: Vec::new(),
+            parent: device.parent.as_deref().map(Arc::from),
+            parent_declared: device.parent.is_some(),
             modules: modules.map(|one| Module { uid: one.uid.clone(), template: one.template.clone() }).collect(),
             sensors: Vec::new(),
         });
     }
-    Ok(Snapshot { templates: templates.collect(), devices })
+    let offers = declared.templates.iter().filter_map(|one| {
+        let DeclaredTemplate { template, shipped } = one;
+        let (slug, tenant, criteria) = (template.slug.clone(), template.tenant.clone(), template.matching.clone()?);
+        Some(Offer { slug, tenant, shipped: *shipped, criteria })
+    });
+    Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices })
 }
 
 fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String, &'static str)>) -> Report {

@@ -1,4 +1,4 @@
-//! `tidegate devices list | show | uptime`.
+//! `tidegate devices list | show | assign | uptime`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::output::{self, instant, instant_or_dash, or_dash};
 use super::{Place, uptime};
-use crate::store::Store;
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
+use crate::store::{Assignment, Store};
 
 #[derive(Args, Debug)]
 pub(super) struct DevicesArgs {
@@ -41,22 +41,76 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Give a device its template by hand, whatever matches; what it has stored keeps its units
+    ///
+    /// A series that can't go on with the new template is set aside as `<metric>~1`, and a new one begins. A template that a
+    /// file of the catalog declares is changed there.
+    Assign {
+        device: String,
+        /// Slug of the template
+        #[arg(required_unless_present_any = ["none", "auto"], conflicts_with_all = ["none", "auto"])]
+        template: Option<String>,
+        #[arg(long)]
+        tenant: Option<String>,
+        /// No template, and none by matching either
+        #[arg(long, conflicts_with = "auto")]
+        none: bool,
+        /// Whatever matches, from its next message on
+        #[arg(long)]
+        auto: bool,
+    },
     /// How much of what was to be expected has come: completeness, gaps and the share of time covered
     Uptime(uptime::UptimeArgs),
 }
 
 pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode> {
-    let store = place.reader()?;
     let mut out = std::io::stdout().lock();
+    if let Action::Assign { device, template, tenant, none, .. } = &args.action {
+        let to = match template {
+            Some(slug) => Assignment::Template(slug),
+            None if *none => Assignment::Nothing,
+            None => Assignment::Matching,
+        };
+        assign(&place.store()?, tenant.as_deref(), device, to, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let store = place.reader()?;
     match &args.action {
         Action::List { tenant, template, limit, json } => {
             let filter = DeviceFilter { tenant: tenant.clone(), template: template.clone(), uid: None };
             list(&store, &filter, *limit, *json, &mut out)?;
         }
         Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
+        Action::Assign { .. } => {}
         Action::Uptime(args) => uptime::run(&store, args, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives a device its template by hand, and says what that has changed.
+///
+/// # Errors
+/// The store's, and those of writing.
+pub fn assign(
+    store: &Store,
+    tenant: Option<&str>,
+    uid: &str,
+    to: Assignment<'_>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let assigned = store.assign(tenant, uid, to)?;
+    let before = assigned.before.as_deref().unwrap_or("none");
+    match to {
+        Assignment::Template(slug) => writeln!(out, "{uid} has the template {slug} (before: {before})")?,
+        Assignment::Nothing => writeln!(out, "{uid} has no template (before: {before})")?,
+        Assignment::Matching => {
+            writeln!(out, "{uid} is given a template by its next message that matches (before: {before})")?;
+        }
+    }
+    for name in &assigned.set_aside {
+        writeln!(out, "a series could not go on, and is now {name}")?;
+    }
+    Ok(())
 }
 
 /// Lists devices by uid.
@@ -78,13 +132,14 @@ pub fn list(
             vec![
                 row.uid.clone(),
                 row.tenant.clone(),
-                or_dash(row.template.as_deref()),
+                template(row),
+                or_dash(row.model.as_deref()),
                 or_dash(row.site.as_deref()),
                 or_dash(row.source.as_deref()),
                 instant_or_dash(row.last_seen),
             ]
         });
-        output::table(out, &["DEVICE", "TENANT", "TEMPLATE", "SITE", "SOURCE", "LAST SEEN"], lines)?;
+        output::table(out, &["DEVICE", "TENANT", "TEMPLATE", "MODEL", "SITE", "SOURCE", "LAST SEEN"], lines)?;
     }
     Ok(())
 }
@@ -114,8 +169,14 @@ fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
         ("device", device.uid.clone()),
         ("tenant", device.tenant.clone()),
         ("name", or_dash(device.name.as_deref())),
-        ("template", or_dash(device.template.as_deref())),
+        ("template", template(device)),
+        ("manufacturer", or_dash(device.manufacturer.as_deref())),
+        ("model", or_dash(device.model.as_deref())),
+        ("firmware", or_dash(device.firmware.as_deref())),
+        ("protocol", protocol(device)),
+        ("connectivity", or_dash(device.connectivity.as_deref())),
         ("gateway", or_dash(detail.parent.as_deref())),
+        ("children", children(&detail.children)),
         ("site", or_dash(device.site.as_deref())),
         ("source", or_dash(device.source.as_deref())),
         ("declared", device.declared.to_string()),
@@ -126,9 +187,10 @@ fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
     if !detail.modules.is_empty() {
         writeln!(out)?;
         let lines = detail.modules.iter().map(|module| {
-            vec![module.uid.clone(), or_dash(module.slot.as_deref()), or_dash(module.template.as_deref())]
+            let shown = [&module.slot, &module.address, &module.template].map(|text| or_dash(text.as_deref()));
+            std::iter::once(module.uid.clone()).chain(shown).collect()
         });
-        output::table(out, &["MODULE", "SLOT", "TEMPLATE"], lines)?;
+        output::table(out, &["MODULE", "SLOT", "ADDRESS", "TEMPLATE"], lines)?;
     }
     writeln!(out)?;
     let lines = detail.sensors.iter().map(|sensor| {
@@ -137,6 +199,34 @@ fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
     });
     output::table(out, &["METRIC", "LAST", "UNIT", "AT", "SOURCE"], lines)?;
     Ok(())
+}
+
+/// The template and how it was given.
+fn template(device: &DeviceRow) -> String {
+    match (device.template.as_deref(), device.template_by.as_deref()) {
+        (Some(slug), Some(by)) => format!("{slug} ({by})"),
+        (Some(slug), None) => slug.to_owned(),
+        (None, Some(by)) => format!("none ({by})"),
+        (None, None) => or_dash(None),
+    }
+}
+
+fn protocol(device: &DeviceRow) -> String {
+    match (device.protocol.as_deref(), device.protocol_why.as_deref()) {
+        (Some(protocol), Some(why)) => format!("{protocol} ({why})"),
+        (protocol, _) => or_dash(protocol),
+    }
+}
+
+/// As many as fit, and how many more there are.
+fn children(uids: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = uids.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match uids.len().saturating_sub(SHOWN) {
+        0 if uids.is_empty() => or_dash(None),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// The newer of a sensor's last number and last text.
@@ -151,7 +241,9 @@ fn last(sensor: &SensorRow) -> (Option<crate::time::UtcMicros>, String) {
 fn device_json(row: &DeviceRow) -> Value {
     json!({
         "device": row.uid, "tenant": row.tenant, "name": row.name, "template": row.template, "site": row.site,
-        "source": row.source, "declared": row.declared,
+        "source": row.source, "declared": row.declared, "template_by": row.template_by,
+        "manufacturer": row.manufacturer, "model": row.model, "firmware": row.firmware,
+        "protocol": row.protocol, "protocol_why": row.protocol_why, "connectivity": row.connectivity,
         "first_seen": row.first_seen.map(instant), "last_seen": row.last_seen.map(instant),
     })
 }
@@ -161,7 +253,10 @@ fn detail_json(detail: &DeviceDetail) -> Value {
     let modules: Vec<Value> = detail
         .modules
         .iter()
-        .map(|module| json!({"module": module.uid, "slot": module.slot, "template": module.template}))
+        .map(|module| {
+            let (uid, slot) = (&module.uid, &module.slot);
+            json!({"module": uid, "slot": slot, "address": module.address, "template": module.template})
+        })
         .collect();
     let sensors: Vec<Value> = detail
         .sensors
@@ -176,6 +271,7 @@ fn detail_json(detail: &DeviceDetail) -> Value {
         .collect();
     if let Value::Object(fields) = &mut value {
         fields.insert("gateway".into(), json!(detail.parent));
+        fields.insert("children".into(), json!(detail.children));
         fields.insert("modules".into(), json!(modules));
         fields.insert("sensors".into(), json!(sensors));
     }

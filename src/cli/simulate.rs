@@ -90,8 +90,16 @@ pub enum Format {
     Zigbee2mqtt,
     /// EASUN-style inverters
     Easun,
-    /// All of the four real kinds
+    /// Shelly Plus 1PM
+    Shelly,
+    /// LoRaWAN climate sensors behind ChirpStack
+    Chirpstack,
+    /// Sparkplug edge nodes with one device each
+    Sparkplug,
+    /// Climate sensors, Tasmota, Zigbee2MQTT and inverters, as in the demo
     Mixed,
+    /// Zigbee2MQTT, Tasmota, Shelly, ChirpStack and Sparkplug
+    Formats,
 }
 
 impl Format {
@@ -103,13 +111,19 @@ impl Format {
             Format::Tasmota => vec![(Kind::TasmotaPlug, devices)],
             Format::Zigbee2mqtt => vec![(Kind::Zigbee2mqttClimate, devices)],
             Format::Easun => vec![(Kind::EasunInverter, devices)],
-            Format::Mixed => {
-                let kinds = Kind::REAL.len();
-                let share = |index| devices / kinds + usize::from(index < devices % kinds);
-                Kind::REAL.into_iter().enumerate().map(|(index, kind)| (kind, share(index))).collect()
-            }
+            Format::Shelly => vec![(Kind::ShellyPlug, devices)],
+            Format::Chirpstack => vec![(Kind::ChirpstackClimate, devices)],
+            Format::Sparkplug => vec![(Kind::SparkplugNode, devices)],
+            Format::Mixed => shared(&Kind::REAL, devices),
+            Format::Formats => shared(&Kind::FORMATS, devices),
         }
     }
+}
+
+/// The devices dealt out to the kinds.
+fn shared(kinds: &[Kind], devices: usize) -> Vec<(Kind, usize)> {
+    let share = |index| devices / kinds.len().max(1) + usize::from(index < devices % kinds.len().max(1));
+    kinds.iter().enumerate().map(|(index, kind)| (*kind, share(index))).collect()
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -27,6 +27,7 @@ impl Default for Config {
             database: Database::under(&instance.state_dir),
             instance,
             journal: Journal::default(),
+            sparkplug: Sparkplug::default(),
             sources: vec![Source::native()],
             devices: Devices::default(),
             metrics: Metrics::default(),
@@ -110,12 +111,25 @@ impl Source {
             quiet_after: None,
             quiet_reconnect: false,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         }
     }
 
     /// tidegate's own topics.
     pub(super) fn native() -> Source {
         Source::with("native".to_owned(), "devices/{device}/telemetry".to_owned())
+    }
+}
+
+impl Default for SparkplugSource {
+    fn default() -> SparkplugSource {
+        SparkplugSource { rebirth: true, device: SparkplugDevice::Id }
+    }
+}
+
+impl Default for Sparkplug {
+    fn default() -> Sparkplug {
+        Sparkplug { host_id: None, rebirth_every: Duration::from_secs(30) }
     }
 }
 

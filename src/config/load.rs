@@ -120,6 +120,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         broker: root.table("broker", |section| Broker::read(section, around, &instance.id)),
         database: root.table("database", |section| Database::read(section, around, &instance.state_dir)),
         journal: root.table("journal", Journal::read),
+        sparkplug: root.table("sparkplug", Sparkplug::read),
         sources: sources::read(root),
         devices: root.table("devices", Devices::read),
         metrics: root.table("metrics", Metrics::read),
@@ -137,6 +138,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         instance,
     };
     largest_fits(root, &config);
+    sparkplug::hears(root, &config);
     lifetime::outlives_what_comes(root, &config);
     config
 }

@@ -12,6 +12,7 @@ pub mod section;
 mod secret;
 mod settings;
 mod sources;
+mod sparkplug;
 
 pub use defaults::DOCUMENTED;
 pub use fault::{Fault, Faults, Place};
@@ -28,6 +29,7 @@ pub struct Config {
     pub broker: Broker,
     pub database: Database,
     pub journal: Journal,
+    pub sparkplug: Sparkplug,
     pub sources: Vec<Source>,
     pub devices: Devices,
     pub metrics: Metrics,
@@ -172,6 +174,15 @@ pub enum Sync {
     Every(Duration),
 }
 
+/// tidegate as a host application of Sparkplug.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sparkplug {
+    /// Names the STATE topic; none: tidegate tells edge nodes nothing of its state.
+    pub host_id: Option<String>,
+    /// Between two requests for a rebirth to one edge node, at least.
+    pub rebirth_every: Duration,
+}
+
 /// A topic filter and how to read what arrives there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
@@ -193,6 +204,24 @@ pub struct Source {
     /// Whether such a silence also ends the connection, once, to begin another.
     pub quiet_reconnect: bool,
     pub csv: Csv,
+    pub sparkplug: SparkplugSource,
+}
+
+/// How a source of the decoder `sparkplug` goes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SparkplugSource {
+    /// Whether its edge nodes are asked for a rebirth where one is needed.
+    pub rebirth: bool,
+    pub device: SparkplugDevice,
+}
+
+/// What a Sparkplug device is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SparkplugDevice {
+    /// The device id, or the edge node id: as long as they differ within a tenant.
+    Id,
+    /// `group/node/device`, and `group/node`.
+    Path,
 }
 
 /// How the decoder `csv` reads a payload.
@@ -224,6 +253,7 @@ pub enum Decoder {
     Ruuvi,
     Senml,
     Shelly,
+    Sparkplug,
     Tasmota,
     ThinEdge,
     Thingsboard,
@@ -233,7 +263,7 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 24] = [
+    pub const ALL: [Decoder; 25] = [
         Decoder::Json,
         Decoder::Scalar,
         Decoder::Auto,
@@ -252,6 +282,7 @@ impl Decoder {
         Decoder::Ruuvi,
         Decoder::Senml,
         Decoder::Shelly,
+        Decoder::Sparkplug,
         Decoder::Tasmota,
         Decoder::ThinEdge,
         Decoder::Thingsboard,
@@ -281,6 +312,7 @@ impl Decoder {
             Decoder::Ruuvi => "ruuvi",
             Decoder::Senml => "senml",
             Decoder::Shelly => "shelly",
+            Decoder::Sparkplug => "sparkplug",
             Decoder::Tasmota => "tasmota",
             Decoder::ThinEdge => "thin_edge",
             Decoder::Thingsboard => "thingsboard",
@@ -304,6 +336,7 @@ impl Decoder {
             | Decoder::Rtl433
             | Decoder::Ruuvi
             | Decoder::Shelly
+            | Decoder::Sparkplug
             | Decoder::Tasmota
             | Decoder::ThinEdge
             | Decoder::Thingsboard

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{Wrong, did_you_mean};
 use super::section::Section;
-use super::{Csv, Decoder, Retained, Source};
+use super::{Csv, Decoder, Retained, Source, SparkplugSource};
 use crate::source::Filter;
 
 /// Largest `max_payload`: what MQTT can carry (MQTT 5, 2.1.4).
@@ -72,6 +72,7 @@ fn source(section: &mut Section<'_>) -> Source {
         section.fault("quiet_reconnect", "needs quiet_after, which says after how long a silence");
     }
     let csv = section.table("csv", |section| csv(section, decoder));
+    let sparkplug = section.table("sparkplug", |section| SparkplugSource::read(section, decoder));
     let retained = [("ignore", Retained::Ignore), ("latest", Retained::Latest), ("store", Retained::Store)];
     Source {
         decoder: decoder.unwrap_or(default.decoder),
@@ -86,6 +87,7 @@ fn source(section: &mut Section<'_>) -> Source {
         quiet_after,
         quiet_reconnect,
         csv,
+        sparkplug,
         ..default
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::Ask;
 use crate::quarantine::{Reason, Refusal};
 
 /// Most bytes that all decoders of an instance remember, keys included.
@@ -19,6 +20,8 @@ pub struct Memory {
     sources: HashMap<Arc<str>, HashMap<String, Arc<[u8]>>>,
     bytes: usize,
     changes: Changes,
+    /// Nothing that is remembered: whoever does not take them leaves them.
+    asks: Vec<Ask>,
 }
 
 impl Memory {
@@ -49,6 +52,11 @@ impl Memory {
     /// What has changed since it was last taken.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
+    }
+
+    /// What decoders want told to devices since it was last taken.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
     }
 }
 
@@ -93,6 +101,11 @@ impl Recall<'_> {
         self.memory.changes.insert((Arc::clone(&self.source), placed.clone()), Some(Arc::clone(&value)));
         self.memory.sources.entry(Arc::clone(&self.source)).or_default().insert(placed, value);
         Ok(())
+    }
+
+    /// Lets something be told to a device, whether or not the message is taken.
+    pub fn ask(&mut self, ask: Ask) {
+        self.memory.asks.push(ask);
     }
 
     pub fn forget(&mut self, key: &str) {

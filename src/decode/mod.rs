@@ -27,6 +27,7 @@ mod scalar;
 mod seconds;
 mod senml;
 mod shelly;
+pub(crate) mod sparkplug;
 mod tasmota;
 mod thin_edge;
 mod thingsboard;
@@ -37,7 +38,7 @@ mod zigbee2mqtt;
 
 use std::ops::Range;
 
-use crate::config::{Csv, Decoder, Limits};
+use crate::config::{Csv, Decoder, Limits, SparkplugSource};
 use crate::quarantine::{Reason, Refusal};
 use crate::source::Captures;
 use crate::time::UtcMicros;
@@ -132,7 +133,7 @@ pub struct Report {
 }
 
 /// A fact that a device tells of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Told {
     Manufacturer,
     /// As the manufacturer calls the type of the device.
@@ -155,6 +156,15 @@ impl Report {
     }
 }
 
+/// What a decoder wants told to a device, by its format's own rules: at QoS 0, not retained. It travels beside what is decoded, and
+/// whether it is sent is not the decoder's to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Names whom it is for, too: one that is asked on this topic is not asked again soon.
+    pub topic: String,
+    pub payload: bytes::Bytes,
+}
+
 /// What a decoder needs to know beside the payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -169,6 +179,7 @@ pub struct Context<'a> {
     pub timezone: Option<&'a jiff::tz::TimeZone>,
     pub limits: &'a Limits,
     pub csv: Csv,
+    pub sparkplug: SparkplugSource,
 }
 
 /// Reads a payload. No points: it says that there is no value (an empty or `null` scalar, a JSON `null`). Points of one
@@ -202,12 +213,13 @@ pub fn decode(
         Decoder::Ruuvi => ruuvi::decode(payload, context),
         Decoder::Senml => senml::decode(payload, context),
         Decoder::Shelly => shelly::decode(payload, context),
+        Decoder::Sparkplug => sparkplug::decode(payload, context, memory),
         Decoder::Tasmota => tasmota::decode(payload, context),
         Decoder::ThinEdge => thin_edge::decode(payload, context),
         Decoder::Thingsboard => thingsboard::decode(payload, context),
         Decoder::Ttn => ttn::decode(payload, context),
         Decoder::Victron => victron::decode(payload, context),
-        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::decode(payload, context, memory),
     }
 }
 
@@ -218,8 +230,25 @@ pub fn teaches(decoder: Decoder, topic: &str) -> bool {
         Decoder::Auto => auto::teaches(topic),
         Decoder::HomeAssistant => home_assistant::teaches(topic),
         Decoder::Homie => homie::teaches(topic),
+        Decoder::Zigbee2Mqtt => zigbee2mqtt::teaches(topic),
         _ => false,
     }
+}
+
+/// What the devices of a format are connected by, where it knows but one way.
+pub fn connectivity(decoder: Decoder) -> Option<&'static str> {
+    match decoder {
+        Decoder::Chirpstack | Decoder::Ttn => Some("lora"),
+        Decoder::Ruuvi => Some("ble"),
+        Decoder::Zigbee2Mqtt => Some("zigbee"),
+        _ => None,
+    }
+}
+
+/// The facts that are there.
+fn told<'n>(facts: impl IntoIterator<Item = (Told, Option<&'n str>)>) -> Vec<(Told, String)> {
+    let is_said = |text: &&str| !text.trim().is_empty();
+    facts.into_iter().filter_map(|(fact, text)| Some((fact, text.filter(is_said)?.to_owned()))).collect()
 }
 
 /// A whole number as the nearest float, with its digits where the float does not hold them.
@@ -270,6 +299,7 @@ fn text_too_long(key: &str, length: usize, limits: &Limits) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SparkplugDevice;
     use proptest::prelude::*;
 
     pub(super) const LIMITS: Limits =
@@ -286,6 +316,7 @@ mod tests {
             timezone: None,
             limits: &LIMITS,
             csv: Csv { header: true },
+            sparkplug: SparkplugSource { rebirth: true, device: SparkplugDevice::Id },
         }
     }
 

@@ -6,10 +6,12 @@
 //! - `id` at the top repeats the device and is no sample.
 //! - Old firmware sends numbers as text, which stay text, and one value for each topic below the device; `nan` is absence.
 //! - `rssi` (dBm) and `snr` (dB) are how well the gateway heard the device.
+//! - `brand` and `model_id` (what Theengs recognised), or `model` alone, tell the device; the kind tells what it is connected by.
+//!   Behind a gateway that the topic names, the gateway is its parent.
 //! - Commands (`…/commands/…`) are no telemetry. There is no time.
 
 use super::document::{Flat, Node};
-use super::{Context, Report, scalar, signal, topic};
+use super::{Context, Report, Told, scalar, signal, told, topic};
 use crate::quarantine::Refusal;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -32,7 +34,22 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         Report::of_topic(scalar::named(key, payload, context.limits)?)
     };
     report.device = topic::device(context, device);
+    if let Some((gateway, kind, id)) = kind {
+        report.told.extend(connectivity(kind).map(|word| (Told::Connectivity, word.to_owned())));
+        let gateway = topic::split_last(gateway).1;
+        report.parent = Some(gateway.to_owned()).filter(|gateway| !id.is_empty() && !gateway.is_empty());
+    }
     Ok(vec![report])
+}
+
+/// What devices of a kind are connected by.
+fn connectivity(kind: &str) -> Option<&'static str> {
+    match kind {
+        "BTtoMQTT" => Some("ble"),
+        "LORAtoMQTT" => Some("lora"),
+        "433toMQTT" | "RTL_433toMQTT" | "PilighttoMQTT" | "RFtoMQTT" | "SRFBtoMQTT" | "RF2toMQTT" => Some("433mhz"),
+        _ => None,
+    }
 }
 
 fn object(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
@@ -47,7 +64,13 @@ fn object(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
     }
     let point = flat.finish()?;
     let signal = signal(&point, &[("rssi", "rssi"), ("snr", "snr")]);
-    Ok(Report { signal, ..Report::of_topic(vec![point]) })
+    let text = |key| document.get(key).and_then(Node::text);
+    let told = told([
+        (Told::Manufacturer, text("brand")),
+        (Told::Model, text("model_id").or_else(|| text("model"))),
+        (Told::Firmware, text("version")),
+    ]);
+    Ok(Report { signal, told, ..Report::of_topic(vec![point]) })
 }
 
 #[cfg(test)]
@@ -72,6 +95,18 @@ mod tests {
             let report = of(topic, payload).unwrap().remove(0);
             assert_eq!((report.device.as_deref(), report.points[0].keys.as_str()), (Some(device), key));
         }
+    }
+
+    #[test]
+    fn the_model_the_medium_and_the_gateway_are_told() {
+        let fact = |fact, text: &str| (fact, text.to_owned());
+        let payload = r#"{"id":"AA:BB","brand":"Xiaomi","model":"MiFlora","model_id":"HHCCJCY01HHCC"}"#;
+        let report = of("home/omg/BTtoMQTT/AABB", payload).unwrap().remove(0);
+        let expected =
+            [fact(Told::Manufacturer, "Xiaomi"), fact(Told::Model, "HHCCJCY01HHCC"), fact(Told::Connectivity, "ble")];
+        assert_eq!((&report.told[..], report.parent.as_deref()), (&expected[..], Some("omg")));
+        let own = of("home/omg/SYStoMQTT", r#"{"version":"v1.7.0"}"#).unwrap().remove(0);
+        assert_eq!((own.told, own.parent), (vec![fact(Told::Firmware, "v1.7.0")], None));
     }
 
     #[test]

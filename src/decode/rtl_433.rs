@@ -9,10 +9,11 @@
 //!   damaged one differs.
 //! - A devices topic's last level is the key; the identity and the time, which have topics of their own there, are no samples.
 //! - With `-M level`, `snr` is in dB. `rssi` and `noise` are in dB below full scale, not in dBm: only samples.
+//! - `model` is what rtl_433 calls the protocol of the device. With `-M level`, `freq` (MHz) tells the band.
 //! - An event without a model (statistics, log) belongs to the device that the topic names.
 
 use super::document::{Flat, Node};
-use super::{Context, Report, bad_time, scalar, seconds, signal, topic};
+use super::{Context, Report, Told, bad_time, scalar, seconds, signal, told, topic};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -48,7 +49,17 @@ fn event(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
     let point = flat.finish()?;
     let signal = signal(&point, &[("snr", "snr")]);
     let time = document.get("time").map(|node| own_time(node, context)).transpose()?.flatten();
-    Ok(Report { device, signal, ..Report::of_topic(vec![point.at(time)]) })
+    let model = document.get("model").and_then(Node::text);
+    let freq = document.get("freq").or_else(|| document.get("freq1")).and_then(Node::number);
+    let told = told([(Told::Model, model), (Told::Connectivity, freq.and_then(band))]);
+    Ok(Report { device, signal, told, ..Report::of_topic(vec![point.at(time)]) })
+}
+
+/// The licence-free band that a frequency in MHz lies in.
+fn band(freq: f64) -> Option<&'static str> {
+    [("315mhz", 312.0..318.0), ("433mhz", 433.0..435.0), ("868mhz", 863.0..870.0), ("915mhz", 902.0..928.0)]
+        .into_iter()
+        .find_map(|(name, band)| band.contains(&freq).then_some(name))
 }
 
 /// None: the object has no model.
@@ -111,6 +122,16 @@ mod tests {
             assert!(of(&format!("rtl_433/pi/devices/Acurite/A/1/{key}"), "1").unwrap()[0].points.is_empty());
         }
         assert_eq!(of("rtl_433/pi/availability", "online").unwrap()[0].device.as_deref(), Some("pi"));
+    }
+
+    #[test]
+    fn the_model_and_the_band_are_told() {
+        let fact = |fact, text: &str| (fact, text.to_owned());
+        let told = |payload: &str| one(payload).told;
+        let expected = [fact(Told::Model, "M"), fact(Told::Connectivity, "433mhz")];
+        assert_eq!(told(r#"{"model":"M","freq":433.92}"#), expected);
+        assert_eq!(told(r#"{"model":"M","freq1":868.1,"freq2":868.4}"#)[1], fact(Told::Connectivity, "868mhz"));
+        assert_eq!(told(r#"{"freq":100}"#), []);
     }
 
     #[test]

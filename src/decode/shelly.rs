@@ -8,14 +8,14 @@
 //! - `status/<component>`: the full status, without a time. Both give `<component>.<path>`, so that the two meet in one
 //!   series; a filter with `{module}` in the component's place would prefix it once more. A component's own `id` is no
 //!   sample.
-//! - `rpc` carries requests and answers, `command` and `set` what is to be done; `announce` and `info` describe the device:
-//!   no telemetry. The log (`debug/log`) is refused, as it is not JSON.
+//! - Gen1's `announce` and `info` tell model and firmware; they carry no readings.
+//! - `rpc` carries requests and answers, `command` and `set` what is to be done: no telemetry. The log (`debug/log`) is refused, as it is not JSON.
 //! - Anything else is Gen1's way: the key is the levels below the device, and JSON continues it. A relay's `energy` is in
 //!   Watt-minutes, and an emeter's too, while `total` is in Wh: nothing in the payload says so, templates do.
 //! - `wifi.rssi` of Gen2 is how well the device hears its access point.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, json, scalar, seconds, signal, topic};
+use super::{Context, Point, Report, Told, json, scalar, seconds, signal, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::UtcMicros;
 
@@ -25,10 +25,29 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     match (before, last) {
         ("events", "rpc") => notification(&Node::parse(payload, context.limits)?, prefix, context),
         ("status", component) => status(&Node::parse(payload, context.limits)?, prefix, component, context),
-        (_, "rpc" | "command" | "set" | "announce" | "info") => Ok(Vec::new()),
+        (_, "announce" | "info") => Ok(announced(payload, context)),
+        (_, "rpc" | "command" | "set") => Ok(Vec::new()),
         ("debug", "log") => Err(json::malformed("not JSON: the debug log is no telemetry; narrow the source's filter")),
         _ => value(payload, context),
     }
+}
+
+/// What a device says of itself; what is no object says nothing.
+fn announced(payload: &[u8], context: &Context<'_>) -> Vec<Report> {
+    let Ok(document @ Node::Object(_)) = Node::parse(payload, context.limits) else { return Vec::new() };
+    let text = |key| document.get(key).and_then(Node::text);
+    let told = told([
+        (Told::Manufacturer, Some("Shelly")),
+        (Told::Model, text("model")),
+        (Told::Firmware, text("fw_ver").or_else(|| document.at(&["update", "old_version"]).and_then(Node::text))),
+    ]);
+    let below = context.topic.strip_prefix("shellies/").unwrap_or(context.topic);
+    let level = below.split_once('/').map_or("", |(device, _)| device);
+    let device = topic::device(context, text("id").unwrap_or(level));
+    if device.is_none() && context.captures.device.is_none() {
+        return Vec::new();
+    }
+    vec![Report { device, told, ..Report::default() }]
 }
 
 /// Gen1, and single values of later generations such as `online`.
@@ -169,6 +188,17 @@ mod tests {
         assert_eq!(of("plug/status/wifi", r#"{"rssi":-60}"#).unwrap()[0].signal, rssi);
         let payload = r#"{"method":"NotifyFullStatus","params":{"ts":null,"wifi":{"rssi":-60}}}"#;
         assert_eq!(of("plug/events/rpc", payload).unwrap()[0].signal, rssi);
+    }
+
+    #[test]
+    fn an_announcement_tells_the_model() {
+        let payload = r#"{"id":"shellyix3-A4","model":"SHIX3-1","mac":"A4","fw_ver":"2020/v1.7"}"#;
+        let report = of("shellies/announce", payload).unwrap().remove(0);
+        let fact = |fact, text: &str| (fact, text.to_owned());
+        let expected =
+            [fact(Told::Manufacturer, "Shelly"), fact(Told::Model, "SHIX3-1"), fact(Told::Firmware, "2020/v1.7")];
+        assert_eq!((report.device.as_deref(), &report.told[..]), (Some("shellyix3-A4"), &expected[..]));
+        assert!(report.points.is_empty());
     }
 
     #[test]

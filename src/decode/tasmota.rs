@@ -11,10 +11,12 @@
 //! - `ENERGY.Power` is a number, or an array if there are several channels; sensors are numbered by their place on the bus;
 //!   keys contain dots (`PM2.5`).
 //! - Device-wide signal: `Wifi.Signal` (dBm) is `rssi`; `Wifi.RSSI` is a percentage, and only a sample.
-//! - Commands (`cmnd`), the log (`LOGGING`) and the native discovery (`tasmota/discovery`) are no telemetry.
+//! - The answer to `Status 2` tells the firmware, and `tasmota/discovery/<MAC>/config` model, name and firmware of the device whose
+//!   topic it names: neither is telemetry.
+//! - Commands (`cmnd`) and the log (`LOGGING`) are no telemetry.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, bad_time, scalar, seconds, signal, topic};
+use super::{Context, Point, Report, Told, bad_time, scalar, seconds, signal, told, topic};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -24,8 +26,11 @@ const ENVELOPE: [&str; 5] = ["Time", "Epoch", "TempUnit", "PressureUnit", "Speed
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     let (rest, kind) = topic::split_last(context.topic);
     let is_command = topic::around(rest, |level| level == "cmnd").is_some();
-    if is_command || kind == "LOGGING" || context.topic.starts_with("tasmota/discovery/") {
+    if is_command || kind == "LOGGING" {
         return Ok(Vec::new());
+    }
+    if context.topic.starts_with("tasmota/discovery/") {
+        return Ok(if kind == "config" { discovery(payload, context)? } else { Vec::new() });
     }
     let mut report = if is_object(kind) || payload.trim_ascii_start().first() == Some(&b'{') {
         object(&Node::parse(payload, context.limits)?, context)?
@@ -34,6 +39,20 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     };
     report.device = topic::device(context, device(rest));
     Ok(vec![report])
+}
+
+/// What the native discovery says of a device, which it names by `t`: a report without points. The module is Tasmota's name of
+/// the hardware.
+fn discovery(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
+    if payload.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    let document = Node::parse(payload, context.limits)?;
+    document.expect_object()?;
+    let text = |key| document.get(key).and_then(Node::text);
+    let told = told([(Told::Model, text("md")), (Told::Firmware, text("sw")), (Told::Name, text("dn"))]);
+    let device = text("t").filter(|topic| !topic.is_empty()).map(str::to_owned);
+    Ok(device.map(|device| Report { device: Some(device), told, ..Report::default() }).into_iter().collect())
 }
 
 /// What is before or after the prefix, whichever the configured order has.
@@ -65,7 +84,9 @@ fn object(document: &Node, context: &Context<'_>) -> Result<Report, Refusal> {
     let point = flat.finish()?;
     let (units, signal) = (units(body, &point), signal(&point, &[("Wifi.Signal", "rssi")]));
     let time = own_time(body, context)?;
-    Ok(Report { points: vec![point.at(time)], units, signal, ..Report::default() })
+    let firmware = document.at(&["StatusFWR", "Version"]).and_then(Node::text);
+    let told = told([(Told::Firmware, firmware)]);
+    Ok(Report { points: vec![point.at(time)], units, signal, told, ..Report::default() })
 }
 
 fn own_time(body: &Node, context: &Context<'_>) -> Result<Option<UtcMicros>, Refusal> {
@@ -144,9 +165,22 @@ mod tests {
 
     #[test]
     fn what_is_no_telemetry_gives_nothing() {
-        for topic in ["cmnd/plug/POWER", "plug/cmnd/POWER", "stat/plug/LOGGING", "tasmota/discovery/AABB/config"] {
+        for topic in ["cmnd/plug/POWER", "plug/cmnd/POWER", "stat/plug/LOGGING", "tasmota/discovery/AABB/sensors"] {
             assert_eq!(of(topic, "00:00:01 x"), Ok(Vec::new()), "{topic}");
         }
+    }
+
+    #[test]
+    fn discovery_and_status_2_tell_the_hardware_and_the_firmware() {
+        let fact = |fact, text: &str| (fact, text.to_owned());
+        let config = r#"{"ip":"192.168.1.2","dn":"Fridge","md":"Sonoff Basic","sw":"14.1.0","t":"plug"}"#;
+        let report = one("tasmota/discovery/AABB/config", config);
+        assert_eq!((report.device.as_deref(), report.points.len()), (Some("plug"), 0));
+        let expected = [fact(Told::Model, "Sonoff Basic"), fact(Told::Firmware, "14.1.0"), fact(Told::Name, "Fridge")];
+        assert_eq!(report.told, expected);
+        assert_eq!(of("tasmota/discovery/AABB/config", ""), Ok(Vec::new()));
+        let status = one("stat/plug/STATUS2", r#"{"StatusFWR":{"Version":"9.1.0(tasmota)"}}"#);
+        assert_eq!(status.told, [fact(Told::Firmware, "9.1.0(tasmota)")]);
     }
 
     #[test]

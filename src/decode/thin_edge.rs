@@ -4,6 +4,7 @@
 //!   absence.
 //! - `time` is ISO 8601 text or Unix seconds, whatever its size; `properties` is free-form context and left out.
 //! - A device that is no service has empty service levels, which `+` matches and a named wildcard does not take.
+//! - `main` is the gateway: any other device is its child, unless the filter captures a `{gateway}`.
 //! - The device is the level after `device`, where the filter does not take it from the topic. Registrations, events, alarms,
 //!   commands, twin data, status, and the metadata of a type (`…/m/<type>/meta`) carry no readings.
 //!
@@ -15,9 +16,12 @@ use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, Unit, UtcMicros};
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
-    let device = topic::device(context, topic::level_after(context.topic, "device"));
+    let level = topic::level_after(context.topic, "device");
+    let device = topic::device(context, level);
+    let is_child = level.is_some_and(|level| !matches!(level, "" | "main")) && context.captures.gateway.is_none();
+    let parent = is_child.then(|| "main".to_owned());
     if !is_measurement(context.topic) {
-        return Ok(vec![Report { device, ..Report::default() }]);
+        return Ok(vec![Report { device, parent, ..Report::default() }]);
     }
     let document = Node::parse(payload, context.limits)?;
     document.expect_object()?;
@@ -30,7 +34,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     }
     let time = document.get("time").map(instant).transpose()?.flatten();
     let points = vec![flat.finish()?.at(time)];
-    Ok(vec![Report { device, points, ..Report::default() }])
+    Ok(vec![Report { device, points, parent, ..Report::default() }])
 }
 
 /// Whether the topic, where it follows thin-edge.io's scheme, is one of measurements.
@@ -87,6 +91,14 @@ mod tests {
             assert!(!measurement(topic), "{topic}");
         }
         assert_eq!(reports("te/device/c1///m/", "{}").unwrap()[0].device.as_deref(), Some("c1"));
+    }
+
+    #[test]
+    fn children_are_behind_main() {
+        let parent = |topic: &str| reports(topic, r#"{"a":1}"#).unwrap().remove(0).parent;
+        assert_eq!(parent("te/device/child01///m/env").as_deref(), Some("main"));
+        assert_eq!(parent("te/device/main///m/env"), None);
+        assert_eq!(parent("elsewhere"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!   is a value like any other. A gateway sends `{"<device>": [those]}`, and one object for the array is taken too.
 //! - `ts` is always milliseconds, however small, and may be a quoted number.
 //! - The topic says `me` for every device: whoever bridges these topics puts the device into another level.
+//! - Devices of the gateway API are behind the gateway that the filter captures as `{gateway}`.
 //! - Nested objects flatten, where ThingsBoard keeps them as one JSON value. `metadata` beside `values` is left out.
 //! - Numbers beyond 64 bits are numbers, where ThingsBoard makes them text; its unquoted keys are refused.
 //! - Attributes, connects, disconnects, claims and RPC carry no readings.

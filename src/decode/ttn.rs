@@ -6,13 +6,14 @@
 //! - The time is the outer `received_at`. The inner one is the zero time on simulated and on stored messages.
 //! - The device is `end_device_ids.device_id`, where the filter does not take it from the topic.
 //! - Fields that are zero, false or empty are left out: a LoRa uplink without `snr` was heard at 0 dB.
+//! - `uplink_message.version_ids`, of a device that came from the repository, tells brand, model and firmware.
 //! - Joins, downlinks, service data and solved locations carry no readings; nor does the rest of an uplink.
 //!
 //! The Things Stack documentation: "Data Formats", "MQTT Server", "Payload Formatters".
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Report, bad_time, topic};
+use super::{Context, Report, Told, bad_time, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -39,9 +40,19 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
             }
         }
         let points = vec![flat.finish()?.at(time)];
-        return Ok(vec![Report { device, points, signal: envelope::signal(gateways(uplink)), ..Report::default() }]);
+        let signal = envelope::signal(gateways(uplink));
+        return Ok(vec![Report { device, points, signal, told: identity(uplink), ..Report::default() }]);
     }
     Ok(vec![Report { device, ..Report::default() }])
+}
+
+fn identity(uplink: &Node) -> Vec<(Told, String)> {
+    let id = |key| uplink.at(&["version_ids", key]).and_then(Node::text);
+    told([
+        (Told::Manufacturer, id("brand_id")),
+        (Told::Model, id("model_id")),
+        (Told::Firmware, id("firmware_version")),
+    ])
 }
 
 fn received_at(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
@@ -92,6 +103,17 @@ mod tests {
         let fsk = r#"{"uplink_message":{"settings":{"data_rate":{"fsk":{}}},"rx_metadata":[{"rssi":-90}]}}"#;
         assert_eq!(signal(fsk), [("rssi", Value::Number(-90.0))]);
         assert_eq!(signal(r#"{"uplink_message":{"rx_metadata":7}}"#), []);
+    }
+
+    #[test]
+    fn the_repository_tells_brand_and_model() {
+        let uplink = r#"{"uplink_message":{"version_ids":{"brand_id":"milesight-iot","model_id":"em300-th",
+            "hardware_version":"1.0","firmware_version":"1.1","band_id":""}}}"#;
+        let fact = |fact, text: &str| (fact, text.to_owned());
+        let expected =
+            [fact(Told::Manufacturer, "milesight-iot"), fact(Told::Model, "em300-th"), fact(Told::Firmware, "1.1")];
+        assert_eq!(report(uplink).told, expected);
+        assert_eq!(report(r#"{"uplink_message":{"version_ids":7}}"#).told, []);
     }
 
     #[test]

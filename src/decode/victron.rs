@@ -5,10 +5,12 @@
 //!   a setting are no samples.
 //! - `{"value": null}` is an invalid value, an empty payload a service that went away: both are absence.
 //! - `full_publish_completed` is a marker, and requests (`R/…`, `W/…`) are no telemetry.
+//! - `ProductName` and `FirmwareVersion` of the portal itself (service `platform` or `system`) tell the model; services have
+//!   their own as readings.
 //! - There is no time, and nothing comes until somebody sends keep-alive requests: tidegate sends none.
 
 use super::document::{Flat, Node};
-use super::{Context, Report, json, topic};
+use super::{Context, Report, Told, json, told, topic};
 use crate::quarantine::Refusal;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -18,7 +20,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     if is_request || topic::split_last(context.topic).1 == "full_publish_completed" {
         return Ok(Vec::new());
     }
-    let mut points = Vec::new();
+    let (mut points, mut facts) = (Vec::new(), Vec::new());
     if !payload.trim_ascii().is_empty() {
         let document = Node::parse(payload, context.limits)?;
         document.expect_object()?;
@@ -28,8 +30,20 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         let mut flat = Flat::new(context.limits);
         flat.add(&topic::key(context, path), value)?;
         points.push(flat.finish()?);
+        facts = told([(fact(path), value.text())].into_iter().filter_map(|(fact, text)| Some((fact?, text))));
     }
-    Ok(vec![Report { device: topic::device(context, portal), ..Report::of_topic(points) }])
+    Ok(vec![Report { device: topic::device(context, portal), told: facts, ..Report::of_topic(points) }])
+}
+
+/// What a path says of the portal itself.
+fn fact(path: &str) -> Option<Told> {
+    let (service, rest) = path.split_once('/')?;
+    let (_, path) = rest.split_once('/')?;
+    match (service, path) {
+        ("platform", "Device/Model") | ("system" | "platform", "ProductName") => Some(Told::Model),
+        ("platform", "Firmware/Installed/Version") => Some(Told::Firmware),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

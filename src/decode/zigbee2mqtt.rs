@@ -7,20 +7,83 @@
 //!   publish from the cache repeats old values under the newest `last_seen`, which nothing in it tells.
 //! - A level that `{metric}` captures leads the keys of what is below it: an attribute, or `availability`, which is a bare
 //!   word or an object. An empty payload there is absence.
-//! - `device`, the description of the device itself, is no telemetry.
+//! - `device`, the description of the device itself, is no telemetry, but tells its model. So does the retained
+//!   `<base>/bridge/devices`, which is remembered by friendly name where it comes to the same source (the filter
+//!   `<base>/{device...}` takes both, as `<base>/#` does).
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::document::{Flat, Node};
-use super::{Context, Report, bad_time, scalar, signal};
-use crate::quarantine::Refusal;
+use super::memory::Recall;
+use super::{Context, Report, Told, bad_time, scalar, signal, told};
+use crate::quarantine::{Reason, Refusal};
 use crate::source::Captures;
 use crate::time::{self, Stamp, UtcMicros};
 
-pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
-    if context.captures.device.is_none() {
-        return by_topic(payload, context);
+/// What is remembered of a device under its friendly name.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    told: Vec<(Told, String)>,
+}
+
+pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
+    if teaches(context.topic) {
+        return learn(payload, context, memory);
     }
+    if context.captures.device.is_none() {
+        return by_topic(payload, context, memory);
+    }
+    let mut reports = telemetry(payload, context)?;
+    let name = context.captures.device.filter(|_| context.captures.metric.is_none());
+    if let (Some(report), Some(known)) = (reports.first_mut(), name.and_then(|name| known(memory, name)))
+        && report.told.is_empty()
+    {
+        report.told = known.told;
+    }
+    Ok(reports)
+}
+
+/// Whether the topic is that of the list of devices.
+pub(super) fn teaches(topic: &str) -> bool {
+    topic.ends_with("/bridge/devices")
+}
+
+/// Remembers what the list says of each device. Of those that it no longer has, what was known stays: they send nothing.
+fn learn(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
+    let list = Node::parse(payload, context.limits)?;
+    let mut reports = Vec::new();
+    for device in list.elements() {
+        let Some(name) = device.get("friendly_name").and_then(Node::text).filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        let text = |way: &[&str]| device.at(way).and_then(Node::text);
+        let told = told([
+            (Told::Manufacturer, text(&["definition", "vendor"]).or_else(|| text(&["manufacturer"]))),
+            (Told::Model, text(&["definition", "model"]).or_else(|| text(&["model_id"]))),
+            (Told::Firmware, text(&["software_build_id"])),
+        ]);
+        if !told.is_empty() {
+            let known = postcard::to_stdvec(&Known { told: told.clone() });
+            let known = known
+                .map_err(|error| Refusal::message(Reason::Unsupported, format!("can't be remembered: {error}")))?;
+            memory.put(&key_of(name), &known)?;
+            reports.push(Report { device: Some(name.to_owned()), told, ..Report::default() });
+        }
+    }
+    Ok(reports)
+}
+
+fn known(memory: &Recall<'_>, name: &str) -> Option<Known> {
+    memory.get(&key_of(name)).and_then(|bytes| postcard::from_bytes(bytes).ok())
+}
+
+fn key_of(name: &str) -> String {
+    format!("device {name}")
+}
+
+fn telemetry(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     let attribute = context.captures.metric.as_deref();
     let is_object = payload.trim_ascii_start().first() == Some(&b'{');
     match attribute {
@@ -29,7 +92,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     }
 }
 
-fn by_topic(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
+fn by_topic(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     let is_object = payload.trim_ascii_start().first() == Some(&b'{');
     let Some((_, below)) = context.topic.split_once('/') else { return Ok(Vec::new()) };
     let (device, metric) = match below.rsplit_once('/') {
@@ -43,7 +106,7 @@ fn by_topic(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusa
         return Ok(Vec::new());
     }
     let captures = Captures { device: Some(device), metric: metric.map(Cow::Borrowed), ..context.captures.clone() };
-    let mut reports = decode(payload, &Context { captures: &captures, ..*context })?;
+    let mut reports = decode(payload, &Context { captures: &captures, ..*context }, memory)?;
     reports.iter_mut().for_each(|report| report.device = Some(device.to_owned()));
     Ok(reports)
 }
@@ -51,9 +114,11 @@ fn by_topic(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusa
 fn object(document: &Node, attribute: &str, context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     document.expect_object()?;
     let mut flat = Flat::new(context.limits);
+    let mut told = Vec::new();
     for (key, node) in document.members() {
         match key.as_str() {
-            "last_seen" | "device" if attribute.is_empty() => {}
+            "last_seen" if attribute.is_empty() => {}
+            "device" if attribute.is_empty() => told = described(node),
             _ if attribute.is_empty() => flat.add(key, node)?,
             _ => flat.add(&format!("{attribute}.{key}"), node)?,
         }
@@ -61,7 +126,17 @@ fn object(document: &Node, attribute: &str, context: &Context<'_>) -> Result<Vec
     let time = document.get("last_seen").filter(|_| attribute.is_empty()).map(last_seen).transpose()?.flatten();
     let point = flat.finish()?.at(time);
     let signal = signal(&point, &[("linkquality", "link_quality")]);
-    Ok(vec![Report { points: vec![point], signal, ..Report::default() }])
+    Ok(vec![Report { points: vec![point], signal, told, ..Report::default() }])
+}
+
+/// The `device` block of a message (`mqtt.include_device_information`).
+fn described(device: &Node) -> Vec<(Told, String)> {
+    let text = |key| device.get(key).and_then(Node::text);
+    told([
+        (Told::Manufacturer, text("manufacturerName")),
+        (Told::Model, text("model").or_else(|| text("modelId"))),
+        (Told::Firmware, text("softwareBuildID").or_else(|| text("softwareBuildId"))),
+    ])
 }
 
 /// None: a spelling that tells no instant.
@@ -83,14 +158,21 @@ fn last_seen(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::super::Value;
+    use super::super::memory::Memory;
     use super::super::tests::context;
     use super::*;
-    use crate::quarantine::Reason;
+
+    fn of(payload: &[u8]) -> Result<Vec<Report>, Refusal> {
+        let captures = Captures { device: Some("d"), ..Captures::default() };
+        decode(payload, &Context { captures: &captures, ..context() }, &mut Memory::default().of_source(&"s".into()))
+    }
 
     #[test]
     fn the_topic_alone_tells_device_and_attribute() {
         let read = |topic: &str, payload: &str| {
-            let reports = decode(payload.as_bytes(), &Context { topic, ..context() }).unwrap();
+            let mut memory = Memory::default();
+            let context = Context { topic, ..context() };
+            let reports = decode(payload.as_bytes(), &context, &mut memory.of_source(&"s".into())).unwrap();
             let found = |report: Report| {
                 (report.device.unwrap(), report.points.into_iter().map(|point| point.keys).collect::<String>())
             };
@@ -107,20 +189,42 @@ mod tests {
 
     #[test]
     fn link_quality_is_told_beside_the_samples() {
-        let context = Context { topic: "z/d", ..context() };
-        let report = decode(br#"{"t":1,"linkquality":61}"#, &context).unwrap().remove(0);
+        let report = of(br#"{"t":1,"linkquality":61}"#).unwrap().remove(0);
         assert_eq!(report.signal, [("link_quality", Value::Number(61.0))]);
     }
 
     #[test]
     fn a_time_that_is_none_refuses_and_one_that_tells_nothing_does_not() {
-        let captures = Captures { device: Some("d"), ..Captures::default() };
-        let named = Context { captures: &captures, ..context() };
-        let reason = |payload: &str| decode(payload.as_bytes(), &named).map_err(|refusal| refusal.reason);
+        let reason = |payload: &str| of(payload.as_bytes()).map_err(|refusal| refusal.reason);
         assert_eq!(reason(r#"{"last_seen":true}"#).unwrap_err(), Reason::BadTime);
         assert_eq!(reason(r#"{"last_seen":99999999999999999999999999}"#).unwrap_err(), Reason::BadTime);
         assert_eq!(reason(r#"{"last_seen":"yesterday"}"#).unwrap()[0].points[0].time, None);
         assert_eq!(reason("[1]").unwrap_err(), Reason::Malformed);
         assert_eq!(reason("").unwrap_err(), Reason::Empty);
+    }
+
+    #[test]
+    fn the_device_block_and_the_list_of_devices_tell_the_model() {
+        let block = r#"{"t":1,"device":{"model":"WSDCGQ11LM","manufacturerName":"LUMI","softwareBuildID":""}}"#;
+        let facts = |pairs: &[(Told, &str)]| pairs.iter().map(|(f, t)| (*f, (*t).to_owned())).collect::<Vec<_>>();
+        assert_eq!(
+            of(block.as_bytes()).unwrap()[0].told,
+            facts(&[(Told::Manufacturer, "LUMI"), (Told::Model, "WSDCGQ11LM")])
+        );
+
+        let mut memory = Memory::default();
+        let mut recall = memory.of_source(&"s".into());
+        let list = r#"[{"friendly_name":"Coordinator","definition":null},{"friendly_name":"attic","model_id":"lumi.weather",
+            "software_build_id":"3000-0001","definition":{"model":"WSDCGQ11LM","vendor":"Aqara"}}]"#;
+        let at = |topic, captures| Context { topic, captures, ..context() };
+        let nothing = Captures::default();
+        let learned = decode(list.as_bytes(), &at("z/bridge/devices", &nothing), &mut recall).unwrap();
+        let aqara = [(Told::Manufacturer, "Aqara"), (Told::Model, "WSDCGQ11LM"), (Told::Firmware, "3000-0001")];
+        assert_eq!((learned.len(), &learned[0].told), (1, &facts(&aqara)));
+        let attic = Captures { device: Some("attic"), ..Captures::default() };
+        let report = decode(br#"{"t":1}"#, &at("z/attic", &attic), &mut recall).unwrap().remove(0);
+        assert_eq!(report.told, facts(&aqara));
+        let cellar = Captures { device: Some("cellar"), ..Captures::default() };
+        assert_eq!(decode(br#"{"t":1}"#, &at("z/cellar", &cellar), &mut recall).unwrap()[0].told, []);
     }
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::{DEFAULT_TENANT, Kind, Snapshot};
-use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time, UnknownDevice, Unmodeled};
+use crate::config::{
+    Config, Csv, Decoder, Devices, Limits, Retained, Source, SparkplugSource, Time, UnknownDevice, Unmodeled,
+};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, decode};
 use crate::message::{Message, Publish};
@@ -107,6 +109,7 @@ impl Survey {
             quiet_after: None,
             quiet_reconnect: false,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         };
         let mut config = Config { sources: vec![everything], ..config.clone() };
         config.devices = Devices { unknown: UnknownDevice::Provision, max_devices: usize::MAX, ..config.devices };
@@ -135,6 +138,7 @@ impl Survey {
             timezone: None,
             limits: &self.limits,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         };
         let mut recall = self.memory.of_source(&"discover".into());
         // A refusal is the normalizer's to tell.
@@ -142,8 +146,9 @@ impl Survey {
         if reports.as_ref().is_ok_and(Vec::is_empty) {
             self.counts.ignored = self.counts.ignored.saturating_add(1);
         }
-        // Nobody commits them.
+        // Nobody commits them, and nobody is asked.
         self.memory.take_changes();
+        self.memory.take_asks();
         let read: Vec<_> = reports
             .unwrap_or_default()
             .into_iter()

@@ -50,7 +50,8 @@ impl Tail {
         Tail { state: Mutex::new(state), grown: Condvar::new(), place: Mutex::new(place), limit }
     }
 
-    /// Makes a durable group visible, and lets the oldest go where the limit asks for it.
+    /// Makes a durable group visible, and lets the oldest go where the limit asks for it. Readers that wait for it are to be
+    /// [woken](Tail::wake).
     pub fn publish(&self, messages: &mut Vec<Arc<Message>>) {
         let Some(last) = messages.last().map(|message| message.seq) else { return };
         let weight = messages.iter().map(|message| weight(message)).sum();
@@ -65,7 +66,9 @@ impl Tail {
             state.weight = state.weight.saturating_sub(group.weight);
             dropped.push(group);
         }
-        drop(state);
+    }
+
+    pub fn wake(&self) {
         self.grown.notify_all();
     }
 

@@ -181,8 +181,15 @@ impl Journal {
                 acknowledge.durable(&std::mem::take(&mut group.tokens));
             }
             match self.store(&mut group) {
-                Ok(true) if group.tokens.is_empty() => {}
-                Ok(true) => acknowledge.durable(&group.tokens),
+                Ok(true) => {
+                    if !group.tokens.is_empty() {
+                        acknowledge.durable(&group.tokens);
+                    }
+                    // Only then: who is woken would take the processor from the acknowledgements on their way out.
+                    if !group.frames.is_empty() {
+                        self.tail.wake();
+                    }
+                }
                 Ok(false) => {
                     self.abandon(&group, "journal_full");
                     return Ok(());

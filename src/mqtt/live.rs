@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
 use crate::crash;
+use crate::errands::Errand;
 use crate::journal::Refused;
 use crate::message::Publish;
 use crate::metrics::ByReason;
@@ -54,6 +55,7 @@ pub(super) struct Live<'a> {
 enum Control {
     Ask(Ask),
     Status(&'static str),
+    Errand(Errand),
     Disconnect,
 }
 
@@ -86,6 +88,7 @@ impl<'a> Live<'a> {
         rooms: &'a Rooms,
         memory: &'a mut Memory,
         filters: &mut watch::Receiver<Vec<String>>,
+        errands: &mut mpsc::Receiver<Errand>,
         stop: &CancellationToken,
     ) -> (End, Duration) {
         let slots = usize::from(settings.broker.receive_maximum).saturating_add(CONTROL_SLOTS);
@@ -108,7 +111,7 @@ impl<'a> Live<'a> {
             ask_again_at: now,
             connected_at: None,
         };
-        let end = live.drive(&mut connection, filters, stop).await;
+        let end = live.drive(&mut connection, filters, errands, stop).await;
         let lasted = live.connected_at.map(|at| at.elapsed()).unwrap_or_default();
         // Before anything else can happen: what the journal still releases belongs to this connection.
         rooms.ledger.end();
@@ -119,12 +122,13 @@ impl<'a> Live<'a> {
         &mut self,
         connection: &mut Connection,
         filters: &mut watch::Receiver<Vec<String>>,
+        errands: &mut mpsc::Receiver<Errand>,
         stop: &CancellationToken,
     ) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let (mut stopping, mut filters_live) = (false, true);
+        let (mut stopping, mut filters_live, mut errands_live) = (false, true, true);
         // Only what is asked from now on is meant for this connection.
         let mut reconnects = self.rooms.ears.reconnects();
         loop {
@@ -144,6 +148,11 @@ impl<'a> Live<'a> {
                         changed = filters.changed(), if filters_live => {
                             filters_live = changed.is_ok();
                             self.change_filters(filters)
+                        }
+                        errand = errands.recv(), if errands_live && self.has_room() => {
+                            errands_live = errand.is_some();
+                            self.run_errand(errand);
+                            Ok(())
                         }
                         () = reconnects.asked(), if !stopping => Err(End::Lost(Loss::Deaf)),
                         _ = tick.tick() => self.check(Instant::now()),
@@ -261,14 +270,30 @@ impl<'a> Live<'a> {
         self.request();
     }
 
+    /// Whether an errand would be sent at once.
+    fn has_room(&self) -> bool {
+        self.phase == Phase::Serving && self.control.is_empty()
+    }
+
+    fn run_errand(&mut self, errand: Option<Errand>) {
+        let Some(errand) = errand else { return };
+        if errand.is_late() {
+            self.rooms.metrics.errands_dropped.get_or_create(&ByReason { reason: "late" }).inc();
+            return;
+        }
+        self.control.push_back(Control::Errand(errand));
+        self.request();
+    }
+
     /// Hands over what waits, as far as there is room.
     fn request(&mut self) {
         while let Some(control) = self.control.front() {
             let handed = match control {
                 Control::Ask(ask) => self.client.ask(ask),
                 Control::Status(payload) => {
-                    self.client.publish_retained(&status::topic(&self.settings.instance_id), payload)
+                    self.client.publish_retained(&status::topic(&self.settings.instance_id), *payload)
                 }
+                Control::Errand(errand) => self.client.publish_once(&errand.topic, &errand.payload),
                 Control::Disconnect => self.client.disconnect(),
             };
             if handed.is_err() {
@@ -278,6 +303,9 @@ impl<'a> Live<'a> {
             match self.control.pop_front() {
                 Some(Control::Ask(ask)) => self.subscriptions.hand(ask, now),
                 Some(Control::Status(payload)) => self.publishes.hand(payload, now),
+                Some(Control::Errand(_)) => {
+                    self.rooms.metrics.errands_sent.inc();
+                }
                 Some(Control::Disconnect) | None => {}
             }
         }
@@ -290,6 +318,8 @@ impl<'a> Live<'a> {
                 self.rooms.ledger.pump();
             }
             Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
+            // An errand: at QoS 0 nothing answers.
+            Sent::Publish(0) => {}
             Sent::Publish(packet_id) => self.publishes.sent(packet_id),
             Sent::Disconnect => {
                 if matches!(self.phase, Phase::Closing { .. }) {

@@ -3,6 +3,7 @@
 //! Every connection gets an event loop of its own: nothing that one connection queued (events, acknowledgements,
 //! publishes, packet ids, limits the broker set) can come out on the next.
 
+pub mod host_state;
 mod ledger;
 mod listen;
 mod live;

@@ -33,6 +33,8 @@ pub enum OptionsError {
 pub(super) enum Purpose<'a> {
     /// The persistent session, with a will on the instance's status topic.
     Session { instance_id: &'a str },
+    /// The state of a host application of Sparkplug, with its will.
+    HostState { topic: &'a str, will: &'a str },
     /// Only to see whether the broker answers; leaves nothing behind.
     Probe,
     /// To hear what there is; leaves nothing behind.
@@ -57,6 +59,7 @@ pub(super) enum Options {
 pub(super) fn build(broker: &config::Broker, purpose: &Purpose<'_>, bounds: Bounds) -> Result<Options, OptionsError> {
     let client_id = match purpose {
         Purpose::Session { .. } => broker.client_id.clone(),
+        Purpose::HostState { .. } => format!("{}-state", broker.client_id),
         // Not the session's: the broker would end that.
         Purpose::Probe => format!("{}-check-{:04x}", broker.client_id, fastrand::u16(..)),
         Purpose::Listen => format!("{}-discover-{:04x}", broker.client_id, fastrand::u16(..)),
@@ -107,6 +110,11 @@ fn v5_options(
             let topic = status::topic(instance_id);
             options.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, status::OFFLINE, qos, true, None));
         }
+        Purpose::HostState { topic, will } => {
+            options.set_clean_start(true);
+            let qos = v5::mqttbytes::QoS::AtLeastOnce;
+            options.set_last_will(v5::mqttbytes::v5::LastWill::new(*topic, *will, qos, true, None));
+        }
         Purpose::Probe | Purpose::Listen => {
             options.set_clean_start(true);
         }
@@ -129,6 +137,10 @@ fn v4_options(broker: &config::Broker, purpose: &Purpose<'_>, client_id: String,
             options.set_clean_session(false);
             let qos = rumqttc::QoS::AtLeastOnce;
             options.set_last_will(rumqttc::LastWill::new(status::topic(instance_id), status::OFFLINE, qos, true));
+        }
+        Purpose::HostState { topic, will } => {
+            options.set_clean_session(true);
+            options.set_last_will(rumqttc::LastWill::new(*topic, *will, rumqttc::QoS::AtLeastOnce, true));
         }
         Purpose::Probe | Purpose::Listen => {
             options.set_clean_session(true);
@@ -222,7 +234,8 @@ mod tests {
     #[test]
     fn values_that_setters_panic_on_are_brought_into_range() {
         for version in [MqttVersion::V5, MqttVersion::V311] {
-            for purpose in [Purpose::Session { instance_id: "gw" }, Purpose::Probe] {
+            let state = Purpose::HostState { topic: "spBv1.0/STATE/h", will: "{}" };
+            for purpose in [Purpose::Session { instance_id: "gw" }, state, Purpose::Probe] {
                 build(&broker(version), &purpose, BOUNDS).unwrap();
             }
         }

@@ -40,7 +40,7 @@ pub(super) enum Event {
 pub(super) enum Sent {
     /// A SUBSCRIBE or UNSUBSCRIBE has got this packet id.
     Ask(u16),
-    /// A publish of ours has got this packet id.
+    /// A publish of ours has got this packet id; 0 at QoS 0.
     Publish(u16),
     /// A PUBACK or PUBREC.
     Acknowledgement,
@@ -136,13 +136,24 @@ impl Client {
     }
 
     /// At QoS 1, retained.
-    pub(super) fn publish_retained(&self, topic: &str, payload: &'static str) -> Result<(), Full> {
+    pub(super) fn publish_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<(), Full> {
         match self {
             Client::V5(client) => {
                 let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
-                client.try_publish(topic, qos, true, payload).map_err(|_| Full)
+                client.try_publish(topic, qos, true, payload.into()).map_err(|_| Full)
             }
             Client::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, true, payload).map_err(|_| Full),
+        }
+    }
+
+    /// At QoS 0, not retained: nothing answers, and its packet id is 0.
+    pub(super) fn publish_once(&self, topic: &str, payload: &[u8]) -> Result<(), Full> {
+        match self {
+            Client::V5(client) => {
+                let qos = rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+                client.try_publish(topic, qos, false, payload.to_vec()).map_err(|_| Full)
+            }
+            Client::V4(client) => client.try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload).map_err(|_| Full),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::Ledger;
@@ -15,6 +15,7 @@ use super::options::{self, Bounds, OptionsError, Purpose};
 use crate::backoff::Backoff;
 use crate::config;
 use crate::deafness::Ears;
+use crate::errands::Errand;
 use crate::journal::Inbox;
 use crate::metrics::Metrics;
 
@@ -140,7 +141,7 @@ pub(super) struct Rooms {
 }
 
 /// Runs until `stop`. Messages go to `inbox`; `ledger` sends their acknowledgements once the journal calls it. A change
-/// of `filters` is carried out on the live connection; `ears` are told what arrives, and may ask for another. The broker is tried for ever, since it is the operator's to
+/// of `filters` is carried out on the live connection, and `errands` are sent on it; `ears` are told what arrives, and may ask for another. The broker is tried for ever, since it is the operator's to
 /// mend; `broker_connection_errors` counts the failures.
 ///
 /// # Errors
@@ -149,6 +150,7 @@ pub(super) struct Rooms {
 pub async fn run(
     settings: Settings,
     mut filters: watch::Receiver<Vec<String>>,
+    mut errands: mpsc::Receiver<Errand>,
     inbox: Inbox,
     ledger: Arc<Ledger>,
     link: watch::Sender<Link>,
@@ -171,7 +173,9 @@ pub async fn run(
             None => options::build(&settings.broker, &purpose, bounds),
         };
         let (end, lasted) = match built {
-            Ok(options) => Live::serve(options, &settings, &rooms, &mut memory, &mut filters, &stop).await,
+            Ok(options) => {
+                Live::serve(options, &settings, &rooms, &mut memory, &mut filters, &mut errands, &stop).await
+            }
             Err(error) => (End::Lost(Loss::Options(error.to_string())), Duration::ZERO),
         };
         rooms.metrics.broker_connected.set(0);

@@ -8,6 +8,7 @@ use super::coerce::{Fit, in_range};
 use super::keys::Introduction;
 use super::work::{Stored, Work};
 use crate::catalog::registry::{DeviceSlot, NameId, SensorSlot};
+use crate::catalog::series::Series;
 use crate::catalog::{Derived, Formula, Kind, Rate};
 use crate::quarantine::Refusal;
 use crate::store::batch::SensorOrigin;
@@ -44,11 +45,12 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             self.refuse(Refusal::sample(reason, &name, detail));
             return;
         }
-        let found = self.registry.sensor(device, &name);
+        let series = Series { unit: &derived.unit, kind: Kind::Number, modeled: true, plain: false };
+        let found = self.registry.sensor_for(device, &name, &series);
         let Some(sensor) = found.or_else(|| self.add_sensor(device, &name, &name)) else { return };
         let module = owner.map(|owner| self.registry.name(owner).to_string());
-        let (unit, origin) = (derived.unit.as_str(), SensorOrigin::Optional);
-        let told = Introduction { name: &name, module, unit, kind: Kind::Number, origin, raw_key: None };
+        let origin = SensorOrigin::Optional;
+        let told = Introduction { name: &name, module, series, origin, raw_key: None };
         self.introduce(device, sensor, told, false);
         // Minus nothing is nothing.
         self.emit(&name, sensor, time, Kind::Number, Fit::Number(value + 0.0));

@@ -4,6 +4,7 @@ use super::Fate;
 use super::work::{Fresh, Resolved, Work, name_fault};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Modeled, NO_CONVERSION, SensorSlot, Target};
+use crate::catalog::series::Series;
 use crate::catalog::unit::Unit;
 use crate::config::Unmodeled;
 use crate::decode::Point;
@@ -14,8 +15,7 @@ use crate::store::batch::{SensorIntro, SensorOrigin};
 pub(super) struct Introduction<'i> {
     pub(super) name: &'i str,
     pub(super) module: Option<String>,
-    pub(super) unit: &'i str,
-    pub(super) kind: Kind,
+    pub(super) series: Series<'i>,
     pub(super) origin: SensorOrigin,
     /// That it stands for from now on.
     pub(super) raw_key: Option<&'i str>,
@@ -54,7 +54,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             self.refuse(Refusal::sample(Reason::UnmodeledMetric, key, detail));
             return None;
         }
-        let sensor = self.registry.sensor(device, &name);
+        let sensor = self.registry.sensor_for(device, &name, &Series::raw("", Kind::Number));
         let target = Target { sensor, model: None, owner: None, rank: 0, conversion: NO_CONVERSION };
         Some(Resolved { target, fresh: Some(Box::new(Fresh { name, starred: false })) })
     }
@@ -62,9 +62,11 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     fn resolve_modeled(&mut self, device: DeviceSlot, key: &str, found: Modeled) -> Resolved {
         let Modeled { model, owner, place, name, starred } = found;
         let (sensor, fresh) = match starred.then(|| self.registry.claimed(device, &name, key)) {
-            Some(Some((sensor, name))) => (Some(sensor), Fresh { name, starred: false }),
+            Some(Some((_, name))) => {
+                (self.registry.sensor_of_metric(device, (model, owner), &name), Fresh { name, starred: false })
+            }
             Some(None) => (None, Fresh { name, starred }),
-            None => (self.registry.sensor(device, &name), Fresh { name, starred }),
+            None => (self.registry.sensor_of_metric(device, (model, owner), &name), Fresh { name, starred }),
         };
         let conversion = self.registry.conversion_of(model, place);
         let rank = u32::try_from(place).unwrap_or(u32::MAX);
@@ -115,7 +117,12 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         let numbered =
             target.model.filter(|_| *starred).map(|model| self.registry.next_number(device, model, target.owner, name));
         let name = numbered.as_deref().unwrap_or(name);
-        let sensor = match target.sensor.or_else(|| self.registry.sensor(device, name)) {
+        let found = match (target.sensor, target.model) {
+            (None, Some(model)) => self.registry.sensor_of_metric(device, (model, target.owner), name),
+            (None, None) => self.registry.sensor(device, name),
+            (found, _) => found,
+        };
+        let sensor = match found {
             Some(sensor) => sensor,
             None => self.add_sensor(device, key, name)?,
         };
@@ -165,17 +172,19 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             let module = self.captures.module.map(str::to_owned);
             let unit = news.map_or("", |unit| unit.display);
             let origin = SensorOrigin::Unmodeled;
-            let introduction = Introduction { name, module, unit, kind, origin, raw_key: None };
+            let introduction = Introduction { name, module, series: Series::raw(unit, kind), origin, raw_key: None };
             return self.introduce(device, sensor, introduction, news.is_some());
         };
         if self.registry.is_introduced(sensor) && raw_key.is_none() {
             return;
         }
         let metric = self.registry.metric(model);
+        let plain = metric.takes_as_is(self.registry.bare(target.owner, name));
         let (unit, kind) = (metric.unit.clone(), metric.kind);
         let origin = if metric.required { SensorOrigin::Required } else { SensorOrigin::Optional };
         let module = target.owner.map(|owner| self.registry.name(owner).to_string());
-        let introduction = Introduction { name, module, unit: &unit, kind, origin, raw_key };
+        let series = Series { unit: &unit, kind, modeled: true, plain };
+        let introduction = Introduction { name, module, series, origin, raw_key };
         self.introduce(device, sensor, introduction, raw_key.is_some());
     }
 
@@ -186,14 +195,19 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             return;
         }
         let (device, _) = self.registry.introduce_device(device);
+        // What is known of a raw key's series stays.
+        if told.series.modeled || !told.series.unit.is_empty() || !self.registry.has_series(sensor) {
+            self.registry.keep_series(sensor, &told.series);
+        }
         self.out.sensors.push(SensorIntro {
             index,
             id: self.registry.sensor_id(sensor),
             device,
             module: told.module,
             metric: told.name.into(),
-            unit: told.unit.to_owned(),
-            kind: told.kind,
+            unit: told.series.unit.to_owned(),
+            kind: told.series.kind,
+            plain: told.series.plain,
             origin: told.origin,
             raw_key: told.raw_key.map(Into::into),
         });

@@ -12,10 +12,13 @@
 //! - `min_step` looks at readings later than the sensor's last one; an earlier one is stored as it is.
 
 mod work;
+mod identity;
 mod keys;
 mod coerce;
 mod units;
 mod derived;
+#[cfg(test)]
+mod identity_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -27,8 +30,9 @@ use std::time::Duration;
 use crate::catalog::registry::Registry;
 use crate::catalog::{DEFAULT_TENANT, Kind, Snapshot};
 use crate::config::{Config, Limits, UnknownDevice, Unmodeled};
+use crate::decode::Ask;
 use crate::decode::memory::Memory;
-use crate::message::Message;
+use crate::message::{Message, Seq};
 use crate::metrics::{BySource, Metrics};
 use crate::quarantine::Refusal;
 use crate::source::{SourceError, Sources};
@@ -111,14 +115,15 @@ impl Normalizer {
     }
 
     /// Takes another configuration and catalog, and starts a new generation: a batch begun before must not be added to.
-    /// Last values are kept where they are newer than the snapshot's.
+    /// Last values are kept where they are newer than the snapshot's, and what was learned of devices by messages after
+    /// `committed`, up to which the snapshot surely has everything.
     ///
     /// # Errors
     /// [`NormalizeError`] when a source can't be used; everything stays as it was.
-    pub fn replace(&mut self, settings: &Config, snapshot: &Snapshot) -> Result<(), NormalizeError> {
+    pub fn replace(&mut self, settings: &Config, snapshot: &Snapshot, committed: Seq) -> Result<(), NormalizeError> {
         let sources = sources(settings, snapshot)?;
         let mut registry = Registry::of(snapshot);
-        registry.inherit(&self.registry);
+        registry.inherit(&self.registry, committed);
         self.counts = counts(&sources, &self.metrics);
         self.sources = sources;
         self.policy = policy(settings);
@@ -153,9 +158,16 @@ impl Normalizer {
         self.process_observed(message, out, |_, _| {});
     }
 
+    /// What decoders want told to devices, for the message before.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        self.memory.take_asks()
+    }
+
     /// As [`Normalizer::process`], and tells what became of each sample, by its raw key.
     pub fn process_observed(&mut self, message: &Arc<Message>, out: &mut Batch, observe: impl FnMut(&str, Fate<'_>)) {
         debug_assert!(out.messages == 0 || out.generation == self.generation, "a batch is of one generation");
+        // Of a replay, or a dry run, nobody takes them.
+        self.memory.take_asks();
         out.generation = self.generation;
         out.position = message.seq;
         out.messages = out.messages.saturating_add(1);
@@ -173,6 +185,8 @@ impl Normalizer {
             stored: Vec::new(),
             deriving: false,
             source: None,
+            place: 0,
+            why: None,
             captures: crate::source::Captures::default(),
             tenant: DEFAULT_TENANT,
             device: None,

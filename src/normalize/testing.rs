@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::matching::{Criteria, GivenBy, Offer};
 use crate::catalog::{Device, Key, KeyMap, Kind, Metric, Module, Sensor, Snapshot, Template};
-use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, Time};
+use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, SparkplugSource, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
 
@@ -26,6 +27,7 @@ pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
         quiet_after: None,
         quiet_reconnect: false,
         csv: Csv::default(),
+        sparkplug: SparkplugSource::default(),
     }
 }
 
@@ -77,7 +79,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
 
 pub(crate) fn snapshot(templates: Vec<Template>, devices: Vec<Device>) -> Snapshot {
     let templates = templates.into_iter().map(|template| (template.slug.clone(), Arc::new(template))).collect();
-    Snapshot { templates, devices }
+    Snapshot { templates, offers: Vec::new(), devices }
 }
 
 pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
@@ -86,6 +88,12 @@ pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
         tenant: "default".into(),
         uid: uid.into(),
         template: template.map(str::to_owned),
+        template_by: template.map(|_| GivenBy::Source),
+        source: None,
+        protocol: None,
+        told: Vec::new(),
+        parent: None,
+        parent_declared: false,
         modules: Vec::new(),
         sensors: Vec::new(),
     }
@@ -97,7 +105,7 @@ pub(crate) fn module(uid: &str, template: &str) -> Module {
 
 pub(crate) fn sensor(id: i32, metric: &str, last: Option<(i64, f64)>) -> Sensor {
     let last = last.map(|(at, value)| (UtcMicros(at), value));
-    Sensor { id, metric: metric.into(), unit: "".into(), raw_key: None, last }
+    Sensor { id, metric: metric.into(), unit: "".into(), kind: Kind::Number, modeled: false, raw_key: None, last }
 }
 
 /// Received `seq` seconds after [`RECEIVED`].
@@ -114,4 +122,11 @@ pub(crate) fn message(seq: u64, topic: &str, payload: impl Into<Vec<u8>>) -> Arc
     };
     let received_at = UtcMicros(RECEIVED.0 + i64::try_from(seq).unwrap() * 1_000_000);
     Arc::new(Message { seq, received_at, publish })
+}
+
+/// A template that is given by itself.
+pub(crate) fn offer(slug: &str, change: impl FnOnce(&mut Criteria)) -> Offer {
+    let mut criteria = Criteria::default();
+    change(&mut criteria);
+    Offer { slug: slug.to_owned(), tenant: None, shipped: false, criteria }
 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::catalog::Metric;
+use crate::catalog::matching::GivenBy;
+use crate::catalog::{Device, Metric};
 use crate::config::{Decoder, Retained};
 use crate::quarantine::Reason;
 use crate::store::batch::{DeviceIntro, SensorIntro, SensorOrigin};
@@ -122,7 +123,8 @@ fn a_new_device_is_introduced_once_with_its_required_sensors() {
 
 #[test]
 fn a_known_device_keeps_its_row_and_its_own_template() {
-    let mut known = device(7, "d1", None);
+    // It has none, and somebody decided so.
+    let mut known = Device { template_by: Some(GivenBy::Assigned), ..device(7, "d1", None) };
     known.sensors.push(sensor(70, "temp", Some((0, 1.0))));
     let mut bench = Bench::new(|_| {}, &snapshot(vec![climate()], vec![known]));
     let outcome = bench.send(TOPIC, r#"{"temp":21.5}"#);
@@ -315,7 +317,7 @@ fn a_swapped_catalog_starts_a_generation_and_keeps_newer_values() {
     let mut behind = device(1, "d1", Some("climate"));
     behind.sensors.push(sensor(10, "energy", Some((5, 1.0))));
     bench.settings.sources[0].filter = "devices/{device}/telemetry".into();
-    bench.normalizer.replace(&bench.settings, &snapshot(vec![climate()], vec![behind])).unwrap();
+    bench.normalizer.replace(&bench.settings, &snapshot(vec![climate()], vec![behind]), 0).unwrap();
     bench.introduced.clear();
     assert_eq!(bench.normalizer.generation(), 1);
     assert_eq!(bench.send(TOPIC, r#"{"energy":99}"#).reasons(), [Reason::NotMonotonic]);
@@ -324,7 +326,7 @@ fn a_swapped_catalog_starts_a_generation_and_keeps_newer_values() {
     let uncommitted = bench.send("devices/d2/telemetry", r#"{"energy":6}"#);
     assert_eq!((uncommitted.reasons(), uncommitted.devices[0].id), (vec![Reason::NotMonotonic], None));
     bench.settings.sources[0].template = Some("gone".into());
-    let refused = bench.normalizer.replace(&bench.settings, &Snapshot::default());
+    let refused = bench.normalizer.replace(&bench.settings, &Snapshot::default(), 0);
     assert!(matches!(refused, Err(NormalizeError::UnknownTemplate { .. })));
     assert_eq!(bench.send(TOPIC, r#"{"energy":102}"#).stored, ["energy=102"], "all stays as it was");
 }

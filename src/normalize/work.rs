@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
-use crate::catalog::registry::{DeviceSlot, NO_CONVERSION, Registry, SensorSlot, Target};
+use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
 use crate::source::{Captures, Source, Sources};
-use crate::store::batch::{Batch, DeviceIntro, Quarantined, Reading, TextReading};
+use crate::store::batch::{Batch, Quarantined, Reading, TextReading};
 use crate::time::UtcMicros;
 
 /// How many raw keys of a device are remembered, for each sensor that it may have: keys have aliases, and modules share
@@ -76,6 +76,10 @@ pub(super) struct Work<'a, F> {
     pub(super) stored: Vec<Stored>,
     pub(super) deriving: bool,
     pub(super) source: Option<&'a Source>,
+    /// Which of the sources it is, from 1.
+    pub(super) place: usize,
+    /// Why the decoder of a device that is being provisioned was chosen.
+    pub(super) why: Option<String>,
     pub(super) captures: Captures<'a>,
     /// As far as the topic told them and they could be taken.
     pub(super) tenant: &'a str,
@@ -126,6 +130,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         let source = route.source;
         self.source = Some(source);
+        self.place = route.index.saturating_add(1);
         self.captures = route.captures;
         let (length, most) = (publish.payload.len(), source.max_payload);
         if length > most {
@@ -135,6 +140,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         if publish.retain && source.retained == Retained::Ignore {
             self.metrics.retained_ignored.inc();
             return if teaches(source.decoder, &publish.topic) { self.learn(source) } else { Ok(()) };
+        }
+        if teaches(source.decoder, &publish.topic) {
+            return self.learn(source);
         }
         self.check_names()?;
         // A known device was heard, whatever its payload is worth.
@@ -157,11 +165,16 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         Ok(())
     }
 
-    /// Lets a message that is to be ignored teach the decoder; nothing of it is stored.
+    /// Lets a message without values teach the decoder, and tell what known devices are; nothing else of it is stored.
     fn learn(&mut self, source: &Source) -> Result<(), Refusal> {
         self.check_names()?;
-        for report in self.decode(source)? {
-            report.left_out.into_iter().for_each(|refusal| self.refuse(refusal));
+        for mut report in self.decode(source)? {
+            report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));
+            let known = report.device.as_deref().and_then(|uid| self.registry.device(self.tenant, uid));
+            if let Some(device) = known.filter(|_| !report.told.is_empty()) {
+                self.meet(device);
+                self.tell(device, &report.told);
+            }
         }
         Ok(())
     }
@@ -176,8 +189,13 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             timezone: source.timezone.as_ref(),
             limits: &self.policy.limits,
             csv: source.csv,
+            sparkplug: source.sparkplug,
         };
-        decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name))
+        let decoded = decode(source.decoder, &publish.payload, &context, &mut self.memory.of_source(&source.name));
+        if publish.retain || !source.sparkplug.rebirth {
+            self.memory.take_asks();
+        }
+        decoded
     }
 
     /// What a message says of one device; `known`: the one that the topic names.
@@ -204,10 +222,11 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
                 device
             }
             (None, Some(uid)) if !(report.points.is_empty() && report.signal.is_empty()) => {
-                self.provision(uid, source)?
+                self.provision(uid, source, &report)?
             }
             (None, _) => return Ok(()),
         };
+        self.identify(device, &report, source);
         self.units = report.units;
         self.units.sort_by(|a, b| a.0.cmp(&b.0));
         self.deriving = self.registry.derives(device);
@@ -216,7 +235,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
     }
 
     /// The device with this uid; none if it is new and may be provisioned.
-    fn known(&self, uid: &str) -> Result<Option<DeviceSlot>, Refusal> {
+    pub(super) fn known(&self, uid: &str) -> Result<Option<DeviceSlot>, Refusal> {
         match self.registry.device(self.tenant, uid) {
             None if self.policy.unknown == UnknownDevice::Quarantine => {
                 let detail = format!(
@@ -243,43 +262,23 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         Ok(())
     }
 
-    fn provision(&mut self, uid: &str, source: &Source) -> Result<DeviceSlot, Refusal> {
+    fn provision(&mut self, uid: &str, source: &Source, report: &Report) -> Result<DeviceSlot, Refusal> {
         let most = self.policy.max_devices;
         if self.registry.device_count() >= most {
             let detail = format!("the device is new, and devices.max_devices is {most}");
             return Err(Refusal::message(Reason::TooManyDevices, detail));
         }
-        let device = self.registry.add_device(self.tenant, uid, source.template.as_deref());
+        let device = self.registry.add_device(self.tenant, uid, None);
+        self.registry.set_source(device, &source.name);
+        self.make_known(device, report, source);
         self.see(device);
         Ok(device)
     }
 
-    /// Notes that the device was heard; introduces it at its first use in the generation, with the sensors that its
-    /// template requires if it is new.
+    /// Notes that the device was heard; introduces it at its first use in the generation.
     fn see(&mut self, device: DeviceSlot) {
-        let (index, first) = self.registry.introduce_device(device);
+        let index = self.meet(device);
         let at = self.message.received_at;
-        if first {
-            let id = self.registry.device_id(device);
-            self.out.devices.push(DeviceIntro {
-                index,
-                id,
-                tenant: Arc::clone(self.registry.tenant(device)),
-                uid: Arc::clone(self.registry.uid(device)),
-                template: self.registry.template(device).map(|template| template.slug.clone()),
-                source: self.source.map(|source| source.name.to_string()).unwrap_or_default(),
-                first_seen: at,
-            });
-            if id.is_none() {
-                for model in self.registry.required(device) {
-                    let name = self.registry.metric(model).name.clone();
-                    let sensor = self.registry.add_sensor(device, &name);
-                    let target =
-                        Target { sensor: None, model: Some(model), owner: None, rank: 0, conversion: NO_CONVERSION };
-                    self.introduce_target(device, (sensor, &name), &target, (Kind::Number, None), None);
-                }
-            }
-        }
         match self.out.seen.last_mut() {
             Some(last) if last.0 == index => last.1 = last.1.max(at),
             _ => self.out.seen.push((index, at)),

@@ -3,10 +3,12 @@
 use std::io::Write as _;
 
 use crate::clock;
-use crate::config::{Csv, Decoder, Retained, Source};
+use crate::config::{Csv, Decoder, Retained, Source, SparkplugSource};
 use crate::mqtt::load::Outgoing;
 use crate::time::UtcMicros;
 
+use super::envelopes::{self, Climate, Plug};
+use super::sparkplug::{Node, Values};
 use super::walk::Walk;
 
 /// What a simulated device is.
@@ -20,6 +22,12 @@ pub enum Kind {
     Zigbee2mqttClimate,
     /// An EASUN-style inverter: one topic and one bare value for each quantity.
     EasunInverter,
+    /// A Shelly Plus 1PM.
+    ShellyPlug,
+    /// A LoRaWAN climate sensor behind ChirpStack.
+    ChirpstackClimate,
+    /// A Sparkplug edge node with one device.
+    SparkplugNode,
     /// Native JSON with this many numbers, `m1` to `mN`.
     Json { metrics: usize },
     /// As many topics with a bare number each, `bench/{device}/m1` to `mN`.
@@ -30,6 +38,10 @@ impl Kind {
     /// The kinds that imitate real devices, in the demo's order.
     pub const REAL: [Kind; 4] = [Kind::Climate, Kind::TasmotaPlug, Kind::Zigbee2mqttClimate, Kind::EasunInverter];
 
+    /// The kinds behind formats with an envelope of their own, as a house or a plant mixes them.
+    pub const FORMATS: [Kind; 5] =
+        [Kind::Zigbee2mqttClimate, Kind::TasmotaPlug, Kind::ShellyPlug, Kind::ChirpstackClimate, Kind::SparkplugNode];
+
     /// Slug of the shipped template for it; none: its metrics are unmodeled.
     pub fn template(self) -> Option<&'static str> {
         match self {
@@ -37,6 +49,7 @@ impl Kind {
             Kind::TasmotaPlug => Some("tasmota-plug"),
             Kind::Zigbee2mqttClimate => Some("zigbee-climate"),
             Kind::EasunInverter => Some("scalar-inverter"),
+            Kind::ShellyPlug | Kind::ChirpstackClimate | Kind::SparkplugNode => None,
             Kind::Json { .. } | Kind::Scalar { .. } => None,
         }
     }
@@ -48,6 +61,11 @@ impl Kind {
             Kind::TasmotaPlug => ("tasmota", "tele/{device}/SENSOR", Decoder::Json, Some("Time")),
             Kind::Zigbee2mqttClimate => ("zigbee2mqtt", "zigbee2mqtt/{device}", Decoder::Json, Some("last_seen")),
             Kind::EasunInverter => ("easun", "EASUN/{device}/{metric...}", Decoder::Scalar, None),
+            Kind::ShellyPlug => ("shelly", "{device}/events/rpc", Decoder::Shelly, None),
+            Kind::ChirpstackClimate => {
+                ("chirpstack", "application/+/device/{device}/event/+", Decoder::Chirpstack, None)
+            }
+            Kind::SparkplugNode => ("sparkplug", "spBv1.0/#", Decoder::Sparkplug, None),
             Kind::Scalar { .. } => ("bench", "bench/{device}/{metric...}", Decoder::Scalar, None),
         };
         Source {
@@ -62,6 +80,7 @@ impl Kind {
             quiet_after: None,
             quiet_reconnect: false,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         }
     }
 
@@ -72,6 +91,9 @@ impl Kind {
             Kind::TasmotaPlug => "plug",
             Kind::Zigbee2mqttClimate => "room",
             Kind::EasunInverter => "inverter",
+            Kind::ShellyPlug => "shellyplus1pm",
+            Kind::ChirpstackClimate => "lht65n",
+            Kind::SparkplugNode => "plc",
             Kind::Json { .. } | Kind::Scalar { .. } => "device",
         }
     }
@@ -98,6 +120,26 @@ impl Kind {
             Kind::EasunInverter => {
                 INVERTER.iter().map(|&(_, start, bounds, step)| Walk::new(start, bounds, step)).collect()
             }
+            Kind::ShellyPlug => vec![
+                Walk::new(230.0, (215.0, 245.0), 0.6),
+                Walk::new(0.8, (0.02, 9.5), 0.08),
+                Walk::rising(1200.0, 0.5),
+                Walk::new(45.0, (20.0, 80.0), 0.3),
+            ],
+            Kind::ChirpstackClimate => vec![
+                Walk::new(21.0, (-20.0, 45.0), 0.2),
+                Walk::new(48.0, (10.0, 95.0), 0.6),
+                Walk::new(3.05, (2.5, 3.3), 0.002),
+                Walk::new(-95.0, (-120.0, -40.0), 3.0),
+                Walk::new(5.0, (-15.0, 12.0), 1.0),
+            ],
+            Kind::SparkplugNode => vec![
+                Walk::new(24.1, (22.0, 26.0), 0.05),
+                Walk::new(1450.0, (0.0, 3000.0), 25.0),
+                Walk::new(8.2, (0.0, 16.0), 0.3),
+                Walk::new(55.0, (-20.0, 120.0), 1.0),
+                Walk::rising(1000.0, 3.0),
+            ],
             Kind::Json { metrics } | Kind::Scalar { metrics } => {
                 (0..metrics.max(1)).map(|_| Walk::new(50.0, (0.0, 100.0), 1.0)).collect()
             }
@@ -201,6 +243,9 @@ impl Device {
             Kind::TasmotaPlug => format!("tele/{}/SENSOR", self.id),
             Kind::Zigbee2mqttClimate => format!("zigbee2mqtt/{}", self.id),
             Kind::EasunInverter | Kind::Scalar { .. } => return self.publish_one_quantity(payload),
+            Kind::ShellyPlug | Kind::ChirpstackClimate | Kind::SparkplugNode => {
+                return self.publish_enveloped(now, timestamps);
+            }
         };
         let time = if timestamps { self.time_of_its_own(now) } else { None };
         let random = &mut self.random;
@@ -212,6 +257,34 @@ impl Device {
             (Kind::Zigbee2mqttClimate, values) => write_zigbee(&mut payload, time, values),
             (_, values) => write_numbers(&mut payload, time, values),
         };
+        Outgoing { topic, payload }
+    }
+
+    fn publish_enveloped(&mut self, now: UtcMicros, timestamps: bool) -> Outgoing {
+        let time = if timestamps { self.time_of_its_own(now) } else { None };
+        let (id, turn, random) = (&self.id, self.turn, &mut self.random);
+        let mut values = self.walks.iter_mut().map(|walk| walk.step(random));
+        let mut next = || values.next().unwrap_or_default();
+        let (topic, payload) = match self.kind {
+            Kind::ShellyPlug => {
+                let plug = Plug { voltage: next(), current: next(), total: next(), temperature: next() };
+                (format!("{id}/events/rpc"), envelopes::shelly(id, turn, time, plug))
+            }
+            Kind::ChirpstackClimate => {
+                let (temperature, humidity) = (next(), next());
+                let climate = Climate { temperature, humidity, battery: next(), rssi: next(), snr: next() };
+                let eui = envelopes::eui(id);
+                let topic = format!("application/{}/device/{eui}/event/up", envelopes::APPLICATION);
+                (topic, envelopes::chirpstack(id, &eui, turn, time, climate))
+            }
+            _ => {
+                let (supply, speed, current) = (next(), next(), next());
+                let values = Values { supply, speed, current, temperature: next(), count: next() };
+                let time = time.and_then(|micros| u64::try_from(micros / 1000).ok());
+                Node { id, turn, time }.message(values)
+            }
+        };
+        self.turn = turn.wrapping_add(1);
         Outgoing { topic, payload }
     }
 
@@ -232,7 +305,8 @@ impl Device {
     fn time_of_its_own(&mut self, now: UtcMicros) -> Option<i64> {
         let unit = match self.kind {
             Kind::TasmotaPlug => 1_000_000,
-            Kind::Zigbee2mqttClimate => 1000,
+            Kind::Zigbee2mqttClimate | Kind::SparkplugNode => 1000,
+            Kind::ShellyPlug => 10_000,
             _ => 1,
         };
         let time = now.0 - now.0.rem_euclid(unit);
@@ -288,7 +362,7 @@ fn write_numbers(out: &mut Vec<u8>, time: Option<i64>, values: &[f64]) -> std::i
     if time.is_some() { write!(out, "}}") } else { Ok(()) }
 }
 
-fn utc(micros: i64, format: &str) -> String {
+pub(super) fn utc(micros: i64, format: &str) -> String {
     jiff::Timestamp::from_microsecond(micros).map(|time| time.strftime(format).to_string()).unwrap_or_default()
 }
 
@@ -300,6 +374,12 @@ pub fn demo_sources() -> Vec<Source> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Snapshot;
+    use crate::config::Config;
+    use crate::decode::memory::Memory;
+    use crate::metrics::Metrics;
+    use crate::normalize::{Normalizer, testing};
+    use crate::store::batch::Batch;
     use serde_json::Value;
     use std::collections::HashSet;
 
@@ -314,7 +394,8 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_sequence() {
-        let all = Kind::REAL.into_iter().chain([Kind::Json { metrics: 5 }, Kind::Scalar { metrics: 3 }]);
+        let all =
+            Kind::REAL.into_iter().chain(Kind::FORMATS).chain([Kind::Json { metrics: 5 }, Kind::Scalar { metrics: 3 }]);
         for kind in all {
             assert_eq!(messages(kind, 1, true), messages(kind, 1, true));
             assert_ne!(messages(kind, 1, true), messages(kind, 2, true));
@@ -340,6 +421,28 @@ mod tests {
         let numbers = &messages(Kind::Json { metrics: 5 }, 1, false)[0];
         assert_eq!(object(numbers).as_object().unwrap().len(), 5);
         assert_eq!(messages(Kind::Scalar { metrics: 2 }, 1, false)[2].topic, "bench/sim-device-0001/m2");
+    }
+
+    /// What a fleet sends is read by the decoder of its source, each message of it, and asks for nothing.
+    #[test]
+    fn enveloped_payloads_are_read_by_their_decoders() {
+        for kind in Kind::FORMATS {
+            let settings = crate::normalize::testing::settings(vec![kind.source()]);
+            let settings = Config { sources: vec![Source { template: None, ..kind.source() }], ..settings };
+            let (memory, metrics) = (Memory::default(), Metrics::new());
+            let mut normalizer = Normalizer::new(&settings, &Snapshot::default(), memory, metrics).unwrap();
+            let mut batch = Batch::default();
+            let mut fleet = Fleet::new(&[(kind, 1)], "sim-", 1, true);
+            for seq in 1..=420_u32 {
+                let at = UtcMicros(testing::RECEIVED.0 + i64::from(seq) * 1_000_000);
+                let Outgoing { topic, payload } = fleet.publish_at(at).unwrap();
+                let before = batch.readings.len();
+                normalizer.process(&testing::message(seq.into(), &topic, payload), &mut batch);
+                assert!(batch.readings.len() > before, "{kind:?}, message {seq}");
+                assert_eq!(normalizer.take_asks(), [], "{kind:?}, message {seq}");
+            }
+            assert!(batch.quarantined.is_empty(), "{kind:?}: {:?}", batch.quarantined[0].refusals);
+        }
     }
 
     #[test]

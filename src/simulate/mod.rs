@@ -1,6 +1,8 @@
 //! A load source for any broker: simulated devices, paced, and what became of their messages.
 
+mod envelopes;
 mod fleet;
+mod sparkplug;
 mod walk;
 
 pub use crate::mqtt::load::{Outgoing, Target, TargetError};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::config::{self, Csv, Decoder, Retained};
+use crate::config::{self, Csv, Decoder, Retained, SparkplugSource};
 
 /// A source, ready to match topics.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Source {
     /// Bytes.
     pub max_payload: usize,
     pub csv: Csv,
+    pub sparkplug: SparkplugSource,
 }
 
 /// Why the configured sources can't be used.
@@ -108,6 +109,7 @@ fn compile_one(source: &config::Source) -> Result<Source, SourceError> {
         retained: source.retained,
         max_payload: source.max_payload,
         csv: source.csv,
+        sparkplug: source.sparkplug,
     })
 }
 
@@ -129,6 +131,7 @@ mod tests {
             quiet_after: None,
             quiet_reconnect: false,
             csv: Csv::default(),
+            sparkplug: SparkplugSource::default(),
         };
         let sources = Sources::compile(&[source("one", "a/{device}"), source("two", "+/{device}")]).unwrap();
         assert_eq!(&*sources.route("a/x").unwrap().source.name, "one");

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::catalog::Kind;
+use crate::catalog::matching::GivenBy;
+use crate::decode::Told;
 use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
 use crate::quarantine::Refusal;
@@ -26,6 +28,8 @@ pub struct Batch {
     /// Devices and sensors used for the first time in this generation, before what needs them.
     pub devices: Vec<DeviceIntro>,
     pub sensors: Vec<SensorIntro>,
+    /// What was learned of devices, in order.
+    pub changes: Vec<DeviceChange>,
     pub readings: Vec<Reading>,
     pub texts: Vec<TextReading>,
     /// Newest time of receipt of each device in the batch; a device may occur more than once.
@@ -59,6 +63,13 @@ impl Batch {
         self.messages += later.messages;
         self.oldest = self.oldest.or(later.oldest);
         self.devices.append(&mut later.devices);
+        let before = self.sensors.len();
+        self.changes.extend(
+            later
+                .changes
+                .into_iter()
+                .map(|change| DeviceChange { sensors_before: change.sensors_before.saturating_add(before), ..change }),
+        );
         self.sensors.append(&mut later.sensors);
         self.readings.append(&mut later.readings);
         self.texts.append(&mut later.texts);
@@ -79,9 +90,44 @@ pub struct DeviceIntro {
     pub uid: Arc<str>,
     /// Slug of the template it is given when it is new.
     pub template: Option<String>,
+    /// Who gives it.
+    pub template_by: Option<GivenBy>,
+    /// What it tells of itself, where it is new.
+    pub told: Vec<(Told, Arc<str>)>,
+    /// Name of the decoder that read it, where it is new.
+    pub protocol: Option<Arc<str>>,
+    /// Why that decoder was chosen, where the payload decided.
+    pub protocol_why: Option<String>,
     /// Name of the source it came by.
     pub source: String,
     pub first_seen: UtcMicros,
+}
+
+/// What was learned of a device after it was introduced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceChange {
+    pub device: DeviceIndex,
+    /// How many of the batch's sensors were introduced before it.
+    pub sensors_before: usize,
+    pub change: Change,
+}
+
+/// Something learned of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Something stronger than what gave it its template gives it this one.
+    Template {
+        slug: Arc<str>,
+        by: GivenBy,
+    },
+    Told(Vec<(Told, Arc<str>)>),
+    /// Name of the decoder that reads it, and why that one was chosen, where the payload decided.
+    Protocol {
+        decoder: Arc<str>,
+        why: Option<String>,
+    },
+    /// It is behind this device.
+    Parent(DeviceIndex),
 }
 
 /// A sensor that the pipeline uses, or a template requires, first in this batch; once more where it has got a raw key or a unit
@@ -98,6 +144,8 @@ pub struct SensorIntro {
     pub metric: Arc<str>,
     pub unit: String,
     pub kind: Kind,
+    /// Whether raw values go into it as they are.
+    pub plain: bool,
     pub origin: SensorOrigin,
     /// The raw key that it stands for from now on, where its number depends on which came first.
     pub raw_key: Option<Arc<str>>,

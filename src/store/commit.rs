@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Store;
 use super::batch::Batch;
 use super::error::{During, StoreError};
+use super::identity::Learning;
 use super::introduce::{Fresh, Ids, Known, introduce};
 use super::last_values::{LastValues, Recording, Turn};
 use super::memory;
@@ -33,6 +34,8 @@ pub struct Committed {
     /// Readings that the database refused; they are in quarantine.
     pub rejected: u64,
     pub devices_provisioned: u64,
+    /// Gateways that the database did not let devices be behind: a circle, which another session closed.
+    pub parents_refused: u64,
     /// Events written to quarantine, the rejected readings' among them.
     pub quarantined: u64,
     /// Whether readings had to be bisected.
@@ -109,7 +112,7 @@ impl BatchWriter {
                     Ok((written.committed, written.fresh, Last::Turn(turn, recording)))
                 }
                 Claim::AlreadyThere if self.unsure == Some(batch.position) => {
-                    let fresh = introduce(conn, batch, known)?;
+                    let fresh = introduce(conn, batch, known, Learning::Recall)?;
                     let newest = Rows::of(batch, &Ids { known, fresh: &fresh }, &mut Vec::new()).into_newest(manner);
                     Ok((Committed { already: true, ..Committed::default() }, fresh, Last::Unwritten(newest)))
                 }
@@ -232,6 +235,7 @@ pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     metrics.readings_stored.inc_by(committed.stored);
     metrics.readings_duplicate.inc_by(committed.duplicates);
     metrics.devices_provisioned.inc_by(committed.devices_provisioned);
+    metrics.parents_refused.inc_by(committed.parents_refused);
     if committed.bisected {
         metrics.batches_bisected.inc();
     }
@@ -277,7 +281,12 @@ pub(super) fn write(
     if let Origin::Journal { instance, .. } = origin {
         memory::keep(conn, instance, &batch.memory)?;
     }
-    let fresh = introduce(conn, batch, known)?;
+    let learning = match origin {
+        Origin::Journal { .. } => Learning::All,
+        Origin::Retry | Origin::Replay { .. } => Learning::Templates,
+        Origin::Archive => Learning::Rows,
+    };
+    let fresh = introduce(conn, batch, known, learning)?;
     let ids = Ids { known, fresh: &fresh };
     let mut refused = Vec::new();
 
@@ -309,6 +318,7 @@ pub(super) fn write(
         duplicates: all.saturating_sub(stored).saturating_sub(rejected),
         rejected,
         devices_provisioned: fresh.provisioned,
+        parents_refused: fresh.parents_refused,
         quarantined,
         bisected: numbers.bisected || texts.bisected,
         staged: numbers.staged || texts.staged,

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use diesel::prelude::*;
 
-use super::batch::{Batch, DeviceIndex, DeviceIntro, SensorIndex, SensorIntro, SensorOrigin};
+use super::batch::{Batch, Change, DeviceIndex, DeviceIntro, SensorIndex, SensorIntro, SensorOrigin};
 use super::error::{During, StoreError};
+use super::identity::{self, Learning};
 use super::pool::{Conn, with_db};
 use super::schema::{self, device_modules, device_sensors, device_templates, devices};
+use super::series::{self, Want};
 use super::{limits, templates::kind_word};
+use crate::catalog::matching::GivenBy;
 
 /// A device's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(super) struct Fresh {
     unfit: HashMap<SensorIndex, String>,
     /// Devices made.
     pub provisioned: u64,
+    /// Gateways that the database did not let devices be behind.
+    pub parents_refused: u64,
 }
 
 impl Known {
@@ -120,7 +125,15 @@ pub(super) fn tenants<'a>(
 }
 
 /// Finds or makes the rows of everything that the batch introduces.
-pub(super) fn introduce(conn: &mut Conn<'_>, batch: &Batch, known: &Known) -> Result<Fresh, StoreError> {
+///
+/// What was learned of devices is kept in between: a sensor that was introduced before its device got another template is not the
+/// one of the same name that is introduced after it.
+pub(super) fn introduce(
+    conn: &mut Conn<'_>,
+    batch: &Batch,
+    known: &Known,
+    learning: Learning,
+) -> Result<Fresh, StoreError> {
     let mut fresh = Fresh::default();
     let names = batch.devices.iter().map(|device| &*device.tenant);
     let names = names.chain(batch.quarantined.iter().map(|refused| &*refused.tenant));
@@ -132,8 +145,20 @@ pub(super) fn introduce(conn: &mut Conn<'_>, batch: &Batch, known: &Known) -> Re
         fresh.tenants = tenants(conn, unknown.into_iter())?;
     }
     let unfit = add_devices(conn, batch, known, &mut fresh)?;
-    add_sensors(conn, batch, known, &mut fresh, &unfit)?;
+    let (mut done, mut templates) = (0, None);
+    for given in batch.changes.iter().filter(|given| matches!(given.change, Change::Template { .. })) {
+        if let Some(before) = batch.sensors.get(done..given.sensors_before) {
+            add_sensors(conn, before, known, &mut fresh, &unfit, learning)?;
+            done = given.sensors_before;
+        }
+        identity::give(conn, given, &Ids { known, fresh: &fresh }, &mut templates)?;
+    }
+    let rest = batch.sensors.get(done..).unwrap_or_default();
+    add_sensors(conn, rest, known, &mut fresh, &unfit, learning)?;
     tell_sensors(conn, batch, known, &fresh)?;
+    if learning == Learning::All {
+        fresh.parents_refused = identity::learn(conn, batch, &Ids { known, fresh: &fresh })?;
+    }
     Ok(fresh)
 }
 
@@ -171,16 +196,20 @@ fn add_devices(
     let rows: Vec<_> = new
         .iter()
         .map(|((uid, tenant_id), intro)| {
+            let template = intro.template.as_ref().and_then(|slug| templates.get(slug).copied());
+            let given = template.and(intro.template_by).map(GivenBy::word);
             (
                 devices::tenant_id.eq(*tenant_id),
                 devices::uid.eq(*uid),
-                devices::template_id.eq(intro.template.as_ref().and_then(|slug| templates.get(slug).copied())),
+                devices::template_id.eq(template),
+                devices::template_by.eq(given),
+                identity::Columns::of(intro),
                 devices::source.eq(limits::clip(&intro.source, limits::SOURCE)),
                 devices::first_seen.eq(intro.first_seen),
             )
         })
         .collect();
-    for rows in rows.chunks(conn.rows_per_statement(5)) {
+    for rows in rows.chunks(conn.rows_per_statement(13)) {
         let made =
             with_db!(conn, |c| diesel::insert_into(devices::table).values(rows).on_conflict_do_nothing().execute(c))
                 .during("making devices")?;
@@ -228,16 +257,21 @@ fn templates_by_slug<'a>(
 
 fn add_sensors(
     conn: &mut Conn<'_>,
-    batch: &Batch,
+    intros: &[SensorIntro],
     known: &Known,
     fresh: &mut Fresh,
     unfit: &HashMap<DeviceIndex, String>,
+    learning: Learning,
 ) -> Result<(), StoreError> {
     let mut new: BTreeMap<(i32, &str), (DeviceId, &SensorIntro)> = BTreeMap::new();
     let mut wanted: Vec<(SensorIndex, i32, &str)> = Vec::new();
-    for intro in &batch.sensors {
+    for intro in intros {
         if let Some(id) = intro.id {
             fresh.sensors.insert(intro.index, id);
+            continue;
+        }
+        if (Ids { known, fresh }).sensor(intro.index).is_some() {
+            // It was introduced before, and its name may be another series' by now.
             continue;
         }
         let fault = limits::fault("the metric's name", &intro.metric, limits::METRIC)
@@ -257,9 +291,12 @@ fn add_sensors(
     if new.is_empty() {
         return Ok(());
     }
+    let wants: Vec<Want<'_>> = new.values().map(|(device, intro)| Want { device: device.id, intro }).collect();
+    let recalled = series::settle(conn, &wants, learning)?;
     let modules = add_modules(conn, new.values())?;
     let rows: Vec<_> = new
         .values()
+        .filter(|(device, intro)| !recalled.contains_key(&(device.id, intro.metric.to_string())))
         .map(|(device, intro)| {
             let module = intro.module.as_ref().and_then(|uid| modules.get(&(device.id, uid.clone())).copied());
             (
@@ -280,7 +317,8 @@ fn add_sensors(
     }
     let ids = sensor_ids(conn, new.values().map(|(device, _)| device.id))?;
     for (index, device_id, metric) in wanted {
-        match ids.get(&(device_id, metric.to_owned())) {
+        let name = (device_id, metric.to_owned());
+        match recalled.get(&name).or_else(|| ids.get(&name)) {
             Some(id) => {
                 fresh.sensors.insert(index, *id);
             }
@@ -370,7 +408,7 @@ fn add_modules<'a>(
     Ok(ids)
 }
 
-fn origin_word(origin: SensorOrigin) -> &'static str {
+pub(super) fn origin_word(origin: SensorOrigin) -> &'static str {
     match origin {
         SensorOrigin::Required => "required",
         SensorOrigin::Optional => "optional",

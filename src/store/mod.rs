@@ -1,5 +1,6 @@
 //! Everything that knows SQL: pools, migrations, the batch transaction, the catalog's rows, queries.
 
+mod assign;
 pub mod batch;
 mod checkpoint;
 mod commit;
@@ -8,6 +9,7 @@ mod connect;
 mod error;
 mod extensions;
 pub mod figures;
+mod identity;
 mod introduce;
 pub mod layout;
 mod last_values;
@@ -27,6 +29,7 @@ pub mod retention;
 pub mod rollups;
 mod replica;
 pub mod schema;
+mod series;
 mod snapshot;
 mod sqlite;
 pub mod sqlite_care;
@@ -38,6 +41,7 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 
+pub use assign::{Assigned, Assignment};
 pub use checkpoint::Checkpointed;
 pub use commit::{BatchWriter, Committed, Resolved, Retrier};
 pub use error::StoreError;

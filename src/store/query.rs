@@ -38,6 +38,17 @@ pub struct DeviceRow {
     pub declared: bool,
     pub first_seen: Option<UtcMicros>,
     pub last_seen: Option<UtcMicros>,
+    pub manufacturer: Option<String>,
+    pub model: Option<String>,
+    pub firmware: Option<String>,
+    /// Name of the decoder that read it.
+    pub protocol: Option<String>,
+    /// Why that decoder was chosen, where the payload decided.
+    pub protocol_why: Option<String>,
+    /// One word, such as `zigbee`.
+    pub connectivity: Option<String>,
+    /// Who gave the template, or decided that there is none: a word of [`GivenBy`](crate::catalog::matching::GivenBy).
+    pub template_by: Option<String>,
 }
 
 /// A device with its parts.
@@ -46,6 +57,8 @@ pub struct DeviceDetail {
     pub device: DeviceRow,
     /// Uid of its gateway.
     pub parent: Option<String>,
+    /// Uids of the devices right behind it, in order; the first thousand.
+    pub children: Vec<String>,
     pub modules: Vec<ModuleRow>,
     /// By metric.
     pub sensors: Vec<SensorRow>,
@@ -55,6 +68,8 @@ pub struct DeviceDetail {
 pub struct ModuleRow {
     pub uid: String,
     pub slot: Option<String>,
+    /// Where on the slot's bus it is.
+    pub address: Option<String>,
     /// Slug.
     pub template: Option<String>,
 }
@@ -140,6 +155,13 @@ type DeviceColumns = (
     devices::declared,
     devices::first_seen,
     devices::last_seen,
+    devices::manufacturer,
+    devices::model,
+    devices::firmware,
+    devices::protocol,
+    devices::protocol_why,
+    devices::connectivity,
+    devices::template_by,
 );
 
 fn device_columns() -> DeviceColumns {
@@ -155,6 +177,13 @@ fn device_columns() -> DeviceColumns {
         devices::declared,
         devices::first_seen,
         devices::last_seen,
+        devices::manufacturer,
+        devices::model,
+        devices::firmware,
+        devices::protocol,
+        devices::protocol_why,
+        devices::connectivity,
+        devices::template_by,
     )
 }
 
@@ -269,7 +298,9 @@ fn detail(conn: &mut Conn<'_>, device: DeviceRow) -> Result<DeviceDetail, StoreE
     let modules = with_db!(conn, |c| device_modules::table
         .left_join(device_templates::table.on(device_modules::template_id.eq(device_templates::id.nullable())))
         .filter(device_modules::device_id.eq(device.id))
-        .select((device_modules::uid, device_modules::slot, device_templates::slug.nullable()))
+        .select(
+            (device_modules::uid, device_modules::slot, device_modules::address, device_templates::slug.nullable(),)
+        )
         .order(device_modules::uid)
         .load(c))
     .during("reading modules")?;
@@ -294,7 +325,14 @@ fn detail(conn: &mut Conn<'_>, device: DeviceRow) -> Result<DeviceDetail, StoreE
             .during("reading the gateway")?,
         None => None,
     };
-    Ok(DeviceDetail { device, parent, modules, sensors })
+    let children = with_db!(conn, |c| devices::table
+        .filter(devices::parent_id.eq(device.id))
+        .select(devices::uid)
+        .order(devices::uid)
+        .limit(1000)
+        .load(c))
+    .during("reading what is behind the device")?;
+    Ok(DeviceDetail { device, parent, children, modules, sensors })
 }
 
 fn find_series(conn: &mut Conn<'_>, query: &ReadingsQuery) -> Result<Vec<Series>, StoreError> {

@@ -7,8 +7,9 @@ use diesel::prelude::*;
 use super::error::{During, StoreError};
 use super::limits;
 use super::pool::{Conn, with_db};
-use super::schema::{catalog_version, device_modules, device_templates, devices, sites};
-use super::{Store, introduce, templates};
+use super::schema::{catalog_version, device_modules, device_sensors, device_templates, devices, sites};
+use super::{Store, introduce, series, templates};
+use crate::catalog::matching::GivenBy;
 use crate::catalog::{Declared, DeclaredDevice, DeclaredModule};
 
 /// What a reconciliation has changed.
@@ -22,6 +23,8 @@ pub struct Report {
     pub devices_added: u64,
     pub devices_changed: u64,
     pub modules_changed: u64,
+    /// Series that could not go on with what their templates have become.
+    pub series_set_aside: u64,
     /// References to templates or parents that are not there; what refers to them has none.
     pub unresolved: Vec<String>,
     /// After it.
@@ -50,6 +53,8 @@ struct DeviceRow {
     parent_id: Option<i32>,
     site_id: Option<i32>,
     declared: bool,
+    template_by: Option<String>,
+    parent_declared: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Queryable)]
@@ -60,6 +65,7 @@ struct ModuleRow {
     slot: Option<String>,
     template_id: Option<i32>,
     declared: bool,
+    address: Option<String>,
 }
 
 /// The rows that declarations refer to by name.
@@ -121,7 +127,10 @@ fn check_lengths(declared: &Declared) -> Result<(), StoreError> {
     let devices = declared.devices.iter().flat_map(|device| {
         let site = device.site.as_deref().map(|site| ("a site's name", site, limits::UID));
         let name = device.name.as_deref().map(|name| ("a device's name", name, limits::UID));
-        let modules = device.modules.iter().map(|module| ("a module's uid", module.uid.as_str(), limits::UID));
+        let modules = device.modules.iter().flat_map(|module| {
+            let address = module.address.as_deref().map(|address| ("a module's address", address, limits::UID));
+            std::iter::once(("a module's uid", module.uid.as_str(), limits::UID)).chain(address)
+        });
         [("a tenant's name", device.tenant.as_str(), limits::TENANT), ("a device's uid", &device.uid, limits::UID)]
             .into_iter()
             .chain(site)
@@ -194,17 +203,27 @@ fn reconcile_devices(
         known = read_devices(conn, declared)?;
     }
     let added: BTreeSet<(i32, &str)> = missing.iter().map(|(tenant, device)| (*tenant, device.uid.as_str())).collect();
+    let mut changes = Vec::new();
     for device in &declared.devices {
         let Some(tenant) = context.tenants.get(&device.tenant) else { continue };
         let Some(now) = known.get(&(*tenant, device.uid.clone())) else { continue };
         let wanted = wanted_row(now, device, &context, &known, report);
         if wanted != *now {
-            update_device(conn, &wanted)?;
-            if !added.contains(&(*tenant, device.uid.as_str())) {
-                report.devices_changed += 1;
-            }
+            changes.push((now, wanted));
         }
     }
+    take_away(conn, &changes)?;
+    for (now, wanted) in &changes {
+        if now.parent_id != wanted.parent_id {
+            open_circle(conn, wanted)?;
+        }
+        update_device(conn, wanted)?;
+        if !added.contains(&(now.tenant_id, now.uid.as_str())) {
+            report.devices_changed += 1;
+        }
+    }
+    let given: Vec<i32> =
+        changes.iter().filter(|(now, new)| now.template_id != new.template_id).map(|(now, _)| now.id).collect();
     let declared_ids: BTreeSet<i32> = declared
         .devices
         .iter()
@@ -212,7 +231,39 @@ fn reconcile_devices(
         .map(|row| row.id)
         .collect();
     report.devices_changed += release_devices(conn, &declared_ids)?;
-    reconcile_modules(conn, declared, &context, &known, report)
+    let with_modules = reconcile_modules(conn, declared, &context, &known, report)?;
+    settle_series(conn, given.into_iter().chain(with_modules), report)
+}
+
+/// Settles the series of devices that got another template, or other modules, and of all that have a template which changed.
+fn settle_series(
+    conn: &mut Conn<'_>,
+    device_ids: impl Iterator<Item = i32>,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let mut device_ids: BTreeSet<i32> = device_ids.collect();
+    if !report.templates_changed.is_empty() {
+        let of_device: Vec<i32> = with_db!(conn, |c| devices::table
+            .inner_join(device_templates::table.on(devices::template_id.eq(device_templates::id.nullable())))
+            .filter(device_templates::slug.eq_any(&report.templates_changed))
+            .select(devices::id)
+            .load(c))
+        .during("finding the devices of changed templates")?;
+        let of_module: Vec<i32> = with_db!(conn, |c| device_modules::table
+            .inner_join(device_templates::table.on(device_modules::template_id.eq(device_templates::id.nullable())))
+            .filter(device_templates::slug.eq_any(&report.templates_changed))
+            .select(device_modules::device_id)
+            .load(c))
+        .during("finding the modules of changed templates")?;
+        device_ids.extend(of_device.into_iter().chain(of_module));
+    }
+    if device_ids.is_empty() {
+        return Ok(());
+    }
+    let known = templates::load(conn)?;
+    let device_ids: Vec<i32> = device_ids.into_iter().collect();
+    report.series_set_aside = series::follow(conn, &device_ids, &known)?.len() as u64;
+    Ok(())
 }
 
 fn make_sites(
@@ -248,9 +299,13 @@ fn read_devices(conn: &mut Conn<'_>, declared: &Declared) -> Result<HashMap<(i32
     let uids: Vec<&str> = uids.into_iter().collect();
     let mut known = HashMap::new();
     for chunk in uids.chunks(conn.rows_per_statement(1)) {
-        use devices::{declared, id, name, parent_id, site_id, table, template_id, tenant_id, uid};
+        use devices::{
+            declared, id, name, parent_declared, parent_id, site_id, table, template_by, template_id, tenant_id, uid,
+        };
         let rows: Vec<DeviceRow> = with_db!(conn, |c| table
-            .select((id, tenant_id, uid, name, template_id, parent_id, site_id, declared))
+            .select(
+                (id, tenant_id, uid, name, template_id, parent_id, site_id, declared, template_by, parent_declared,)
+            )
             .filter(uid.eq_any(chunk))
             .load(c))
         .during("reading devices")?;
@@ -288,10 +343,22 @@ fn wanted_row(
         }
         parent
     });
+    // What a file says nothing of stays as messages or a person have it; what it no longer says is gone.
+    let (template_id, template_by) = match &device.template {
+        Some(slug) => {
+            let id = template_id(Some(slug), &device.uid, context, report);
+            (id, Some(GivenBy::Declared.word().to_owned()))
+        }
+        None if now.template_by.as_deref() == Some(GivenBy::Declared.word()) => (None, None),
+        None => (now.template_id, now.template_by.clone()),
+    };
+    let is_told = device.parent.is_none() && !now.parent_declared;
     DeviceRow {
         name: device.name.clone(),
-        template_id: template_id(device.template.as_deref(), &device.uid, context, report),
-        parent_id: parent,
+        template_id,
+        template_by,
+        parent_id: if is_told { now.parent_id } else { parent },
+        parent_declared: parent.is_some(),
         site_id: device.site.as_ref().and_then(|site| context.sites.get(&(now.tenant_id, site.clone())).copied()),
         declared: true,
         ..now.clone()
@@ -315,13 +382,53 @@ fn update_device(conn: &mut Conn<'_>, row: &DeviceRow) -> Result<(), StoreError>
             devices::parent_id.eq(row.parent_id),
             devices::site_id.eq(row.site_id),
             devices::declared.eq(true),
+            devices::template_by.eq(&row.template_by),
+            devices::parent_declared.eq(row.parent_declared),
         ))
         .execute(c))
     .during("updating a device")?;
     Ok(())
 }
 
-/// Devices whose declaration is gone stay, as if they had come by themselves.
+/// Takes devices from behind those that the files put elsewhere, so that no order of the updates closes a circle. A file wins over
+/// a message: what a message put between is taken from behind the device too.
+fn take_away(conn: &mut Conn<'_>, changes: &[(&DeviceRow, DeviceRow)]) -> Result<(), StoreError> {
+    let moved: Vec<i32> =
+        changes.iter().filter(|(now, wanted)| now.parent_id != wanted.parent_id).map(|(now, _)| now.id).collect();
+    for ids in moved.chunks(conn.rows_per_statement(1)) {
+        with_db!(conn, |c| diesel::update(devices::table.filter(devices::id.eq_any(ids)))
+            .set(devices::parent_id.eq(None::<i32>))
+            .execute(c))
+        .during("taking devices from behind their gateways")?;
+    }
+    Ok(())
+}
+
+/// Lets go of a gateway that only a message told, where it is behind the device that is to be put behind it.
+fn open_circle(conn: &mut Conn<'_>, device: &DeviceRow) -> Result<(), StoreError> {
+    let mut above = device.parent_id;
+    for _ in 0..1000 {
+        let Some(at) = above else { return Ok(()) };
+        let next: Option<(Option<i32>, bool)> = with_db!(conn, |c| devices::table
+            .find(at)
+            .select((devices::parent_id, devices::parent_declared))
+            .first(c)
+            .optional())
+        .during("looking behind a gateway")?;
+        let Some((parent, declared)) = next else { return Ok(()) };
+        if parent == Some(device.id) && !declared {
+            with_db!(conn, |c| diesel::update(devices::table.find(at))
+                .set(devices::parent_id.eq(None::<i32>))
+                .execute(c))
+            .during("taking a device from behind its gateway")?;
+            return Ok(());
+        }
+        above = parent;
+    }
+    Ok(())
+}
+
+/// Devices whose declaration is gone stay, as if they had come by themselves: they keep their template until something matches.
 fn release_devices(conn: &mut Conn<'_>, declared: &BTreeSet<i32>) -> Result<u64, StoreError> {
     let were: Vec<i32> =
         with_db!(conn, |c| devices::table.filter(devices::declared.eq(true)).select(devices::id).load(c))
@@ -329,8 +436,14 @@ fn release_devices(conn: &mut Conn<'_>, declared: &BTreeSet<i32>) -> Result<u64,
     let gone: Vec<i32> = were.into_iter().filter(|id| !declared.contains(id)).collect();
     for ids in gone.chunks(conn.rows_per_statement(1)) {
         with_db!(conn, |c| diesel::update(devices::table.filter(devices::id.eq_any(ids)))
-            .set(devices::declared.eq(false))
+            .set((devices::declared.eq(false), devices::parent_declared.eq(false)))
             .execute(c))
+        .during("releasing devices")?;
+        with_db!(conn, |c| diesel::update(
+            devices::table.filter(devices::id.eq_any(ids)).filter(devices::template_by.eq(GivenBy::Declared.word()))
+        )
+        .set(devices::template_by.eq(None::<&str>))
+        .execute(c))
         .during("releasing devices")?;
     }
     Ok(gone.len() as u64)
@@ -342,7 +455,7 @@ fn reconcile_modules(
     context: &Context,
     devices: &HashMap<(i32, String), DeviceRow>,
     report: &mut Report,
-) -> Result<(), StoreError> {
+) -> Result<Vec<i32>, StoreError> {
     let owners: Vec<(&DeviceRow, &DeclaredDevice)> = declared
         .devices
         .iter()
@@ -354,20 +467,22 @@ fn reconcile_modules(
     let mut known: HashMap<(i32, String), ModuleRow> = HashMap::new();
     let ids: Vec<i32> = owners.iter().map(|(row, _)| row.id).collect();
     for chunk in ids.chunks(conn.rows_per_statement(1)) {
-        use device_modules::{declared, device_id, id, slot, table, template_id, uid};
+        use device_modules::{address, declared, device_id, id, slot, table, template_id, uid};
         let rows: Vec<ModuleRow> = with_db!(conn, |c| table
-            .select((id, device_id, uid, slot, template_id, declared))
+            .select((id, device_id, uid, slot, template_id, declared, address))
             .filter(device_id.eq_any(chunk))
             .load(c))
         .during("reading modules")?;
         known.extend(rows.into_iter().map(|row| ((row.device_id, row.uid.clone()), row)));
     }
+    let mut changed = Vec::new();
     for (owner, device) in owners {
         for module in &device.modules {
             let template = template_id(module.template.as_deref(), &module.uid, context, report);
             let was = known.remove(&(owner.id, module.uid.clone()));
             if write_module(conn, owner, module, template, was)? {
                 report.modules_changed += 1;
+                changed.push(owner.id);
             }
         }
     }
@@ -378,7 +493,7 @@ fn reconcile_modules(
             .during("removing modules")?;
     }
     report.modules_changed += gone.len() as u64;
-    Ok(())
+    Ok(changed)
 }
 
 /// Returns whether something changed.
@@ -389,25 +504,49 @@ fn write_module(
     template: Option<i32>,
     was: Option<ModuleRow>,
 ) -> Result<bool, StoreError> {
-    if was.as_ref().is_some_and(|was| was.declared && was.slot == module.slot && was.template_id == template) {
+    if was.as_ref().is_some_and(|was| {
+        let same_place = was.slot == module.slot && was.address == module.address;
+        was.declared && same_place && was.template_id == template
+    }) {
         return Ok(false);
     }
     let content = (
         device_modules::slot.eq(&module.slot),
+        device_modules::address.eq(&module.address),
         device_modules::template_id.eq(template),
         device_modules::declared.eq(true),
     );
     match was {
         Some(was) => with_db!(conn, |c| diesel::update(device_modules::table.find(was.id)).set(content).execute(c)),
-        None => with_db!(conn, |c| diesel::insert_into(device_modules::table)
-            .values((
-                device_modules::tenant_id.eq(owner.tenant_id),
-                device_modules::device_id.eq(owner.id),
-                device_modules::uid.eq(&module.uid),
-                content,
-            ))
-            .execute(c)),
+        None => {
+            let id: i32 = with_db!(conn, |c| diesel::insert_into(device_modules::table)
+                .values((
+                    device_modules::tenant_id.eq(owner.tenant_id),
+                    device_modules::device_id.eq(owner.id),
+                    device_modules::uid.eq(&module.uid),
+                    content,
+                ))
+                .returning(device_modules::id)
+                .get_result(c))
+            .during("writing a module")?;
+            return take_back(conn, owner.id, &module.uid, id).map(|()| true);
+        }
     }
     .during("writing a module")?;
     Ok(true)
+}
+
+/// The series that a module left on this device when it was moved away are its own again.
+fn take_back(conn: &mut Conn<'_>, device: i32, uid: &str, module: i32) -> Result<(), StoreError> {
+    use device_sensors::{device_id, id, metric, module_id, table};
+    let left: Vec<(i32, String)> =
+        with_db!(conn, |c| table.filter(device_id.eq(device)).filter(module_id.is_null()).select((id, metric)).load(c))
+            .during("finding a module's series")?;
+    let is_own = |name: &str| name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('.'));
+    let own: Vec<i32> = left.into_iter().filter(|(_, name)| is_own(name)).map(|(row, _)| row).collect();
+    for ids in own.chunks(conn.rows_per_statement(1)) {
+        with_db!(conn, |c| diesel::update(table.filter(id.eq_any(ids))).set(module_id.eq(module)).execute(c))
+            .during("giving a module its series back")?;
+    }
+    Ok(())
 }

@@ -29,7 +29,7 @@ impl Restorer {
         // What is in the database is as good as what is in the archive.
         let manner = Manner { duplicates: Duplicates::KeepFirst, straight: true };
         let committed = self.store.write_covered(batch, |conn| {
-            let written = write(conn, batch, &Known::default(), &Origin::Retry, manner, &|_| None)?;
+            let written = write(conn, batch, &Known::default(), &Origin::Archive, manner, &|_| None)?;
             written.keep_newest(conn, manner)?;
             Ok(written.committed)
         })?;

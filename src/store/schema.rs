@@ -181,6 +181,14 @@ diesel::table! {
         declared -> Bool,
         first_seen -> Nullable<Instant>,
         last_seen -> Nullable<Instant>,
+        manufacturer -> Nullable<Text>,
+        model -> Nullable<Text>,
+        firmware -> Nullable<Text>,
+        protocol -> Nullable<Text>,
+        protocol_why -> Nullable<Text>,
+        connectivity -> Nullable<Text>,
+        template_by -> Nullable<Text>,
+        parent_declared -> Bool,
     }
 }
 
@@ -196,6 +204,7 @@ diesel::table! {
         slot -> Nullable<Text>,
         template_id -> Nullable<Integer>,
         declared -> Bool,
+        address -> Nullable<Text>,
     }
 }
 

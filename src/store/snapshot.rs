@@ -8,14 +8,37 @@ use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
 
 use super::Store;
+use super::batch::SensorOrigin;
 use super::error::{During, StoreError};
+use super::introduce::origin_word;
 use super::pool::{Conn, with_db};
 use super::schema::{device_modules, device_sensors, devices, tenants};
 use super::templates;
+use crate::catalog::matching::{GivenBy, Offer};
 use crate::catalog::{Device, Module, Sensor, Snapshot};
+use crate::decode::Told;
 use crate::time::UtcMicros;
 
-type SensorRow = (i32, i32, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
+/// Id, device, name, unit, kind, why it is there, raw key, last time and value.
+type SensorRow = (i32, i32, String, String, String, String, Option<String>, Option<UtcMicros>, Option<f64>);
+
+/// A device's row, as far as the pipeline needs it.
+#[derive(Queryable)]
+struct DeviceRow {
+    id: i32,
+    tenant: String,
+    uid: String,
+    template_id: Option<i32>,
+    template_by: Option<String>,
+    parent_id: Option<i32>,
+    parent_declared: bool,
+    source: Option<String>,
+    protocol: Option<String>,
+    manufacturer: Option<String>,
+    model: Option<String>,
+    firmware: Option<String>,
+    connectivity: Option<String>,
+}
 
 impl Store {
     /// Templates, devices, modules and sensors of one moment. A retired template is in it as long as a device or module
@@ -33,12 +56,22 @@ impl Store {
                 devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
             add_modules(conn, &slugs, &mut used, &places, &mut devices)?;
             add_sensors(conn, &places, &mut devices)?;
+            let offer = |stored: &templates::Stored| {
+                let template = &stored.template;
+                Some(Offer {
+                    slug: template.slug.clone(),
+                    tenant: template.tenant.clone(),
+                    shipped: stored.locked,
+                    criteria: template.matching.clone()?,
+                })
+            };
+            let offers = stored.values().filter(|stored| !stored.retired).filter_map(offer).collect();
             let templates = stored
                 .into_iter()
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            Ok(Snapshot { templates, devices })
+            Ok(Snapshot { templates, offers, devices })
         })
     }
 }
@@ -48,22 +81,51 @@ fn read_devices(
     slugs: &HashMap<i32, &str>,
     used: &mut HashSet<i32>,
 ) -> Result<Vec<Device>, StoreError> {
-    let rows: Vec<(i32, String, String, Option<i32>)> = with_db!(conn, |c| devices::table
+    let rows: Vec<DeviceRow> = with_db!(conn, |c| devices::table
         .inner_join(tenants::table)
-        .select((devices::id, tenants::name, devices::uid, devices::template_id))
+        .select((
+            devices::id,
+            tenants::name,
+            devices::uid,
+            devices::template_id,
+            devices::template_by,
+            devices::parent_id,
+            devices::parent_declared,
+            devices::source,
+            devices::protocol,
+            devices::manufacturer,
+            devices::model,
+            devices::firmware,
+            devices::connectivity,
+        ))
         .order(devices::id)
         .load(c))
     .during("reading devices")?;
     let mut names = Names::default();
+    let behind: HashSet<i32> = rows.iter().filter_map(|row| row.parent_id).collect();
+    let uids: HashMap<i32, Arc<str>> =
+        rows.iter().filter(|row| behind.contains(&row.id)).map(|row| (row.id, row.uid.as_str().into())).collect();
     Ok(rows
         .into_iter()
-        .map(|(id, tenant, uid, template)| {
-            used.extend(template);
+        .map(|row| {
+            used.extend(row.template_id);
+            let facts = [
+                (Told::Manufacturer, row.manufacturer),
+                (Told::Model, row.model),
+                (Told::Firmware, row.firmware),
+                (Told::Connectivity, row.connectivity),
+            ];
             Device {
-                id,
-                tenant: names.share(tenant),
-                uid: uid.into(),
-                template: slug_of(slugs, template),
+                id: row.id,
+                tenant: names.share(row.tenant),
+                uid: row.uid.into(),
+                template: slug_of(slugs, row.template_id),
+                template_by: row.template_by.as_deref().and_then(GivenBy::of_word),
+                source: row.source.map(|name| names.share(name)),
+                protocol: row.protocol.map(|name| names.share(name)),
+                told: facts.into_iter().filter_map(|(fact, text)| Some((fact, names.share(text?)))).collect(),
+                parent: row.parent_id.and_then(|id| uids.get(&id).cloned()),
+                parent_declared: row.parent_declared,
                 modules: Vec::new(),
                 sensors: Vec::new(),
             }
@@ -94,22 +156,26 @@ fn add_modules(
 
 /// There may be a million: they are streamed, and their names shared.
 fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut [Device]) -> Result<(), StoreError> {
-    use device_sensors::{device_id, id, last_time, last_value, metric, raw_key, table, unit};
+    use device_sensors::{device_id, id, kind, last_time, last_value, metric, raw_key, source, table, unit};
     let mut names = Names::default();
+    let unmodeled = origin_word(SensorOrigin::Unmodeled);
     let mut add = |row: diesel::QueryResult<SensorRow>| -> diesel::QueryResult<()> {
-        let (sensor_id, device, name, shown_unit, key, time, value) = row?;
+        let (sensor_id, device, name, shown_unit, word, origin, key, time, value) = row?;
         if let Some(device) = places.get(&device).and_then(|place| devices.get_mut(*place)) {
             device.sensors.push(Sensor {
                 id: sensor_id,
                 metric: names.share(name),
                 unit: names.share(shown_unit),
+                kind: templates::kind_of(&word)
+                    .map_err(|error| diesel::result::Error::DeserializationError(error.into()))?,
+                modeled: origin != unmodeled,
                 raw_key: key.map(|key| names.share(key)),
                 last: time.zip(value),
             });
         }
         Ok(())
     };
-    let columns = (id, device_id, metric, unit, raw_key, last_time, last_value);
+    let columns = (id, device_id, metric, unit, kind, source, raw_key, last_time, last_value);
     match conn {
         Conn::Postgres(c) => table
             .select(columns)

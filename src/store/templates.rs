@@ -213,7 +213,7 @@ pub(super) fn kind_word(kind: Kind) -> &'static str {
     }
 }
 
-fn kind_of(word: &str) -> Result<Kind, StoreError> {
+pub(super) fn kind_of(word: &str) -> Result<Kind, StoreError> {
     match word {
         "number" => Ok(Kind::Number),
         "bool" => Ok(Kind::Bool),

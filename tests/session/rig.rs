@@ -9,7 +9,7 @@ use tidegate::journal::{Acknowledge, Bounds, Inbox, Submission, Token};
 use tidegate::metrics::Metrics;
 use tidegate::mqtt::{Ledger, Link, SessionError, Settings, Timing, session};
 use tidegate::time::UtcMicros;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -60,10 +60,12 @@ impl Rig {
         let ledger = Arc::new(Ledger::new(metrics.clone()));
         let (link_in, link) = watch::channel(Link::Connecting);
         let (filters, filters_out) = watch::channel(filters.iter().map(ToString::to_string).collect());
+        let (_, errands) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let task = tokio::spawn(session::run(
             settings,
             filters_out,
+            errands,
             inbox.clone(),
             Arc::clone(&ledger),
             link_in,

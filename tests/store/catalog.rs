@@ -97,6 +97,7 @@ fn declared() -> Declared {
         modules: vec![DeclaredModule {
             uid: "m1".into(),
             slot: Some("rs485-1".into()),
+            address: None,
             template: Some("shipped".into()),
         }],
         ..device("cellar")

@@ -10,23 +10,23 @@ use tidegate::config::DatabaseUrl;
 use super::Site;
 
 /// A query of the page, for one database.
-struct Documented {
-    heading: String,
-    sql: String,
+pub(super) struct Documented {
+    pub(super) heading: String,
+    pub(super) sql: String,
 }
 
 /// What the plan of a query is to show.
-struct Expected {
+pub(super) struct Expected {
     heading: &'static str,
-    telemetry: Telemetry,
+    pub(super) telemetry: Telemetry,
     /// Indexes that the plan names: on PostgreSQL, on SQLite.
-    indexes: (&'static [&'static str], &'static [&'static str]),
+    pub(super) indexes: (&'static [&'static str], &'static [&'static str]),
 }
 
 /// How the plan may touch the readings.
-enum Telemetry {
+pub(super) enum Telemetry {
     Never,
-    /// By sensor, with both ends of time, in so many daily partitions at most.
+    /// By sensor, with both ends of time, in so many daily partitions or chunks at most.
     Range {
         partitions: usize,
     },
@@ -34,7 +34,7 @@ enum Telemetry {
     End,
 }
 
-const EXPECTED: [Expected; 12] = [
+pub(super) const EXPECTED: [Expected; 12] = [
     Expected {
         heading: "Latest value of every sensor of a device",
         telemetry: Telemetry::Never,
@@ -139,7 +139,7 @@ fn every_documented_query_has_both_forms_and_an_expected_plan() {
 }
 
 /// The page's queries for one database, in order.
-fn documented(database: &str) -> Vec<Documented> {
+pub(super) fn documented(database: &str) -> Vec<Documented> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/queries.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut queries = Vec::new();
@@ -264,7 +264,7 @@ struct PlanDetail {
     detail: String,
 }
 
-fn plan(site: &Site, sql: &str) -> Vec<String> {
+pub(super) fn plan(site: &Site, sql: &str) -> Vec<String> {
     match &site.settings.url {
         DatabaseUrl::Postgres(url) => {
             let mut connection = PgConnection::establish(url.expose()).unwrap();

@@ -94,7 +94,7 @@ fn numbers_stay_until_they_are_rolled_up(site: &Site) {
     assert_eq!(site.texts(days), before, "the day that is gone is still summed up");
 }
 
-fn until_done(chore: &mut dyn Chore, store: &Store) -> Result<(), StoreError> {
+pub fn until_done(chore: &mut dyn Chore, store: &Store) -> Result<(), StoreError> {
     for _ in 0..1000 {
         let now = tidegate::clock::now();
         if let Next::At(due) = chore.step(store, now)? {

@@ -1,14 +1,17 @@
+use std::sync::Arc;
+
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 use serde_json::Value;
 use tidegate::cli;
 use tidegate::clock;
-use tidegate::config::{DatabaseUrl, Secret};
+use tidegate::config::{DatabaseUrl, LayoutChoice, Secret};
 use tidegate::store::Store;
+use tidegate::store::rollups::Grain;
 use tidegate::store::stats::{Layout, Oldest, Stats};
 use tidegate::time::UtcMicros;
 
-use super::{Site, batch, lookup, on_both, plans, sensor, settings};
+use super::{Site, batch, lookup, on_both, plans, sensor, settings, timescale};
 use crate::support::postgres::Postgres;
 
 on_both!(a_small_database_is_counted, an_empty_database_is_told_too, the_command_prints_a_table_or_json,);
@@ -100,6 +103,83 @@ fn partitions_are_counted_and_their_rows_estimated() {
     let (oldest, _) = stats.readings.oldest.unwrap();
     assert!((now.0 - oldest.0 - 960 * HOUR).abs() < HOUR, "{oldest}");
     assert_eq!(table(&stats, "telemetry").chunks, 58);
+}
+
+#[test]
+fn of_timescaledb_chunks_compression_and_continuous_aggregates_are_told() {
+    let Some(server) = Postgres::with_timescaledb().map(Arc::new) else { return };
+    let fresh = || {
+        let site = timescale::site(&server, LayoutChoice::Timescale);
+        site.store.migrate().unwrap();
+        site
+    };
+    // As long as nothing is compressed it is told as elsewhere.
+    an_empty_database_is_told_too(&fresh());
+    a_small_database_is_counted(&fresh());
+
+    let site = fresh();
+    plans::fill(&site);
+    let now = clock::now();
+    let (counted, texts) = (site.rows("telemetry"), site.rows("telemetry_text"));
+    let stats = told(&site, now);
+    assert!(stats.timescaledb.as_deref().is_some_and(|version| version.starts_with("2.")), "{stats:?}");
+    assert_near(&stats, "telemetry", counted);
+    assert_eq!(stats.compression, None);
+    let (oldest, how) = stats.readings.oldest.unwrap();
+    assert!(how == Oldest::OfAll && (now.0 - oldest.0 - 960 * HOUR).abs() < HOUR, "{oldest}, {how:?}");
+    let before = table(&stats, "telemetry").clone();
+    assert!(before.bytes.unwrap() > 0 && before.index_bytes.unwrap() > 0 && before.chunks == 41, "{before:?}");
+
+    assert!(timescale::compress(&site) > 60);
+    // One that came late into a compressed chunk.
+    site.execute("INSERT INTO telemetry SELECT 1000000, now() - interval '20 days', 1");
+    site.store.refresh_rollups(Grain::Hour, None, now).unwrap();
+    site.execute("ANALYZE");
+    let stats = told(&site, now);
+    assert_near(&stats, "telemetry", counted + 1);
+    assert_near(&stats, "telemetry_text", texts);
+    let compression = stats.compression.unwrap();
+    assert_eq!(compression.chunks, 41);
+    assert!((32..=34).contains(&compression.compressed_chunks), "{compression:?}");
+    assert!(compression.ratio().unwrap() > 1.0, "{compression:?}");
+    assert!(table(&stats, "telemetry").total_bytes() < before.total_bytes());
+    let chunks = stats.chunks.clone().unwrap();
+    // The table itself holds no row, only the empty page of its index.
+    assert_eq!((chunks.count, chunks.bytes + 8192), (41, table(&stats, "telemetry").total_bytes()));
+    let (oldest, how) = stats.readings.oldest.unwrap();
+    let age = (now.0 - oldest.0) / HOUR;
+    assert!(how == Oldest::ChunkStart && (960..=984).contains(&age), "{oldest}, {how:?}");
+    assert_eq!(stats.readings.newest.map(|newest| (now.0 - newest.0) / HOUR), Some(0));
+    let rate = stats.readings.rows_per_day.unwrap();
+    let week = site.number("SELECT count(*) AS n FROM telemetry WHERE time >= now() - interval '7 days'") as f64 / 7.0;
+    assert!(rate.per_day > week / 2.0 && rate.per_day < week * 2.0, "{rate:?}, {week} in truth");
+    assert_near(&stats, "telemetry_hourly", site.rows("telemetry_hourly"));
+    let hourly = table(&stats, "telemetry_hourly");
+    assert!(hourly.bytes.unwrap() > 0 && hourly.index_bytes.unwrap() > 0 && hourly.chunks > 3, "{hourly:?}");
+
+    let mut out = Vec::new();
+    cli::stats::show(&site.store, &Err("it is elsewhere".to_owned()), false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for words in
+        ["TimescaleDB 2.", "hypertable", " times smaller: ", " of 41 chunks, ", "where the oldest chunk begins"]
+    {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+}
+
+/// Everything could be told, and it is a hypertable.
+fn told(site: &Site, now: UtcMicros) -> Stats {
+    let stats = site.store.stats(now).unwrap();
+    assert_eq!(stats.unknown, Vec::<String>::new());
+    assert_eq!(stats.layout, Layout::Hypertable);
+    stats
+}
+
+/// Estimated within 5 %.
+fn assert_near(stats: &Stats, name: &str, counted: i64) {
+    let rows = table(stats, name).rows.unwrap();
+    let off = (rows.rows as f64 / counted as f64 - 1.0).abs();
+    assert!(off < 0.05, "{name}: {rows:?}, counted {counted}");
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tidegate::archive::Archive;
 use tidegate::cli;
-use tidegate::config::{DatabaseUrl, LayoutChoice, Secret};
+use tidegate::config::{Config, DatabaseUrl, LayoutChoice, Retention as Lifetimes, Secret};
 use tidegate::metrics::Metrics;
 use tidegate::store::Store;
 use tidegate::store::batch::Reading;
 use tidegate::store::layout::Layout;
+use tidegate::store::rollups::Grain;
 use tidegate::upkeep::compression::Compression;
 use tidegate::upkeep::{Chore, Next};
 
@@ -18,14 +19,15 @@ use super::retention::{contents, days_ago, fill, lifetimes, run};
 use super::{Site, batch, lookup, settings};
 use crate::support::postgres::Postgres;
 
-fn site(server: &Arc<Postgres>, layout: LayoutChoice) -> Site {
+pub(super) fn site(server: &Arc<Postgres>, layout: LayoutChoice) -> Site {
     let mut settings = settings(DatabaseUrl::Postgres(Secret::new(server.database())));
     settings.layout = layout;
     let store = Store::open(&settings).unwrap();
     Site { store, settings, is_postgres: true, _server: Some(Arc::clone(server)), _dir: None }
 }
 
-fn compress(site: &Site) -> u64 {
+/// How many chunks there were to compress.
+pub(super) fn compress(site: &Site) -> u64 {
     let metrics = Metrics::new();
     let mut chore = Compression::new(Duration::from_secs(7 * 86_400), metrics.clone());
     for _ in 0..1000 {
@@ -130,6 +132,24 @@ fn without_the_right_to_make_the_extension_partitions_are_taken() {
     let mut writer = tidegate::store::BatchWriter::new(store, "gw", "journal-1", Metrics::new());
     let work = batch(1, vec![Reading { sensor: 0, time: days_ago(20), value: 1.0, seq: 1 }]);
     assert_eq!(writer.commit(&work, &lookup).unwrap().stored, 1);
+}
+
+#[test]
+fn rollups_that_have_expired_go_by_chunks() {
+    let Some(server) = Postgres::with_timescaledb().map(Arc::new) else { return };
+    let site = site(&server, LayoutChoice::Timescale);
+    site.store.migrate().unwrap();
+    fill(&site, &[0, 12, 400]);
+    for grain in Grain::ALL {
+        site.store.refresh_rollups(grain, None, days_ago(1)).unwrap();
+    }
+    let life = Some(Duration::from_secs(300 * 86_400));
+    let lifetimes = Lifetimes { raw: life, rollups_hourly: life, ..Config::default().retention };
+    run(&site.store, &lifetimes, None).unwrap();
+    let oldest = "SELECT coalesce(extract(epoch FROM now() - min(time)) / 86400, 0)::bigint AS n FROM ";
+    assert_eq!(site.number(&format!("{oldest} telemetry")), 12);
+    assert_eq!(site.number(&format!("{oldest} readings_hourly")), 12);
+    assert!(site.number(&format!("{oldest} readings_daily")) >= 399, "daily ones live for ever");
 }
 
 #[test]

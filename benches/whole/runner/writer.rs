@@ -115,6 +115,10 @@ impl Batches {
                 tenant: "default".into(),
                 uid: format!("writer-{device}").into(),
                 template: None,
+                template_by: None,
+                told: Vec::new(),
+                protocol: None,
+                protocol_why: None,
                 source: "native".to_owned(),
                 first_seen: self.began,
             });
@@ -127,6 +131,7 @@ impl Batches {
                     metric: format!("m{metric}").into(),
                     unit: String::new(),
                     kind: Values::Number,
+                    plain: true,
                     origin: SensorOrigin::Unmodeled,
                     raw_key: None,
                 });

@@ -53,7 +53,8 @@ const fn fitting(decoder: Decoder, filter: &'static str, fits: fn(&Seen<'_, '_>)
 }
 
 /// Topics that no other format has; the first row that fits counts. Their filters are those of `docs/formats.md`.
-static CANONICAL: [Row; 34] = [
+static CANONICAL: [Row; 35] = [
+    row(Decoder::Sparkplug, "spBv1.0/#"),
     row(Decoder::AwsShadow, "$aws/things/{device}/shadow/#"),
     row(Decoder::Chirpstack, "application/+/device/{device}/event/+"),
     row(Decoder::Ttn, "v3/+/devices/{device}/#"),

@@ -68,9 +68,13 @@ fn timestamp(mut fields: Fields<'_>) -> Result<Node, Refusal> {
 fn device_info(mut fields: Fields<'_>) -> Result<Node, Refusal> {
     let mut members = Vec::new();
     while let Some((number, value)) = fields.next()? {
-        if number == 8 {
-            set(&mut members, "devEui", Node::Text(value.text()?.to_owned()));
-        }
+        let key = match number {
+            6 => "deviceProfileName",
+            7 => "deviceName",
+            8 => "devEui",
+            _ => continue,
+        };
+        set(&mut members, key, Node::Text(value.text()?.to_owned()));
     }
     Ok(Node::Object(members))
 }

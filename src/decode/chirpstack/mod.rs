@@ -5,6 +5,7 @@
 //!   the last have an `object` too. What kind an event is, only the topic's last level tells.
 //! - The time is `time`, not that of a gateway. The device is `deviceInfo.devEui`, where the filter does not take it from the
 //!   topic.
+//! - `deviceInfo.deviceProfileName`, the type that the operator gave it, is the model; `deviceName` the name.
 //! - Older releases, and Protobuf, leave out fields that are zero: a status without `margin` has 0 dB, one without
 //!   `batteryLevel` 0 %; a LoRa uplink without `snr` was heard at 0 dB.
 //! - A device on external power, or that does not know its battery, still says 0 % in newer releases: that is no reading.
@@ -16,7 +17,7 @@ mod protobuf;
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Point, Report, bad_time, integer, topic};
+use super::{Context, Point, Report, Told, bad_time, integer, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -57,7 +58,9 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     };
     document.expect_object()?;
     let named = document.at(&["deviceInfo", "devEui"]).and_then(Node::text);
-    let mut report = Report { device: topic::device(context, named), ..Report::default() };
+    let info = |key| document.at(&["deviceInfo", key]).and_then(Node::text);
+    let told = told([(Told::Model, info("deviceProfileName")), (Told::Name, info("deviceName"))]);
+    let mut report = Report { device: topic::device(context, named), told, ..Report::default() };
     let point = match kind {
         Kind::Log | Kind::Other => return Ok(vec![report]),
         Kind::Up => {

@@ -4,10 +4,13 @@
 mod scraps;
 mod timed;
 
+use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 use serde_json::{Value as Json, json};
 
 use super::memory::Memory;
+use super::sparkplug::wire::{Carried, Metric, Payload, Property, PropertySet};
 use super::tests::{LIMITS, context};
 use super::*;
 use scraps::{KEYS, LEVELS, SCRAPS, TOKENS, TOPICS, WORDS};
@@ -99,7 +102,74 @@ fn check(report: &Report) -> Result<(), String> {
     Ok(())
 }
 
+/// Metrics that mostly belong together: few names and aliases, so that data find births.
+fn metrics() -> impl Strategy<Value = Metric> {
+    let bytes = || prop::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..20).prop_map(Bytes::from);
+    let carried = prop_oneof![
+        any::<u32>().prop_map(Carried::Int),
+        any::<u64>().prop_map(Carried::Long),
+        any::<f32>().prop_map(Carried::Float),
+        any::<f64>().prop_map(Carried::Double),
+        any::<bool>().prop_map(Carried::Boolean),
+        "[a-z\0]{0,8}".prop_map(Carried::Text),
+        bytes().prop_map(Carried::Bytes),
+        bytes().prop_map(Carried::Template),
+    ];
+    let names = prop::sample::select(vec!["bdSeq", "Node Control/Rebirth", "a", "b", "c/d", ""]);
+    let property = (any::<Option<u32>>(), prop::option::of("[a-z]{0,3}"));
+    let flags = (any::<bool>(), 0..20_u8);
+    (
+        prop::option::of(names),
+        prop::option::of(0..5_u64),
+        prop::option::of(prop_oneof![3 => 0..2_000_000_000_000_u64, 1 => any::<u64>()]),
+        prop::option::of(0..36_u32),
+        prop::option::of((prop::sample::select(vec!["engUnit", "Quality", "x"]), property)),
+        prop::option::of(carried),
+        flags,
+    )
+        .prop_map(|(name, alias, timestamp, datatype, property, value, (flag, which))| Metric {
+            name: name.map(str::to_owned),
+            alias,
+            timestamp,
+            datatype,
+            is_null: (which == 1).then_some(flag),
+            is_transient: (which == 2).then_some(flag),
+            is_historical: (which == 3).then_some(flag),
+            properties: property.map(|(key, (int, text))| {
+                let value = Property { int, text, ..Property::default() }.encode_to_vec().into();
+                PropertySet { keys: vec![key.to_owned()], values: vec![value] }.encode_to_vec().into()
+            }),
+            value,
+        })
+}
+
+/// Messages of one edge node and its device; some are cut short, or have a byte that is another.
+fn edge_node() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+    let types = prop::sample::select(vec!["NBIRTH", "DBIRTH", "NDATA", "DDATA", "NDEATH", "DDEATH"]);
+    let payload = (prop::collection::vec(metrics(), 0..8), any::<Option<u64>>(), prop::option::of(0..4_u64));
+    let damage = prop::option::weighted(0.2, (any::<prop::sample::Index>(), any::<Option<u8>>()));
+    let message = (types, payload, damage).prop_map(|(kind, (metrics, timestamp, seq), damage)| {
+        let metrics = metrics.iter().map(|metric| metric.encode_to_vec().into()).collect();
+        let mut bytes = Payload { timestamp, metrics, seq }.encode_to_vec();
+        if let Some((at, byte)) = damage.filter(|_| !bytes.is_empty()) {
+            let at = at.index(bytes.len());
+            match byte {
+                Some(byte) => bytes[at] = byte,
+                None => bytes.truncate(at),
+            }
+        }
+        let device = if kind.starts_with('D') { "/D" } else { "" };
+        (format!("spBv1.0/G/{kind}/N{device}"), bytes)
+    });
+    prop::collection::vec(message, 1..8)
+}
+
 proptest! {
+    #[test]
+    fn edge_nodes_are_taken_or_refused(messages in edge_node(), named in any::<bool>()) {
+        all_decode(&messages, named, &context())?;
+    }
+
     #[test]
     fn messages_are_taken_or_refused(
         messages in prop::collection::vec((topics(), payloads()), 1..5),

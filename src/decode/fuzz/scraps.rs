@@ -1,7 +1,7 @@
 //! Topics and scraps of payloads that mean something to a format.
 
 /// Levels of topics.
-pub(super) const LEVELS: [&str; 56] = [
+pub(super) const LEVELS: [&str; 59] = [
     "homie",
     "5",
     "$state",
@@ -56,12 +56,15 @@ pub(super) const LEVELS: [&str; 56] = [
     "Ac",
     "d",
     "full_publish_completed",
+    "spBv1.0",
+    "NBIRTH",
+    "DDATA",
     "é",
     "x.y",
 ];
 
 /// Whole topics.
-pub(super) const TOPICS: [&str; 18] = [
+pub(super) const TOPICS: [&str; 21] = [
     "homie/d/n/p",
     "homie/d/n/p/$datatype",
     "homie/d/n/p/$format",
@@ -77,6 +80,9 @@ pub(super) const TOPICS: [&str; 18] = [
     "a/event/log",
     "a/event/status",
     "a/event/up",
+    "spBv1.0/G/DBIRTH/N/D",
+    "spBv1.0/G/NBIRTH/N",
+    "spBv1.0/G/NDATA/N",
     "te/device/main///m/env",
     "v1/devices/me/telemetry",
     "v1/gateway/telemetry",
@@ -197,7 +203,7 @@ pub(super) const WORDS: [&str; 21] = [
 ];
 
 /// Words of CBOR, MessagePack and Protobuf.
-pub(super) const TOKENS: [&[u8]; 40] = [
+pub(super) const TOKENS: [&[u8]; 44] = [
     b"\x21\x61d",
     b"\x00\x61n",
     b"\x02\x01",
@@ -238,6 +244,10 @@ pub(super) const TOKENS: [&[u8]; 40] = [
     b"\x62\x04",
     b"\x0a\x05\x0a\x01",
     b"\x12\x02\x20\x01",
+    b"\x12\x05\x0a\x01a\x10\x01",
+    b"\x12\x04\x10\x01\x50\x05",
+    b"\x12\x06\x20\x21\x82\x01\x01\x00",
+    b"\x18\x00",
 ];
 
 /// Members that formats look for, and some that they do not.

@@ -44,7 +44,7 @@ corpus! {
     json: Json = "json", "malformed";
     scalar: Scalar = "scalar";
     auto: Auto = "tasmota", "senml_cbor", "homie", "shelly_gen2", "zigbee2mqtt", "esphome", "influx_line", "csv", "scalar",
-        "openmqttgateway", "rtl_433", "chirpstack";
+        "openmqttgateway", "rtl_433", "chirpstack", "sparkplug_b";
     aws_shadow: AwsShadow = "aws_shadow";
     cbor: Cbor = "senml_cbor", "json";
     chirpstack: Chirpstack = "chirpstack";
@@ -60,6 +60,7 @@ corpus! {
     ruuvi: Ruuvi = "ruuvi";
     senml: Senml = "senml_json", "senml_cbor";
     shelly: Shelly = "shelly_gen1", "shelly_gen2";
+    sparkplug: Sparkplug = "sparkplug_b";
     tasmota: Tasmota = "tasmota";
     thin_edge: ThinEdge = "thin_edge";
     thingsboard: Thingsboard = "thingsboard";
@@ -112,6 +113,7 @@ fn fuzz(decoder: Decoder) {
         round(decoder, &cases, &mut memory, &mut Rng::with_seed(seed));
         assert!(seconds.is_none() || at.elapsed() < HANG, "{decoder:?}: round {seed} took {:?}", at.elapsed());
         memory.take_changes();
+        memory.take_asks();
         assert!(memory.bytes() <= MAX_BYTES, "{decoder:?}: it remembers {} bytes", memory.bytes());
         rounds += 1;
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::document::Node;
 use super::super::memory::Recall;
-use super::super::{Context, Report};
+use super::super::{Context, Report, Told, told};
 use super::template::Template;
 use crate::quarantine::{Reason, Refusal};
 
@@ -17,6 +17,9 @@ const MAX_ENTITIES: usize = 256;
 
 /// Longest text that is remembered of a discovery, in bytes: that of a topic (MQTT 5, 1.5.4).
 const MAX_TEXT: usize = 65_535;
+
+/// Longest fact that is remembered of a device, in bytes.
+const MAX_TOLD: usize = 255;
 
 /// Components that have no state; what their device says is not theirs.
 const STATELESS: [&str; 7] = ["button", "camera", "device_automation", "image", "notify", "scene", "tag"];
@@ -31,6 +34,10 @@ pub(super) struct Entity {
     pub(super) unit: Option<String>,
     pub(super) class: Option<String>,
     pub(super) template: Template,
+    /// What its device says of itself.
+    pub(super) told: Vec<(Told, String)>,
+    /// The device's gateway (`via_device`).
+    pub(super) parent: Option<String>,
 }
 
 /// What a discovery topic says.
@@ -100,6 +107,7 @@ impl<'t> Announcement<'t> {
 
     fn entities(&self, document: &Node, context: &Context<'_>, found: &mut Found) -> Result<(), Refusal> {
         found.device = self.device(document).to_owned();
+        (found.told, found.parent) = described(document);
         if self.component != "device" {
             return self.entity(&[document], self.component, self.object, context, found);
         }
@@ -157,8 +165,17 @@ impl<'t> Announcement<'t> {
                 }
             },
         };
-        let (origin, device) = (self.topic.to_owned(), found.device.clone());
-        found.entities.entry(topic).or_default().push(Entity { origin, device, key, unit, class, template });
+        let entity = Entity {
+            origin: self.topic.to_owned(),
+            device: found.device.clone(),
+            key,
+            unit,
+            class,
+            template,
+            told: found.told.clone(),
+            parent: found.parent.clone(),
+        };
+        found.entities.entry(topic).or_default().push(entity);
         Ok(())
     }
 
@@ -183,9 +200,26 @@ impl<'t> Announcement<'t> {
 #[derive(Default)]
 struct Found {
     device: String,
+    told: Vec<(Told, String)>,
+    parent: Option<String>,
     /// By state topic.
     entities: BTreeMap<String, Vec<Entity>>,
     left_out: Vec<Refusal>,
+}
+
+/// What the device block says of the device, and its gateway. Texts beyond [`MAX_TOLD`] say nothing.
+fn described(document: &Node) -> (Vec<(Told, String)>, Option<String>) {
+    let device = member(document, "device", "dev").unwrap_or(&Node::Null);
+    let text = |name: &str, short: &str| {
+        member(device, name, short).and_then(Node::text).filter(|text| text.len() <= MAX_TOLD)
+    };
+    let told = told([
+        (Told::Manufacturer, text("manufacturer", "mf")),
+        (Told::Model, text("model_id", "mdl_id").or_else(|| text("model", "mdl"))),
+        (Told::Firmware, text("sw_version", "sw")),
+        (Told::Name, text("name", "name")),
+    ]);
+    (told, text("via_device", "via_device").filter(|parent| !parent.is_empty()).map(str::to_owned))
 }
 
 /// The entities that were announced for a state topic.

@@ -12,6 +12,7 @@
 //!   key `<component>.<object id>` without the device's id in front, and with the announced unit.
 //! - A value template is read if it is a plain path; an entity with another is left out, which is told when it is announced.
 //!   Of an entity only the state topic is read: no availability, no attributes, no further state topics of climates or lights.
+//! - The device block tells manufacturer, model, firmware and name, and `via_device` the gateway.
 //! - Of class `signal_strength` in dBm: the device's `rssi`.
 //! - Both the discovery and the states must come to one source. Discovery is retained: it is learned even with `retained = "ignore"`.
 //!   A topic that nothing announced and that is no statestream's is refused.
@@ -172,7 +173,8 @@ fn add(reports: &mut Vec<Report>, entity: &Entity, found: Point) {
         Some(report) => report,
         None => {
             let device = Some(entity.device.clone());
-            reports.push(Report { device, ..Report::of_topic(vec![Point::default()]) });
+            let (told, parent) = (entity.told.clone(), entity.parent.clone());
+            reports.push(Report { device, told, parent, ..Report::of_topic(vec![Point::default()]) });
             let Some(report) = reports.last_mut() else { return };
             report
         }

@@ -7,6 +7,7 @@
 //!   gateway's keys: see [`advertisement`]. What is no advertisement of a known format adds nothing but its `dataFormat`.
 //! - `gw_mac`, `aoa`, `coords` and `id` are no samples. Pressure is in Pa; keys contain a dot (`PM2.5`).
 //! - `rssi` (dBm) is how well the gateway heard the tag.
+//! - The gateway, as the topic names it or `gw_mac`, is the tag's parent.
 //! - Without a `{device}` the last level is the tag. `gw_status` there is of the gateway.
 
 mod advertisement;
@@ -38,11 +39,14 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     let signal = signal(&point, &[("rssi", "rssi")]);
     let time = document.get("ts").map(|ts| seconds::read("ts", ts)).transpose()?.flatten();
     let (rest, last) = topic::split_last(context.topic);
+    let gateway = Some(topic::split_last(rest).1).filter(|gateway| !gateway.is_empty() && *gateway != "ruuvi");
+    let gateway = gateway.or_else(|| document.get("gw_mac").and_then(Node::text)).filter(|_| last != "gw_status");
+    let parent = gateway.filter(|gateway| !gateway.is_empty()).map(str::to_owned);
     let device = match last {
         "gw_status" => Some(topic::split_last(rest).1.to_owned()).filter(|gateway| !gateway.is_empty()),
         tag => topic::device(context, tag),
     };
-    Ok(vec![Report { device, signal, ..Report::of_topic(vec![point.at(time)]) }])
+    Ok(vec![Report { device, signal, parent, ..Report::of_topic(vec![point.at(time)]) }])
 }
 
 #[cfg(test)]
@@ -61,6 +65,14 @@ mod tests {
         assert_eq!(device("ruuvi/GW/TAG").as_deref(), Some("TAG"));
         assert_eq!(device("ruuvi/GW/gw_status").as_deref(), Some("GW"));
         assert_eq!(device("gw_status"), None);
+    }
+
+    #[test]
+    fn the_gateway_is_the_parent_of_the_tag() {
+        let parent = |topic: &str| of(topic, r#"{"rssi":-70,"gw_mac":"AA:01"}"#).unwrap().remove(0).parent;
+        assert_eq!(parent("ruuvi/GW/TAG").as_deref(), Some("GW"));
+        assert_eq!(parent("TAG").as_deref(), Some("AA:01"));
+        assert_eq!(parent("ruuvi/GW/gw_status"), None);
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn restarted(bench: &Bench, template: Template, last: &HashMap<String, (UtcMicro
         }
         let (metric, unit) = (intro.metric.clone(), intro.unit.as_str().into());
         let last = last.get(&*metric).copied();
-        known.sensors.push(Sensor { id, metric, unit, raw_key: intro.raw_key.clone(), last });
+        let (kind, modeled) = (intro.kind, intro.origin != SensorOrigin::Unmodeled);
+        known.sensors.push(Sensor { id, metric, unit, kind, modeled, raw_key: intro.raw_key.clone(), last });
     }
     let snapshot = snapshot(vec![template, climate()], vec![known]);
     let mut fresh = Bench::new(|settings| settings.sources[0].template = Some("t".into()), &snapshot);
@@ -98,7 +99,7 @@ fn a_starred_key_keeps_the_number_it_came_by() {
     assert!(after.introduced.iter().all(|intro| intro.raw_key.is_none()), "nothing is news");
     // A catalog swapped in before the batch is committed knows none of the sensors.
     let settings = bench.settings.clone();
-    bench.normalizer.replace(&settings, &snapshot(vec![probes(), climate()], Vec::new())).unwrap();
+    bench.normalizer.replace(&settings, &snapshot(vec![probes(), climate()], Vec::new()), 0).unwrap();
     bench.introduced.clear();
     assert_eq!(bench.send(TOPIC, turned).stored, expected);
 }

@@ -128,6 +128,12 @@ struct Compression {
 }
 
 #[derive(QueryableByName)]
+struct Named {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+#[derive(QueryableByName)]
 struct NamedChunk {
     #[diesel(sql_type = Text)]
     hypertable: String,
@@ -182,6 +188,7 @@ impl Store {
                 .bind::<Text, _>(&chunk.name)
                 .execute(*c)
                 .during("compressing a chunk")?;
+            analyze_compressed(c, &chunk.name);
             let table = if chunk.hypertable == ReadingTable::Texts.name() {
                 ReadingTable::Texts
             } else {
@@ -190,6 +197,25 @@ impl Store {
             let span = Span { from: chunk.lower, to: chunk.upper };
             Ok(Compressed::Chunk(table, Part { name: chunk.name, span, compressed: true }))
         })
+    }
+}
+
+/// Until it has been analyzed, the planner takes a compressed chunk for nearly empty, and for a few sensors of it decompresses all.
+/// Autovacuum comes later, and not to a small one. A version of TimescaleDB that keeps its tables elsewhere is no reason to fail.
+fn analyze_compressed(c: &mut PgConnection, chunk: &str) {
+    let outcome = c.transaction(|c| {
+        let found: Option<Named> = diesel::sql_query(
+            "SELECT format('%I.%I', k.schema_name, k.table_name) AS name FROM _timescaledb_catalog.chunk c \
+             JOIN _timescaledb_catalog.chunk k ON k.id = c.compressed_chunk_id \
+             WHERE format('%I.%I', c.schema_name, c.table_name) = $1",
+        )
+        .bind::<Text, _>(chunk)
+        .get_result(c)
+        .optional()?;
+        found.map_or(Ok(()), |found| c.batch_execute(&format!("ANALYZE {}", found.name)))
+    });
+    if let Err(error) = outcome {
+        tracing::debug!(chunk, %error, "a compressed chunk was not analyzed; autovacuum does it");
     }
 }
 

@@ -56,6 +56,8 @@ pub(in crate::store) enum Origin<'a> {
     },
     /// From quarantine: `seq` is the message's id there.
     Retry,
+    /// From the archive: rows without messages.
+    Archive,
     /// From the journal once more; some of the messages are in quarantine already.
     Replay {
         instance: &'a str,
@@ -157,7 +159,7 @@ pub(in crate::store) fn record(conn: &mut Conn<'_>, origin: &Origin<'_>, entries
     for entries in by_size(entries) {
         let ids: HashMap<Seq, i64> = match origin {
             Origin::Journal { instance, journal_id } => insert_messages(conn, instance, journal_id, entries)?,
-            Origin::Retry => entries
+            Origin::Retry | Origin::Archive => entries
                 .iter()
                 .filter_map(|entry| Some((entry.message.seq, i64::try_from(entry.message.seq).ok()?)))
                 .collect(),
@@ -174,7 +176,7 @@ pub(in crate::store) fn record(conn: &mut Conn<'_>, origin: &Origin<'_>, entries
             .flat_map(|(entry, message_id)| {
                 let at = match origin {
                     Origin::Journal { .. } => entry.message.received_at,
-                    Origin::Retry | Origin::Replay { .. } => clock::now(),
+                    Origin::Retry | Origin::Archive | Origin::Replay { .. } => clock::now(),
                 };
                 entry.refusals.iter().map(move |refusal| NewEvent {
                     tenant_id: entry.tenant_id,

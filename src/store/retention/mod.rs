@@ -13,6 +13,7 @@ use super::Store;
 use super::error::{During, StoreError};
 use super::layout::Layout;
 use super::pool::{Conn, with_db};
+use super::rollups::Grain;
 use super::schema;
 use crate::time::UtcMicros;
 
@@ -48,6 +49,15 @@ impl Class {
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at" },
         }
     }
+
+    /// Of rollups.
+    fn grain(self) -> Option<Grain> {
+        match self {
+            Class::HourlyRollups => Some(Grain::Hour),
+            Class::DailyRollups => Some(Grain::Day),
+            Class::Quarantine | Class::Events | Class::Alerts => None,
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -73,10 +83,10 @@ impl Store {
                 return Ok(0);
             }
             if layout == Layout::Timescale
-                && matches!(class, Class::HourlyRollups | Class::DailyRollups)
+                && let Some(grain) = class.grain()
                 && let Conn::Postgres(c) = conn
             {
-                return drop_chunks_of_rollups(c, what.table, before);
+                return drop_chunks_of_rollups(c, grain, before);
             }
             let Expiring { table, key, time } = what;
             let sql = format!(
@@ -111,9 +121,9 @@ fn has_column(conn: &mut Conn<'_>, what: Expiring) -> Result<bool, StoreError> {
 }
 
 /// Continuous aggregates take no DELETE; their chunks are dropped. Returns the number of chunks.
-fn drop_chunks_of_rollups(c: &mut PgConnection, table: &str, before: UtcMicros) -> Result<u64, StoreError> {
+fn drop_chunks_of_rollups(c: &mut PgConnection, grain: Grain, before: UtcMicros) -> Result<u64, StoreError> {
     let dropped = diesel::sql_query("SELECT drop_chunks(to_regclass($1), older_than => $2)")
-        .bind::<Text, _>(table)
+        .bind::<Text, _>(grain.aggregate())
         .bind::<schema::Instant, _>(before)
         .execute(c)
         .during("dropping old rollups")?;

@@ -67,7 +67,7 @@ impl Grain {
     }
 
     /// The continuous aggregate on TimescaleDB.
-    pub(super) fn aggregate(self) -> &'static str {
+    pub(in crate::store) fn aggregate(self) -> &'static str {
         match self {
             Grain::Hour => "telemetry_hourly",
             Grain::Day => "telemetry_daily",

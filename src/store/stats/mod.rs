@@ -4,6 +4,7 @@
 mod postgres;
 mod readings;
 mod sqlite;
+mod timescale;
 
 use std::path::Path;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Double, Nullable, Text};
 
-use super::{Chunk, Chunks, Compression, Count, Layout, Oldest, SlowQuery, Stats, TableStats, rounded, told, unsigned};
+use super::timescale::{self, Aggregate};
+use super::{Chunk, Chunks, Count, Layout, SlowQuery, Stats, TableStats, rounded, told, unsigned};
 use crate::store::error::{During, StoreError};
 use crate::store::extensions::{has_extension, is_hypertable};
 use crate::store::pool::Conn;
@@ -107,7 +108,11 @@ pub(super) fn describe(c: &mut PgConnection, now: UtcMicros, stats: &mut Stats) 
     let mut conn = Conn::Postgres(c);
     stats.timescaledb = ask(&mut conn, unknown, "TimescaleDB", |c| extension_version(c, "timescaledb")).flatten();
     let hypertable = ask(&mut conn, unknown, "the hypertable", |c| is_hypertable(c, "telemetry")).unwrap_or_default();
-    let leaves = ask(&mut conn, unknown, "sizes of tables", leaves).unwrap_or_default();
+    let aggregates = match stats.timescaledb {
+        Some(_) => ask(&mut conn, unknown, "the continuous aggregates", timescale::aggregates).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let leaves = ask(&mut conn, unknown, "sizes of tables", |c| leaves(c, &aggregates)).unwrap_or_default();
     stats.slowest = ask(&mut conn, unknown, "the slowest queries", slowest).flatten();
     stats.tables = tables(&leaves);
     let own: Vec<&Leaf> = leaves.iter().filter(|leaf| leaf.root == "telemetry" && !leaf.is_root).collect();
@@ -116,21 +121,23 @@ pub(super) fn describe(c: &mut PgConnection, now: UtcMicros, stats: &mut Stats) 
         (false, false) => Layout::Partitions,
         (false, true) => Layout::Plain,
     };
-    if stats.layout == Layout::Hypertable {
-        hypertable_sizes(&mut conn, now, stats);
-    } else if stats.layout == Layout::Partitions {
-        stats.chunks = Some(partitions(&own, now));
+    let mut uncounted = Vec::new();
+    if stats.timescaledb.is_some() {
+        uncounted = timescale::describe_tables(&mut conn, stats);
     }
-    rows(&mut conn, stats);
-    if stats.layout == Layout::Hypertable {
-        // A compressed chunk has no key to go by: looking for its first reading would decompress it.
-        return Ok(Vec::new());
+    // What they show is more than what they hold.
+    uncounted.extend(aggregates.into_iter().map(|aggregate| aggregate.name));
+    rows(&mut conn, stats, &uncounted);
+    match stats.layout {
+        Layout::Hypertable => return Ok(timescale::describe_readings(&mut conn, now, stats)),
+        Layout::Partitions => stats.chunks = Some(partitions(&own, now)),
+        Layout::Plain => {}
     }
     Ok(["telemetry", "telemetry_text"].into_iter().filter_map(|table| oldest(&leaves, table)).collect())
 }
 
 /// [`told`], of a question to PostgreSQL.
-fn ask<T>(
+pub(super) fn ask<T>(
     conn: &mut Conn<'_>,
     unknown: &mut Vec<String>,
     what: &'static str,
@@ -150,17 +157,24 @@ fn extension_version(c: &mut PgConnection, name: &str) -> QueryResult<Option<Str
         .map(|version| version.map(|version| version.word))
 }
 
-/// Every table of this schema with its partitions or chunks, by what the system's catalogs know.
-fn leaves(c: &mut PgConnection) -> QueryResult<Vec<Leaf>> {
+/// Every table of this schema with its partitions or chunks, by what the system's catalogs know; also the tables behind
+/// continuous aggregates, under their names.
+fn leaves(c: &mut PgConnection, aggregates: &[Aggregate]) -> QueryResult<Vec<Leaf>> {
+    let (names, tables): (Vec<&str>, Vec<&str>) =
+        aggregates.iter().map(|aggregate| (aggregate.name.as_str(), aggregate.table.as_str())).unzip();
     diesel::sql_query(
-        "WITH RECURSIVE tree (root, oid) AS (
-             SELECT c.oid, c.oid FROM pg_class c
+        "WITH RECURSIVE roots (name, oid) AS (
+             SELECT c.relname::text, c.oid FROM pg_class c
              WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
                  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
              UNION ALL
-             SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+             SELECT a.name, a.id::regclass FROM unnest($1, $2) a (name, id)
+         ), tree (root, name, oid) AS (
+             SELECT oid, name, oid FROM roots
+             UNION ALL
+             SELECT t.root, t.name, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
          )
-         SELECT r.relname::text AS root, t.oid = t.root AS is_root, c.relkind = 'r' AS has_rows_of_its_own,
+         SELECT t.name AS root, t.oid = t.root AS is_root, c.relkind = 'r' AS has_rows_of_its_own,
              c.relname::text AS name, t.oid::regclass::text AS quoted,
              coalesce(pg_relation_size(t.oid) / current_setting('block_size')::bigint, 0) AS heap_pages,
              coalesce(pg_table_size(t.oid), 0) AS bytes, coalesce(pg_indexes_size(t.oid), 0) AS index_bytes,
@@ -169,9 +183,10 @@ fn leaves(c: &mut PgConnection) -> QueryResult<Vec<Leaf>> {
              greatest(s.last_vacuum, s.last_autovacuum) AS last_vacuum,
              greatest(s.last_analyze, s.last_autoanalyze) AS last_analyze,
              substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM \\(''([^'']+)''\\) TO')::timestamptz AS \"from\"
-         FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_class r ON r.oid = t.root
-         LEFT JOIN pg_stat_user_tables s ON s.relid = t.oid",
+         FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_stat_all_tables s ON s.relid = t.oid",
     )
+    .bind::<Array<Text>, _>(names)
+    .bind::<Array<Text>, _>(tables)
     .load(c)
 }
 
@@ -231,98 +246,12 @@ fn oldest(leaves: &[Leaf], table: &str) -> Option<String> {
         .or_else(|| leaves.iter().any(|leaf| leaf.root == table).then(|| table.into()))
 }
 
-#[derive(QueryableByName)]
-struct HypertableSize {
-    #[diesel(sql_type = BigInt)]
-    table_bytes: i64,
-    #[diesel(sql_type = BigInt)]
-    index_bytes: i64,
-    #[diesel(sql_type = BigInt)]
-    rows: i64,
-}
-
-#[derive(QueryableByName)]
-struct ChunkRow {
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = BigInt)]
-    bytes: i64,
-    #[diesel(sql_type = Nullable<Instant>)]
-    from: Option<UtcMicros>,
-}
-
-#[derive(QueryableByName)]
-struct CompressionRow {
-    #[diesel(sql_type = BigInt)]
-    chunks: i64,
-    #[diesel(sql_type = BigInt)]
-    compressed: i64,
-    #[diesel(sql_type = BigInt)]
-    before: i64,
-    #[diesel(sql_type = BigInt)]
-    after: i64,
-}
-
-/// What TimescaleDB knows better: the rows of compressed chunks are in tables of its own.
-fn hypertable_sizes(conn: &mut Conn<'_>, now: UtcMicros, stats: &mut Stats) {
-    let sizes = ask(conn, &mut stats.unknown, "the hypertable's size", |c| {
-        diesel::sql_query(
-            "SELECT (coalesce(sum(table_bytes), 0) + coalesce(sum(toast_bytes), 0))::bigint AS table_bytes, \
-             coalesce(sum(index_bytes), 0)::bigint AS index_bytes, \
-             approximate_row_count('telemetry') AS rows FROM hypertable_detailed_size('telemetry')",
-        )
-        .get_result::<HypertableSize>(c)
-    });
-    if let (Some(sizes), Some(table)) = (sizes, stats.tables.iter_mut().find(|table| table.name == "telemetry")) {
-        table.bytes = Some(unsigned(sizes.table_bytes));
-        table.index_bytes = Some(unsigned(sizes.index_bytes));
-        table.rows = Some(Count { rows: unsigned(sizes.rows), exact: false });
-    }
-    let chunks = ask(conn, &mut stats.unknown, "the chunks", |c| {
-        diesel::sql_query(
-            "SELECT s.chunk_name::text AS name, coalesce(s.total_bytes, 0) AS bytes, c.range_start AS \"from\" \
-             FROM chunks_detailed_size('telemetry') s JOIN timescaledb_information.chunks c \
-             ON c.chunk_schema = s.chunk_schema AND c.chunk_name = s.chunk_name",
-        )
-        .load::<ChunkRow>(c)
-    });
-    let first = chunks.iter().flatten().filter_map(|row| row.from).min();
-    stats.readings.oldest = first.map(|from| (from, Oldest::ChunkStart));
-    stats.chunks = chunks.map(|rows| {
-        let chunk = |row: &ChunkRow| Chunk { name: row.name.clone(), bytes: unsigned(row.bytes), from: row.from };
-        let begun = rows.iter().filter(|row| row.from.is_some_and(|from| from <= now));
-        Chunks {
-            count: rows.len() as u64,
-            bytes: rows.iter().map(|row| unsigned(row.bytes)).sum(),
-            largest: rows.iter().max_by_key(|row| row.bytes).map(chunk),
-            newest: begun.max_by_key(|row| row.from).map(chunk),
-        }
-    });
-    let compression = ask(conn, &mut stats.unknown, "compression", |c| {
-        diesel::sql_query(
-            "SELECT coalesce(sum(total_chunks), 0)::bigint AS chunks, \
-             coalesce(sum(number_compressed_chunks), 0)::bigint AS compressed, \
-             coalesce(sum(before_compression_total_bytes), 0)::bigint AS before, \
-             coalesce(sum(after_compression_total_bytes), 0)::bigint AS after \
-             FROM hypertable_compression_stats('telemetry')",
-        )
-        .get_result::<CompressionRow>(c)
-    });
-    stats.compression = compression.filter(|row| row.compressed > 0).map(|row| Compression {
-        chunks: unsigned(row.chunks),
-        compressed_chunks: unsigned(row.compressed),
-        before_bytes: unsigned(row.before),
-        after_bytes: unsigned(row.after),
-    });
-}
-
 /// Counts the tables that are small; the others keep their estimate.
-fn rows(conn: &mut Conn<'_>, stats: &mut Stats) {
-    let compressed = stats.layout == Layout::Hypertable;
+fn rows(conn: &mut Conn<'_>, stats: &mut Stats, uncounted: &[String]) {
     for table in &mut stats.tables {
         let is_readings = table.name == "telemetry";
         let small = if is_readings { SMALL } else { SMALL_BESIDE };
-        if table.total_bytes() <= small && !(is_readings && compressed) {
+        if table.total_bytes() <= small && !uncounted.contains(&table.name) {
             let quoted = table.name.replace('"', "\"\"");
             let counted = ask(conn, &mut stats.unknown, "the number of rows", |c| {
                 diesel::sql_query(format!("SELECT count(*) AS n FROM \"{quoted}\"")).get_result::<Number>(c)

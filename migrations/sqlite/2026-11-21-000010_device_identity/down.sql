@@ -1,0 +1,17 @@
+DROP INDEX devices_by_parent;
+DROP TRIGGER device_sensors_tenant_changed;
+DROP TRIGGER device_sensors_tenant_new;
+DROP TRIGGER device_modules_tenant_changed;
+DROP TRIGGER device_modules_tenant_new;
+DROP TRIGGER devices_tenant_kept;
+DROP TRIGGER devices_parent_changed;
+DROP TRIGGER devices_parent_new;
+ALTER TABLE device_modules DROP COLUMN address;
+ALTER TABLE devices DROP COLUMN parent_declared;
+ALTER TABLE devices DROP COLUMN template_by;
+ALTER TABLE devices DROP COLUMN connectivity;
+ALTER TABLE devices DROP COLUMN protocol_why;
+ALTER TABLE devices DROP COLUMN protocol;
+ALTER TABLE devices DROP COLUMN firmware;
+ALTER TABLE devices DROP COLUMN model;
+ALTER TABLE devices DROP COLUMN manufacturer;
