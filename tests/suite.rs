@@ -14,6 +14,7 @@ mod catch_up;
 mod config;
 mod corpus;
 mod describing;
+mod discover;
 mod database_tls;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]

@@ -5,6 +5,7 @@ pub mod check;
 pub mod decode;
 pub mod demo;
 pub mod devices;
+mod discover;
 pub mod journal;
 mod logging;
 pub mod migrate;
@@ -58,6 +59,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Show what becomes of a payload (standard input), without storing it
     Decode(decode::DecodeArgs),
+    /// Listen to a broker without storing, and print the sources, devices and metrics that it would set up
+    Discover(discover::DiscoverArgs),
     /// What is known of devices
     Devices(devices::DevicesArgs),
     /// Device types: what there is, whether a file of one is right, and files in and out of the catalog
@@ -110,6 +113,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&place, &args),
         Command::Simulate(args) => simulate::command(args),
         Command::Decode(args) => decode::run(&place, &args),
+        Command::Discover(args) => discover::run(&place, &args),
         Command::Devices(args) => devices::run(&place, &args),
         Command::Templates(args) => templates::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
