@@ -37,7 +37,8 @@ fn assigned_under_load(database: &str, stranger: impl FnOnce(&Tidegate) -> Stran
     tidegate.listening();
     let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "500"]);
     tidegate.wait_for_metric("tidegate_readings_stored_total", 2000.0);
-    let device = "sim-1";
+    let listed = tidegate.json(&["devices", "list", "--json"]);
+    let device = listed[0]["device"].as_str().unwrap();
     let reloads = tidegate.metric("tidegate_catalog_reloads_total");
     let said = tidegate.output(&["devices", "assign", device, "centimetres"]);
     assert!(said.contains("(before: meters)") && said.contains("m1~1"), "{said}");

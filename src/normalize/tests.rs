@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::testing::*;
 use super::*;
 use crate::catalog::matching::GivenBy;
-use crate::catalog::{Device, Metric};
+use crate::catalog::{Device, Metric, Sensor};
 use crate::config::{Decoder, Retained};
 use crate::quarantine::Reason;
 use crate::store::batch::{DeviceIntro, SensorIntro, SensorOrigin};
@@ -228,7 +228,8 @@ fn times_far_from_the_receipt_are_refused() {
 fn retained_messages_forge_no_readings() {
     let stored = |retained: Retained, payload: &str| {
         let mut known = device(1, "d1", Some("climate"));
-        known.sensors.push(sensor(10, "temperature", Some((RECEIVED.0, 20.0))));
+        let temperature = sensor(10, "temperature", Some((RECEIVED.0, 20.0)));
+        known.sensors.push(Sensor { unit: "°C".into(), modeled: true, ..temperature });
         let known = snapshot(vec![climate()], vec![known]);
         let mut bench = Bench::new(|settings| settings.sources[0].retained = retained, &known);
         let outcome = bench.put(TOPIC, payload, true);
@@ -264,7 +265,8 @@ fn unknown_devices_are_quarantined_on_demand_and_never_made_by_garbage() {
     let known = snapshot(vec![climate()], vec![device(1, "known", None)]);
     let mut strict = Bench::new(|settings| settings.devices.unknown = UnknownDevice::Quarantine, &known);
     assert_eq!(strict.send(TOPIC, r#"{"temp":1}"#).reasons(), [Reason::UnknownDevice]);
-    assert_eq!(strict.send("devices/known/telemetry", r#"{"temp":1}"#).stored, ["temp=1"]);
+    let heard = strict.send("devices/known/telemetry", r#"{"temp":1}"#);
+    assert_eq!(heard.stored, ["temperature=1"], "it had no template, and has the source's now");
     let mut bench = Bench::new(|settings| settings.devices.max_devices = 2, &known);
     for (topic, garbage) in [(TOPIC, "{\"temp\":"), (TOPIC, ""), ("s/d1/x", "")] {
         assert_eq!(bench.send(topic, garbage).devices, []);
