@@ -324,7 +324,7 @@ pub fn payload(case: &Json) -> Vec<u8> {
 }
 
 /// RFC 4648, section 4.
-fn from_base64(text: &str) -> Vec<u8> {
+pub fn from_base64(text: &str) -> Vec<u8> {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = Vec::new();
     let (mut bits, mut held) = (0_u32, 0_u32);

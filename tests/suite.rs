@@ -25,6 +25,7 @@ mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
 mod journal;
+mod library;
 mod lifecycle;
 mod main_job;
 mod packaging;
@@ -43,3 +44,4 @@ mod simulate;
 mod sparkplug;
 mod state_dir;
 mod store;
+mod templates;

@@ -6,28 +6,13 @@ use std::sync::Arc;
 
 use super::device_file::{self, DeviceEntry};
 use super::example::Example;
+use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
 use super::{Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
 use crate::config::{Config, Reading};
-
-macro_rules! shipped {
-    ($($name:literal),+ $(,)?) => {
-        /// File name and text of each template in the binary.
-        const SHIPPED: &[(&str, &str)] =
-            &[$((concat!("shipped/", $name), include_str!(concat!("../../config/catalog/templates/", $name)))),+];
-    };
-}
-
-shipped!(
-    "native-climate.toml",
-    "scalar-inverter.toml",
-    "tasmota-plug.toml",
-    "zigbee-climate.toml",
-    "zigbee-contact.toml",
-);
 
 /// Directories that a catalog may hold.
 const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
@@ -60,6 +45,8 @@ pub struct ReadTemplate {
 pub struct Catalog {
     pub templates: Vec<ReadTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    /// Slugs of the further files that were asked for, in their order.
+    pub asked: Vec<String>,
 }
 
 /// As [`load`], with what only people and tests need; `more`: further templates' files, one of which replaces a file of the
@@ -78,6 +65,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         None => (Vec::new(), Vec::new()),
     };
     let more: Vec<_> = more.iter().filter_map(|path| template_file::read(&Document::read(path), &findings)).collect();
+    let asked = more.iter().map(|file| file.slug.value.clone()).collect();
     files.retain(|file| !more.iter().any(|other| other.slug.value == file.slug.value));
     files.extend(more);
     let files = references::distinct(&shipped, files, &findings);
@@ -96,7 +84,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         examples: file.examples,
     });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Catalog { templates: templates.collect(), devices })
+    Ok(Catalog { templates: templates.collect(), devices, asked })
 }
 
 /// The text of a template's file.
@@ -161,26 +149,38 @@ fn misspelt_directories(dir: &Path, findings: &Findings) {
     }
 }
 
-/// The `.toml` files of a directory by name; none where there is no such directory.
+/// The `.toml` files of a directory and of those below it, by name; none where there is no such directory.
 fn toml_files(dir: &Path, findings: &Findings) -> Vec<PathBuf> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}"));
-            return Vec::new();
-        }
-    };
     let mut paths = Vec::new();
-    for entry in entries {
-        match entry {
-            Ok(entry) => paths.push(entry.path()),
-            Err(error) => findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}")),
-        }
-    }
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    gather(dir, &mut paths, findings);
     paths.sort();
     paths
+}
+
+/// A link to a directory is not followed: it could lead back here.
+fn gather(dir: &Path, paths: &mut Vec<PathBuf>, findings: &Findings) {
+    let unreadable = |error: std::io::Error| {
+        findings.fault(Place::File(Arc::from(dir)), "", format!("can't be read: {error}"));
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return unreadable(error),
+    };
+    for entry in entries {
+        let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+            Ok(found) => found,
+            Err(error) => {
+                unreadable(error);
+                continue;
+            }
+        };
+        if kind.is_dir() {
+            gather(&path, paths, findings);
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/catalog/templates");
         let names: Vec<String> = toml_files(&dir, &Findings::default())
             .iter()
-            .filter_map(|path| Some(format!("shipped/{}", path.file_name()?.to_str()?)))
+            .filter_map(|path| Some(format!("shipped/{}", path.strip_prefix(&dir).ok()?.to_str()?)))
             .collect();
         assert_eq!(names, SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     }

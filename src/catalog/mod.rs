@@ -18,6 +18,7 @@ pub mod series;
 mod template_file;
 pub mod unit;
 pub mod registry;
+mod shipped;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -46,6 +47,17 @@ pub enum Kind {
     Number,
     Bool,
     Text,
+}
+
+impl Kind {
+    /// As templates and the tables have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Number => "number",
+            Kind::Bool => "bool",
+            Kind::Text => "text",
+        }
+    }
 }
 
 /// A device type: its metrics and the keys they go by, those that it has from its parents among them.

@@ -17,6 +17,9 @@ mod replay;
 mod run;
 pub mod simulate;
 pub mod stats;
+pub mod template_examples;
+pub mod template_import;
+mod templates;
 pub mod uptime;
 
 use std::path::{Path, PathBuf};
@@ -60,6 +63,8 @@ enum Command {
     Discover(discover::DiscoverArgs),
     /// What is known of devices
     Devices(devices::DevicesArgs),
+    /// Device types: what there is, whether a file of one is right, and files in and out of the catalog
+    Templates(templates::TemplatesArgs),
     /// Stored readings of a device
     Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
@@ -110,6 +115,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Decode(args) => decode::run(&place, &args),
         Command::Discover(args) => discover::run(&place, &args),
         Command::Devices(args) => devices::run(&place, &args),
+        Command::Templates(args) => templates::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),

@@ -10,6 +10,7 @@ use tidegate::decode::Told;
 use tidegate::store::batch::{Batch, Change, DeviceChange, DeviceIntro};
 
 use super::{Site, at, device, lookup, on_both, reading, sensor};
+use crate::support::daemon::eventually;
 
 on_both!(
     the_database_refuses_circles_and_other_tenants,
@@ -80,11 +81,10 @@ fn two_sessions_that_each_close_half_of_a_circle_are_not_both_taken() {
             }
         });
         begins.recv().unwrap();
-        let waits = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        while site.number(waits) == 0 {
-            std::thread::yield_now();
-        }
+        // For the advisory lock, or for the row that the first has locked to look at it.
+        let waits = "SELECT count(*) AS n FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the second waits", || (site.number(waits) > 0).then_some(()));
         first.batch_execute("COMMIT").unwrap();
         let refused = second.join().unwrap().expect_err(isolation);
         assert!(refused.contains("behind itself") || refused.contains("could not serialize"), "{isolation}: {refused}");
