@@ -53,7 +53,7 @@ const fn fitting(decoder: Decoder, filter: &'static str, fits: fn(&Seen<'_, '_>)
 }
 
 /// Topics that no other format has; the first row that fits counts. Their filters are those of `docs/formats.md`.
-static CANONICAL: [Row; 35] = [
+static CANONICAL: [Row; 36] = [
     row(Decoder::Sparkplug, "spBv1.0/#"),
     row(Decoder::AwsShadow, "$aws/things/{device}/shadow/#"),
     row(Decoder::Chirpstack, "application/+/device/{device}/event/+"),
@@ -77,6 +77,7 @@ static CANONICAL: [Row; 35] = [
     fitting(Decoder::Tasmota, "{device}/stat/+", is_tasmota),
     fitting(Decoder::Tasmota, "+/{device}/tele/+", is_tasmota),
     fitting(Decoder::Tasmota, "+/{device}/stat/+", is_tasmota),
+    row(Decoder::Shelly, "shellies/announce"),
     row(Decoder::Shelly, "shellies/{device}/{metric...}"),
     fitting(Decoder::Shelly, "{device}/events/rpc", |seen| seen.has("\"Notify")),
     fitting(Decoder::Shelly, "{device}/status/+", is_component),
