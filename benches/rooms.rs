@@ -1,6 +1,10 @@
 //! Times the rooms between a message and its batch, each alone: `cargo bench --bench rooms [filter]`.
 //!
 //! Payloads are those of the simulated fleet. What a message costs beyond its decoding is routing and normalizing.
+//! `cargo bench --bench rooms -- --formats` times every decoder on the corpus instead, and prints a table.
+
+#[path = "rooms/formats.rs"]
+mod formats;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +29,11 @@ use tidegate::store::batch::Batch;
 use tidegate::time::UtcMicros;
 
 fn main() {
-    divan::main();
+    if std::env::args().any(|argument| argument == "--formats") {
+        formats::print();
+    } else {
+        divan::main();
+    }
 }
 
 fn message_of(kind: Kind) -> Outgoing {

@@ -36,6 +36,8 @@ pub mod decode;
 pub mod catalog;
 /// Samples → readings or refusals.
 pub mod normalize;
+/// What a broker has, as a configuration.
+pub mod discover;
 /// Reason codes.
 pub mod quarantine;
 /// What decoders want told to devices.

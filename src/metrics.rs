@@ -187,6 +187,8 @@ metrics! {
     sparkplug_state_online: Level = "sparkplug_state_online";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
+    /// Messages to a source with decoder `auto` that are no telemetry: commands, announcements, statistics of the broker
+    auto_ignored: Count = "auto_ignored";
     /// Samples dropped because `metrics.unmodeled` says so
     unmodeled_dropped: Count = "unmodeled_dropped";
     /// Derived readings left out because their formula had no finite value, as of a division by zero

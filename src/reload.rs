@@ -77,7 +77,7 @@ impl CatalogKeeper {
     pub fn run(mut self, declared: &Declared) -> Result<(), StoreError> {
         let Some(()) = self.persist("migrate", |keeper| keeper.store.migrate().map(|_| ()))? else { return Ok(()) };
         let Some(mut version) = self.persist("fill the catalog", |keeper| {
-            keeper.store.reconcile(declared)?;
+            keeper.fill(declared)?;
             keeper.store.catalog_version()
         })?
         else {
@@ -166,9 +166,16 @@ impl CatalogKeeper {
         Ok(Opening { snapshot: self.store.snapshot()?, memory, position })
     }
 
+    /// Brings what the files declare into the database.
+    fn fill(&self, declared: &Declared) -> Result<(), StoreError> {
+        let report = self.store.reconcile(declared)?;
+        report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(())
+    }
+
     fn serve(&mut self, request: Request, version: i64) -> i64 {
         let outcome = self.persist("reload", |keeper| {
-            keeper.store.reconcile(&request.declared)?;
+            keeper.fill(&request.declared)?;
             keeper.hand_over(request.config.clone())
         });
         let (answer, version) = match outcome {

@@ -177,7 +177,7 @@ fn every_wrong_template_is_refused_with_its_place_and_what_would_be_right() {
         (metric("min_step = -1"), "metric[0].min_step: is below 0"),
         (metric("min_step = 1\nnon_decreasing = true"), "give one of them"),
         (metric("keys = []"), "metric[0].keys: is empty"),
-        (metric("keys = [\n \"a\",\n 5]"), "t.toml:6: metric[0].keys: expected a text in quotes, found an integer"),
+        (metric("keys = [\n \"a\",\n 5]"), "t.toml:6: metric[0].keys: expected a text or a table, found an integer"),
         (metric("keys = [\"a\", \"a\"]"), "\"a\" is listed twice"),
         (metric("keys = [\"\"]"), "expected keys of 1 to 255 bytes"),
         (two("keys = [\n\"j\",\n\"k\"]"), "t.toml:9: metric[1].keys: \"k\" is claimed by the metric \"m\" too"),

@@ -151,7 +151,7 @@ const SHAPES: [(&str, &str, &str); 4] = [
     (
         "tasmota",
         "name = \"tasmota\"\nfilter = \"tele/{device}/SENSOR\"\ntemplate = \"tasmota-plug\"\ntimestamp = \"Time\"",
-        "ENERGY.Period| apparent_power|VA current|A energy_today|kWh energy_yesterday|kWh energy|kWh power_factor| \
+        "energy_period|kWh apparent_power|VA current|A energy_today|kWh energy_yesterday|kWh energy|kWh power_factor| \
          power|W reactive_power|var voltage|V",
     ),
     (

@@ -14,6 +14,7 @@ mod catch_up;
 mod config;
 mod corpus;
 mod describing;
+mod discover;
 mod database_tls;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]
@@ -43,3 +44,4 @@ mod simulate;
 mod sparkplug;
 mod state_dir;
 mod store;
+mod templates;

@@ -12,16 +12,28 @@ use crate::config::section::Section;
 const MAX_DERIVED: usize = 64;
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// All derived metrics of a template, in the order of the file, with the places of their formulas.
-pub(super) fn read(root: &mut Section<'_>) -> Vec<(Derived, Placed<()>)> {
-    let all = root.tables("derived", derived).unwrap_or_default();
+/// The derived metrics of a template as its file has them.
+#[derive(Default)]
+pub(super) struct DerivedFile {
+    /// In the order of the file.
+    pub derived: Vec<Derived>,
+    /// Of their formulas.
+    pub places: Vec<Placed<()>>,
+    /// Names of those whose formula has a fault: what is worked out from them is not faulty for that.
+    pub broken: Vec<String>,
+}
+
+pub(super) fn read(root: &mut Section<'_>) -> DerivedFile {
+    let mut file = DerivedFile::default();
+    let all = root.tables("derived", |section| derived(section, &mut file.broken)).unwrap_or_default();
     if all.len() > MAX_DERIVED {
         root.fault("derived", format!("{} derived metrics, {MAX_DERIVED} are the most", all.len()));
     }
-    all.into_iter().flatten().collect()
+    (file.derived, file.places) = all.into_iter().flatten().unzip();
+    file
 }
 
-fn derived(section: &mut Section<'_>) -> Option<(Derived, Placed<()>)> {
+fn derived(section: &mut Section<'_>, broken: &mut Vec<String>) -> Option<(Derived, Placed<()>)> {
     let name = section.required_text("name").unwrap_or_default().to_owned();
     if section.has("name")
         && let Some(wrong) = metric_name_fault(&name)
@@ -46,7 +58,11 @@ fn derived(section: &mut Section<'_>) -> Option<(Derived, Placed<()>)> {
     let within = section.duration("within", Duration::ZERO..=YEAR).unwrap_or(default);
     let at = if section.has("rate") { "rate" } else { "expression" };
     let place = Placed { value: (), place: section.place_of(at), key: section.path_of(at) };
-    Some((Derived { name, unit, range, formula: formula?, within }, place))
+    let Some(formula) = formula else {
+        broken.push(name);
+        return None;
+    };
+    Some((Derived { name, unit, range, formula, within }, place))
 }
 
 fn rate(section: &mut Section<'_>) -> Option<Rate> {

@@ -18,6 +18,8 @@ const MAX_DEPTH: usize = 8;
 /// Lays templates flat, and puts each one's derived metrics in the order in which they can be worked out.
 pub(super) fn flatten(files: Vec<TemplateFile>, findings: &Findings) -> Vec<TemplateFile> {
     let by_slug: BTreeMap<&str, &TemplateFile> = files.iter().map(|file| (file.slug.value.as_str(), file)).collect();
+    // Derived metrics that could not be read, which has been told: others may be worked out from them.
+    let broken: HashSet<&str> = files.iter().flat_map(|file| &file.broken).map(String::as_str).collect();
     let mut faulty: HashSet<(String, String)> = HashSet::new();
     let mut flat: Vec<(Template, Vec<Origin>)> = Vec::with_capacity(files.len());
     for file in &files {
@@ -30,7 +32,7 @@ pub(super) fn flatten(files: Vec<TemplateFile>, findings: &Findings) -> Vec<Temp
     });
     for index in order {
         if let (Some(file), Some((template, origins))) = (files.get(index), flat.get_mut(index)) {
-            settle(file, template, origins, &mut faulty, findings);
+            settle(file, template, origins, (&broken, &mut faulty), findings);
         }
     }
     let flat = flat.into_iter().map(|(template, _)| template);
@@ -153,7 +155,7 @@ fn settle(
     file: &TemplateFile,
     template: &mut Template,
     origins: &mut Vec<Origin>,
-    faulty: &mut HashSet<(String, String)>,
+    (broken, faulty): (&HashSet<&str>, &mut HashSet<(String, String)>),
     findings: &Findings,
 ) {
     let mut fault = |derived: &Derived, origin: &Origin, wrong: Wrong| {
@@ -171,7 +173,7 @@ fn settle(
         }
     };
     for (derived, origin) in template.derived.iter().zip(origins.iter()) {
-        for input in derived.inputs() {
+        for input in derived.inputs().iter().filter(|input| !broken.contains(input.as_str())) {
             if let Some(wrong) = input_fault(input, template) {
                 fault(derived, origin, wrong);
             }

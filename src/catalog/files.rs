@@ -45,6 +45,8 @@ pub struct ReadTemplate {
 pub struct Catalog {
     pub templates: Vec<ReadTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    /// Slugs of the further files that were asked for, in their order.
+    pub asked: Vec<String>,
 }
 
 /// As [`load`], with what only people and tests need; `more`: further templates' files, one of which replaces a file of the
@@ -63,6 +65,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         None => (Vec::new(), Vec::new()),
     };
     let more: Vec<_> = more.iter().filter_map(|path| template_file::read(&Document::read(path), &findings)).collect();
+    let asked = more.iter().map(|file| file.slug.value.clone()).collect();
     files.retain(|file| !more.iter().any(|other| other.slug.value == file.slug.value));
     files.extend(more);
     let files = references::distinct(&shipped, files, &findings);
@@ -81,7 +84,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         examples: file.examples,
     });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Catalog { templates: templates.collect(), devices })
+    Ok(Catalog { templates: templates.collect(), devices, asked })
 }
 
 /// The text of a template's file.

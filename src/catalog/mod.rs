@@ -49,6 +49,17 @@ pub enum Kind {
     Text,
 }
 
+impl Kind {
+    /// As templates and the tables have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Number => "number",
+            Kind::Bool => "bool",
+            Kind::Text => "text",
+        }
+    }
+}
+
 /// A device type: its metrics and the keys they go by, those that it has from its parents among them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {

@@ -97,8 +97,15 @@ fn device(entry: &DeviceEntry, known: &BTreeMap<&str, &Template>, findings: &Fin
     let find = |slug: &Option<String>, placed: &Placed<()>| {
         let slug = slug.as_deref()?;
         let template = known.get(slug).copied();
-        if template.is_none() {
-            placed.fault(findings, no_template(slug, known));
+        match template.map(|template| template.tenant.as_deref()) {
+            None => placed.fault(findings, no_template(slug, known)),
+            Some(Some(owner)) if owner != entry.device.tenant => {
+                let device = &entry.device.tenant;
+                let message =
+                    format!("\"{slug}\" is a template of the tenant \"{owner}\", the device is of \"{device}\"");
+                placed.fault(findings, message);
+            }
+            Some(_) => {}
         }
         template
     };

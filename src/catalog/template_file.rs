@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::derived_file::{self, DerivedFile};
 use super::example::{self, Example};
 use super::metric_file::is_metric_name;
 use super::references::Placed;
-use super::{
-    KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, derived_file, matching_file, metric_file,
-};
+use super::{KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, matching_file, metric_file};
 use crate::config::document::{Document, Node, Value};
 use crate::config::fault::Wrong;
 use crate::config::section::{Findings, Section};
@@ -31,6 +30,8 @@ pub(super) struct TemplateFile {
     pub has_category: bool,
     /// Of the formulas of `template.derived`.
     pub derived: Vec<Placed<()>>,
+    /// Names of derived metrics that could not be read.
+    pub broken: Vec<String>,
     /// Every slug that a slot calls compatible.
     pub compatible: Vec<Placed<String>>,
     pub examples: Vec<Example>,
@@ -63,7 +64,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let matching = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
-    let (derived, derived_places): (Vec<_>, Vec<Placed<()>>) = derived_file::read(root).into_iter().unzip();
+    let DerivedFile { derived, places, broken } = derived_file::read(root);
     let names = claims.names.keys().map(String::as_str);
     each_once(root, "derived", names, derived.iter().map(|derived| derived.name.as_str()));
     let commands = root.tables("command", command).unwrap_or_default();
@@ -91,7 +92,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         commands,
         slots,
     };
-    Some(TemplateFile { template, slug, extends, has_category, derived: derived_places, compatible, examples })
+    Some(TemplateFile { template, slug, extends, has_category, derived: places, broken, compatible, examples })
 }
 
 fn placed(root: &Section<'_>, key: &str, value: &str) -> Placed<String> {

@@ -16,7 +16,8 @@ use super::output::printable;
 use crate::catalog::matching::{GivenBy, Offer};
 use crate::catalog::{DEFAULT_TENANT, Declared, DeclaredTemplate, Device, Kind, Module, Snapshot};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Decoder};
+use crate::decode;
 use crate::decode::memory::Memory;
 use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
@@ -54,7 +55,11 @@ pub(super) fn run(place: &Place, args: &DecodeArgs) -> anyhow::Result<ExitCode> 
 #[derive(Debug, Serialize)]
 struct Report {
     source: Option<String>,
+    /// The one that reads the message: where the source's is `auto`, the one that it chose.
     decoder: Option<&'static str>,
+    /// Why `auto` chose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// The one that the topic names, else those that the payload names.
     device: Option<String>,
     template: Option<String>,
@@ -97,7 +102,11 @@ pub fn dry_run(
 ) -> anyhow::Result<()> {
     let mut normalizer = Normalizer::new(config, &snapshot(declared)?, Memory::default(), Metrics::new())?;
     let mut notes = Vec::new();
-    let report = report(&mut normalizer, message(topic, payload, now), &mut notes);
+    let mut report = report(&mut normalizer, message(topic, payload, now), &mut notes);
+    if let Some((decoder, why)) = chosen(&normalizer, config, topic, payload, now) {
+        report.decoder = Some(decoder.name());
+        report.why = Some(why);
+    }
     if json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -105,6 +114,30 @@ pub fn dry_run(
         print(&report, &notes, out)?;
     }
     Ok(())
+}
+
+/// What the decoder `auto` takes a message for that it can read; none: the source names another decoder.
+fn chosen(
+    normalizer: &Normalizer,
+    config: &Config,
+    topic: &str,
+    payload: &[u8],
+    now: UtcMicros,
+) -> Option<(Decoder, String)> {
+    let route = normalizer.sources().route(topic).filter(|route| route.source.decoder == Decoder::Auto)?;
+    let context = decode::Context {
+        topic,
+        captures: &route.captures,
+        received_at: now,
+        timestamp: route.source.timestamp.as_deref(),
+        timezone: route.source.timezone.as_ref(),
+        limits: &config.limits,
+        csv: route.source.csv,
+        sparkplug: route.source.sparkplug,
+    };
+    let mut memory = Memory::default();
+    let reports = decode::decode(Decoder::Auto, payload, &context, &mut memory.of_source(&route.source.name));
+    reports.ok()?.into_iter().find_map(|report| report.read_as)
 }
 
 fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
@@ -122,7 +155,7 @@ fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
 }
 
 /// The catalog as a database without history would have it.
-fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
+pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
     let templates = declared.templates.iter().map(|one| (one.template.slug.clone(), Arc::new(one.template.clone())));
     let mut devices = Vec::with_capacity(declared.devices.len());
     for (device, id) in declared.devices.iter().zip(1_usize..) {
@@ -185,6 +218,7 @@ fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String
     Report {
         source: route.as_ref().map(|route| route.source.name.to_string()),
         decoder: route.as_ref().map(|route| route.source.decoder.name()),
+        why: None,
         device: (!devices.is_empty()).then(|| devices.join(", ")),
         template,
         readings: readings.collect(),
@@ -212,6 +246,9 @@ fn number(reading: &Reading, kind: Kind) -> serde_json::Value {
 fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyhow::Result<()> {
     let shown = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     writeln!(out, "source    {} ({})", shown(&report.source), report.decoder.unwrap_or("-"))?;
+    if let Some(why) = &report.why {
+        writeln!(out, "read so   because {}", printable(why))?;
+    }
     writeln!(out, "device    {}", shown(&report.device))?;
     writeln!(out, "template  {}", shown(&report.template))?;
     let mut table = Table::new();
@@ -244,7 +281,7 @@ fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyh
 mod tests {
     use super::*;
     use crate::catalog::{DeclaredDevice, DeclaredTemplate, Metric};
-    use crate::config::{Decoder, UnknownDevice};
+    use crate::config::UnknownDevice;
     use crate::normalize::testing::{RECEIVED, metric, settings, source, template};
     use serde_json::json;
 
@@ -319,6 +356,21 @@ mod tests {
         assert_eq!(one["readings"][0]["metric"], "temperature");
         assert_eq!(found(r#"{"d1":[{"temp":21}],"d2":[{"a":1}]}"#)["device"], "d1, d2");
         assert_eq!(found("{}")["device"], json!(null));
+    }
+
+    #[test]
+    fn auto_tells_what_it_took_the_message_for() {
+        let config = settings(vec![source("all", "#", Decoder::Auto)]);
+        let run = |json: bool| {
+            let mut out = Vec::new();
+            let topic = "tele/plug/SENSOR";
+            dry_run(&config, &declared(), topic, br#"{"ENERGY":{"Power":1}}"#, RECEIVED, json, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let found: serde_json::Value = serde_json::from_str(&run(true)).unwrap();
+        assert_eq!((&found["decoder"], &found["why"]), (&json!("tasmota"), &json!("the topic is tele/{device}/+")));
+        assert_eq!((&found["device"], &found["readings"][0]["metric"]), (&json!("plug"), &json!("ENERGY.Power")));
+        assert!(run(false).contains("all (tasmota)\nread so   because the topic is tele/{device}/+"), "{}", run(false));
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
             },
             "devices": {"added": report.devices_added, "changed": report.devices_changed},
             "modules": {"changed": report.modules_changed},
+            "warnings": report.warnings,
             "unresolved": report.unresolved,
             "catalog_version": report.catalog_version,
         });
@@ -136,6 +137,9 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
         "devices: {} added, {} changed; modules: {} changed",
         report.devices_added, report.devices_changed, report.modules_changed
     )?;
+    for warning in &report.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
     for reference in &report.unresolved {
         writeln!(out, "unresolved: {reference}")?;
     }

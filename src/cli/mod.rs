@@ -5,6 +5,7 @@ pub mod check;
 pub mod decode;
 pub mod demo;
 pub mod devices;
+mod discover;
 pub mod journal;
 mod logging;
 pub mod migrate;
@@ -16,6 +17,9 @@ mod replay;
 mod run;
 pub mod simulate;
 pub mod stats;
+pub mod template_examples;
+pub mod template_import;
+mod templates;
 pub mod uptime;
 
 use std::path::{Path, PathBuf};
@@ -55,8 +59,12 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Show what becomes of a payload (standard input), without storing it
     Decode(decode::DecodeArgs),
+    /// Listen to a broker without storing, and print the sources, devices and metrics that it would set up
+    Discover(discover::DiscoverArgs),
     /// What is known of devices
     Devices(devices::DevicesArgs),
+    /// Device types: what there is, whether a file of one is right, and files in and out of the catalog
+    Templates(templates::TemplatesArgs),
     /// Stored readings of a device
     Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
@@ -105,7 +113,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&place, &args),
         Command::Simulate(args) => simulate::command(args),
         Command::Decode(args) => decode::run(&place, &args),
+        Command::Discover(args) => discover::run(&place, &args),
         Command::Devices(args) => devices::run(&place, &args),
+        Command::Templates(args) => templates::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),

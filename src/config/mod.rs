@@ -236,6 +236,8 @@ pub struct Csv {
 pub enum Decoder {
     Json,
     Scalar,
+    /// Whichever of the others fits, told by topic and payload.
+    Auto,
     AwsShadow,
     Cbor,
     Chirpstack,
@@ -261,9 +263,10 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 24] = [
+    pub const ALL: [Decoder; 25] = [
         Decoder::Json,
         Decoder::Scalar,
+        Decoder::Auto,
         Decoder::AwsShadow,
         Decoder::Cbor,
         Decoder::Chirpstack,
@@ -293,6 +296,7 @@ impl Decoder {
         match self {
             Decoder::Json => "json",
             Decoder::Scalar => "scalar",
+            Decoder::Auto => "auto",
             Decoder::AwsShadow => "aws_shadow",
             Decoder::Cbor => "cbor",
             Decoder::Chirpstack => "chirpstack",
@@ -321,7 +325,8 @@ impl Decoder {
     /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
     pub fn names_devices(self) -> bool {
         match self {
-            Decoder::AwsShadow
+            Decoder::Auto
+            | Decoder::AwsShadow
             | Decoder::Chirpstack
             | Decoder::Esphome
             | Decoder::HomeAssistant
@@ -336,15 +341,15 @@ impl Decoder {
             | Decoder::ThinEdge
             | Decoder::Thingsboard
             | Decoder::Ttn
-            | Decoder::Victron => true,
+            | Decoder::Victron
+            | Decoder::Zigbee2Mqtt => true,
             Decoder::Json
             | Decoder::Scalar
             | Decoder::Cbor
             | Decoder::Csv
             | Decoder::LineProtocol
             | Decoder::Msgpack
-            | Decoder::Senml
-            | Decoder::Zigbee2Mqtt => false,
+            | Decoder::Senml => false,
         }
     }
 }

@@ -64,6 +64,13 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     Ok(vec![Report { device: topic::device(context, device), ..Report::of_topic(points) }])
 }
 
+/// The levels before the component, if the topic is that of a state.
+pub(super) fn device(topic: &str) -> Option<&str> {
+    let (device, _, object) = topic::around(topic, |level| COMPONENTS.contains(&level))?;
+    let is_state = object.split('/').count() > 1 && topic::split_last(object).1 == "state";
+    (is_state && !device.is_empty()).then_some(device)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Value, tests::LIMITS, tests::context};

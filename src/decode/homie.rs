@@ -7,6 +7,7 @@
 //! - What was announced is remembered: datatype, format and unit. It is retained, so it is learned even with
 //!   `retained = "ignore"`. A payload that its datatype does not allow is refused, a number outside of its format, or a word
 //!   that is none of the enumeration's, too; before the datatype is known it is read as a scalar.
+//! - A device's name, implementation or type, firmware and parent are remembered too, and told with what it sends.
 //! - Strings, enumerations, colours, dates and durations are text whatever they look like; a `json` property flattens.
 //! - An empty payload takes a topic back: no value, or nothing known any more. An empty text is one zero byte (5).
 //! - A filter for version 4 catches version 5 too, with a device named `5`: the level behind it is the device then.
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Flat, Node};
 use super::memory::Recall;
-use super::{Context, Point, Report, Value, integer, scalar, utf8};
+use super::{Context, Point, Report, Told, Value, integer, scalar, utf8};
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
 
@@ -30,6 +31,8 @@ const MAX_GENERATIONS: usize = 8;
 
 /// Attributes of a property in version 4.
 const TAUGHT: [&str; 3] = ["$datatype", "$format", "$unit"];
+/// Attributes of a device in version 4 that tell what it is.
+const IDENTITY: [&str; 3] = ["$name", "$implementation", "$fw/version"];
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     let Some(place) = Place::of(context) else { return Ok(Vec::new()) };
@@ -37,7 +40,8 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
     let (last, before) = (levels.next().unwrap_or(""), levels.next());
     match last {
         "$state" if before.is_none() => state(payload, &place, context, memory),
-        "$description" if before.is_none() => describe(payload, &place, context, memory).map(|()| Vec::new()),
+        "$description" if before.is_none() => describe(payload, &place, context, memory),
+        _ if IDENTITY.contains(&place.path) => identify(payload, &place, memory),
         _ if TAUGHT.contains(&last) && before.is_some() => learn(last, payload, &place, memory).map(|()| Vec::new()),
         "set" => Ok(Vec::new()),
         _ if place.path.contains('$') || before.is_none() => Ok(Vec::new()),
@@ -48,7 +52,8 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
 /// Whether the topic announces how others are to be read.
 pub(super) fn teaches(topic: &str) -> bool {
     let last = topic.rsplit('/').next().unwrap_or("");
-    last == "$description" || TAUGHT.contains(&last)
+    let identity = || IDENTITY.iter().any(|path| topic.strip_suffix(path).is_some_and(|before| before.ends_with('/')));
+    last == "$description" || TAUGHT.contains(&last) || identity()
 }
 
 /// What the topic says.
@@ -89,9 +94,17 @@ impl<'t> Place<'t> {
         sound.then_some(Place { prefix, device, path, captured: captured.is_some() })
     }
 
-    fn report(&self, points: Vec<Point>) -> Report {
+    fn report(&self, points: Vec<Point>, memory: &Recall<'_>) -> Report {
         let device = (!self.captured).then(|| self.device.to_owned());
-        Report { device, ..Report::of_topic(points) }
+        let Identity { name, model, firmware, parent } = get(memory, &self.identity()).unwrap_or_default();
+        let told = [(Told::Name, name), (Told::Model, model), (Told::Firmware, firmware)];
+        let told = told.into_iter().filter_map(|(fact, text)| Some((fact, text?))).collect();
+        Report { device, told, parent, ..Report::of_topic(points) }
+    }
+
+    /// Under what is remembered what the device is.
+    fn identity(&self) -> String {
+        format!("is {}", self.prefix)
     }
 
     /// Under what a property is remembered.
@@ -128,6 +141,15 @@ struct Described {
     children: Vec<String>,
 }
 
+/// What is remembered of what a device is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    name: Option<String>,
+    model: Option<String>,
+    firmware: Option<String>,
+    parent: Option<String>,
+}
+
 fn get<T: for<'de> Deserialize<'de>>(memory: &Recall<'_>, key: &str) -> Option<T> {
     memory.get(key).and_then(|bytes| postcard::from_bytes(bytes).ok())
 }
@@ -143,18 +165,36 @@ fn put<T: Serialize + Default + PartialEq>(memory: &mut Recall<'_>, key: &str, v
     }
 }
 
-/// An attribute of a property, of version 4.
-fn learn(attribute: &str, payload: &[u8], place: &Place<'_>, memory: &mut Recall<'_>) -> Result<(), Refusal> {
+/// The text of an attribute, of version 4; none takes it back.
+fn attribute(payload: &[u8], place: &Place<'_>) -> Result<Option<String>, Refusal> {
     let text = utf8(payload)?;
     if text.len() > MAX_TEXT {
-        let detail = format!("{attribute} of {} bytes, {MAX_TEXT} are the most", text.len());
+        let detail = format!("{} of {} bytes, {MAX_TEXT} are the most", place.path, text.len());
         return Err(Refusal::message(Reason::TooLarge, detail));
     }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// An attribute of a device that tells what it is, of version 4.
+fn identify(payload: &[u8], place: &Place<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
+    let value = attribute(payload, place)?;
+    let mut known: Identity = get(memory, &place.identity()).unwrap_or_default();
+    match place.path {
+        "$name" => known.name = value,
+        "$implementation" => known.model = value,
+        _ => known.firmware = value,
+    }
+    put(memory, &place.identity(), &known)?;
+    Ok(vec![place.report(Vec::new(), memory)])
+}
+
+/// An attribute of a property, of version 4.
+fn learn(name: &str, payload: &[u8], place: &Place<'_>, memory: &mut Recall<'_>) -> Result<(), Refusal> {
+    let value = attribute(payload, place)?;
     let Some((property, _)) = place.path.rsplit_once('/') else { return Ok(()) };
     let key = place.key(property);
     let mut known: Property = get(memory, &key).unwrap_or_default();
-    let value = (!text.is_empty()).then(|| text.to_owned());
-    match attribute {
+    match name {
         "$datatype" => known.datatype = value,
         "$format" => known.format = value,
         _ => known.unit = value,
@@ -163,12 +203,20 @@ fn learn(attribute: &str, payload: &[u8], place: &Place<'_>, memory: &mut Recall
 }
 
 /// The description of a device, of version 5; what an earlier one said is forgotten.
-fn describe(payload: &[u8], place: &Place<'_>, context: &Context<'_>, memory: &mut Recall<'_>) -> Result<(), Refusal> {
+fn describe(
+    payload: &[u8],
+    place: &Place<'_>,
+    context: &Context<'_>,
+    memory: &mut Recall<'_>,
+) -> Result<Vec<Report>, Refusal> {
     let mut found: Vec<(String, Property)> = Vec::new();
     let mut children = Vec::new();
+    let mut identity = Identity::default();
     if !payload.is_empty() {
         let document = Node::parse(payload, context.limits)?;
         document.expect_object()?;
+        let text = |key: &str| document.get(key).and_then(Node::text).map(str::to_owned);
+        identity = Identity { name: text("name"), model: text("type"), firmware: None, parent: text("parent") };
         for (node, described) in document.get("nodes").unwrap_or(&Node::Null).members() {
             for (name, property) in described.get("properties").unwrap_or(&Node::Null).members() {
                 let text = |key: &str| property.get(key).and_then(Node::text).map(str::to_owned);
@@ -183,7 +231,8 @@ fn describe(payload: &[u8], place: &Place<'_>, context: &Context<'_>, memory: &m
         let Property { datatype, format, unit } = property;
         [Some(name), datatype.as_ref(), format.as_ref(), unit.as_ref()].into_iter().flatten()
     });
-    if let Some(long) = texts.chain(&children).find(|text| text.len() > MAX_TEXT) {
+    let own = [&identity.name, &identity.model, &identity.parent].into_iter().flatten();
+    if let Some(long) = texts.chain(&children).chain(own).find(|text| text.len() > MAX_TEXT) {
         let detail = format!("a text of {} bytes in the description, {MAX_TEXT} are the most", long.len());
         return Err(Refusal::message(Reason::TooLarge, detail));
     }
@@ -196,7 +245,9 @@ fn describe(payload: &[u8], place: &Place<'_>, context: &Context<'_>, memory: &m
         put(memory, &place.key(name), property)?;
     }
     let properties = found.into_iter().map(|(name, _)| name).collect();
-    put(memory, &key, &Described { properties, children })
+    put(memory, &key, &Described { properties, children })?;
+    put(memory, &place.identity(), &identity)?;
+    Ok(vec![place.report(Vec::new(), memory)])
 }
 
 fn state(
@@ -206,7 +257,7 @@ fn state(
     memory: &Recall<'_>,
 ) -> Result<Vec<Report>, Refusal> {
     let points = scalar::named("$state", payload, context.limits)?;
-    let mut reports = vec![place.report(points.clone())];
+    let mut reports = vec![place.report(points.clone(), memory)];
     if payload == b"lost" {
         let lost = |device: String| Report { device: Some(device), ..Report::of_topic(points.clone()) };
         reports.extend(descendants(place, memory).into_iter().map(lost));
@@ -264,7 +315,7 @@ fn property(
             vec![point]
         }
     };
-    let mut report = place.report(points);
+    let mut report = place.report(points, memory);
     // `#` is a count.
     let unit = known.unit.filter(|unit| unit != "#");
     let is_number = |(_, value): (&str, &Value)| matches!(value, Value::Number(_) | Value::Literal { .. });
@@ -428,6 +479,28 @@ mod tests {
         assert_eq!(sample(&mut memory, "homie/5/d/n/a", "1"), Ok(Some(Value::Number(1.0))));
         assert!(of(&mut memory, "homie/5/d/n/b", "1").unwrap()[0].units.is_empty());
         of(&mut memory, "homie/5/d/$description", "").unwrap();
+        assert!(memory.take_changes().values().all(Option::is_none));
+    }
+
+    #[test]
+    fn what_a_device_is_is_told_with_what_it_sends() {
+        let mut memory = Memory::default();
+        for (topic, payload) in
+            [("$name", "Car"), ("$implementation", "esp8266"), ("$fw/version", "1.2"), ("n/$name", "x")]
+        {
+            of(&mut memory, &format!("homie/d/{topic}"), payload).unwrap();
+        }
+        let told = |fact, text: &str| (fact, text.to_owned());
+        let report = of(&mut memory, "homie/d/n/p", "1").unwrap().remove(0);
+        assert_eq!(report.told, [told(Told::Name, "Car"), told(Told::Model, "esp8266"), told(Told::Firmware, "1.2")]);
+        of(&mut memory, "homie/5/d/$description", r#"{"name":"N","type":"T","parent":"root"}"#).unwrap();
+        let report = of(&mut memory, "homie/5/d/$state", "ready").unwrap().remove(0);
+        assert_eq!(report.told, [told(Told::Name, "N"), told(Told::Model, "T")]);
+        assert_eq!(report.parent.as_deref(), Some("root"));
+        for topic in ["homie/d/$name", "homie/d/$implementation", "homie/d/$fw/version", "homie/5/d/$description"] {
+            assert!(teaches(topic));
+            of(&mut memory, topic, "").unwrap();
+        }
         assert!(memory.take_changes().values().all(Option::is_none));
     }
 

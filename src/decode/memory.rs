@@ -1,6 +1,7 @@
 //! What decoders remember between messages: aliases, data types, names that a discovery told. It is a function of the
 //! messages before, and committed with the position, so that a restart goes on as if nothing had happened.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -36,7 +37,12 @@ impl Memory {
 
     /// The part of one source.
     pub fn of_source<'m>(&'m mut self, source: &Arc<str>) -> Recall<'m> {
-        Recall { source: Arc::clone(source), memory: self }
+        Recall { source: Arc::clone(source), room: "", memory: self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn has_changed(&self) -> bool {
@@ -58,12 +64,19 @@ impl Memory {
 /// is sure that it takes the message.
 pub struct Recall<'m> {
     source: Arc<str>,
+    /// What all its keys begin with.
+    room: &'static str,
     memory: &'m mut Memory,
 }
 
 impl Recall<'_> {
+    /// The part of one decoder, where a source has several: what one puts, another does not get.
+    pub fn of_decoder(&mut self, name: &'static str) -> Recall<'_> {
+        Recall { source: Arc::clone(&self.source), room: name, memory: self.memory }
+    }
+
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.memory.sources.get(&self.source)?.get(key).map(|value| &**value)
+        self.memory.sources.get(&self.source)?.get(&*self.placed(key)).map(|value| &**value)
     }
 
     /// Remembers a value; what the key had is forgotten.
@@ -71,19 +84,22 @@ impl Recall<'_> {
     /// # Errors
     /// [`Refusal`] of the message when [`MAX_BYTES`] would be passed.
     pub fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal> {
-        if self.get(key) == Some(value) {
+        let placed = self.placed(key);
+        let entries = self.memory.sources.get(&self.source);
+        let old = entries.and_then(|entries| entries.get(&*placed));
+        if old.is_some_and(|old| **old == *value) {
             return Ok(());
         }
-        let before = self.get(key).map_or(0, |old| old.len().saturating_add(key.len()));
-        let after = self.memory.bytes.saturating_sub(before).saturating_add(key.len()).saturating_add(value.len());
+        let before = old.map_or(0, |old| old.len().saturating_add(placed.len()));
+        let after = self.memory.bytes.saturating_sub(before).saturating_add(placed.len()).saturating_add(value.len());
         if after > MAX_BYTES {
             let detail = format!("the decoders remember {MAX_BYTES} bytes already, which is the most");
             return Err(Refusal::message(Reason::TooLarge, detail));
         }
+        let (placed, value) = (placed.into_owned(), Arc::<[u8]>::from(value));
         self.memory.bytes = after;
-        let value: Arc<[u8]> = value.into();
-        self.memory.changes.insert((Arc::clone(&self.source), key.to_owned()), Some(Arc::clone(&value)));
-        self.memory.sources.entry(Arc::clone(&self.source)).or_default().insert(key.to_owned(), value);
+        self.memory.changes.insert((Arc::clone(&self.source), placed.clone()), Some(Arc::clone(&value)));
+        self.memory.sources.entry(Arc::clone(&self.source)).or_default().insert(placed, value);
         Ok(())
     }
 
@@ -93,11 +109,16 @@ impl Recall<'_> {
     }
 
     pub fn forget(&mut self, key: &str) {
-        let old = self.memory.sources.get_mut(&self.source).and_then(|entries| entries.remove(key));
+        let placed = self.placed(key).into_owned();
+        let old = self.memory.sources.get_mut(&self.source).and_then(|entries| entries.remove(&placed));
         if let Some(old) = old {
-            self.memory.bytes = self.memory.bytes.saturating_sub(old.len().saturating_add(key.len()));
-            self.memory.changes.insert((Arc::clone(&self.source), key.to_owned()), None);
+            self.memory.bytes = self.memory.bytes.saturating_sub(old.len().saturating_add(placed.len()));
+            self.memory.changes.insert((Arc::clone(&self.source), placed), None);
         }
+    }
+
+    fn placed<'k>(&self, key: &'k str) -> Cow<'k, str> {
+        if self.room.is_empty() { Cow::Borrowed(key) } else { Cow::Owned(format!("{} {key}", self.room)) }
     }
 }
 
@@ -120,6 +141,19 @@ mod tests {
         assert_eq!(changes, BTreeMap::from([(key("a"), None), (key("b"), Some(Arc::from([2_u8])))]));
         assert!(memory.take_changes().is_empty());
         assert_eq!(memory.bytes, 2);
+    }
+
+    #[test]
+    fn decoders_of_one_source_do_not_meet() {
+        let mut memory = Memory::default();
+        let mut recall = memory.of_source(&"s".into());
+        recall.of_decoder("a").put("k", &[1]).unwrap();
+        assert_eq!(recall.get("k"), None);
+        assert_eq!(recall.of_decoder("b").get("k"), None);
+        assert_eq!(recall.of_decoder("a").get("k"), Some(&[1][..]));
+        recall.of_decoder("b").forget("k");
+        recall.of_decoder("a").forget("k");
+        assert_eq!(memory.bytes, 0);
     }
 
     #[test]

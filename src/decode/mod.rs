@@ -1,6 +1,7 @@
 //! Payload → samples. One file for each payload format; pure: the same messages, and the same memory before them, give the
 //! same samples.
 
+pub mod auto;
 mod aws_shadow;
 mod bounds;
 mod cbor;
@@ -196,6 +197,7 @@ pub fn decode(
     match decoder {
         Decoder::Json => json::decode(payload, context).map(of_topic),
         Decoder::Scalar => scalar::decode(payload, context).map(of_topic),
+        Decoder::Auto => auto::decode(payload, context, memory),
         Decoder::AwsShadow => aws_shadow::decode(payload, context),
         Decoder::Cbor => cbor::decode(payload, context).map(of_topic),
         Decoder::Chirpstack => chirpstack::decode(payload, context),
@@ -225,6 +227,7 @@ pub fn decode(
 /// retained messages are ignored.
 pub fn teaches(decoder: Decoder, topic: &str) -> bool {
     match decoder {
+        Decoder::Auto => auto::teaches(topic),
         Decoder::HomeAssistant => home_assistant::teaches(topic),
         Decoder::Homie => homie::teaches(topic),
         Decoder::Zigbee2Mqtt => zigbee2mqtt::teaches(topic),

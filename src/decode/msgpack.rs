@@ -26,7 +26,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Point>
 ///
 /// # Errors
 /// [`Refusal`] of the message.
-fn parse(payload: &[u8], limits: &Limits) -> Result<Node, Refusal> {
+pub(super) fn parse(payload: &[u8], limits: &Limits) -> Result<Node, Refusal> {
     if payload.is_empty() {
         return Err(Refusal::message(Reason::Empty, "empty payload: a MessagePack object is wanted"));
     }

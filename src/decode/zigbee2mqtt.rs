@@ -1,13 +1,17 @@
 //! Zigbee2MQTT: `<base>/<friendly name>` with one JSON object, or `<base>/<friendly name>/<attribute>` with one value.
 //!
-//! - Friendly names may hold `/`: the filter's `{device...}` takes them whole.
+//! - Friendly names may hold `/`: the filter's `{device...}` takes them whole. Where the filter captures no device, the first
+//!   level is the base, an object is of the device that all other levels name, and anything else is the attribute that the
+//!   last one names; of the bridge's own topics only `state` and `health` are read then.
 //! - `last_seen` (ISO 8601, or milliseconds however small) is the time; its relative spelling (`2 minutes ago`) is none. A
 //!   publish from the cache repeats old values under the newest `last_seen`, which nothing in it tells.
 //! - A level that `{metric}` captures leads the keys of what is below it: an attribute, or `availability`, which is a bare
 //!   word or an object. An empty payload there is absence.
 //! - `device`, the description of the device itself, is no telemetry, but tells its model. So does the retained
 //!   `<base>/bridge/devices`, which is remembered by friendly name where it comes to the same source (the filter
-//!   `<base>/{device...}` takes both).
+//!   `<base>/{device...}` takes both, as `<base>/#` does).
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +19,7 @@ use super::document::{Flat, Node};
 use super::memory::Recall;
 use super::{Context, Report, Told, bad_time, scalar, signal, told};
 use crate::quarantine::{Reason, Refusal};
+use crate::source::Captures;
 use crate::time::{self, Stamp, UtcMicros};
 
 /// What is remembered of a device under its friendly name.
@@ -26,6 +31,9 @@ struct Known {
 pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
     if teaches(context.topic) {
         return learn(payload, context, memory);
+    }
+    if context.captures.device.is_none() {
+        return by_topic(payload, context, memory);
     }
     let mut reports = telemetry(payload, context)?;
     let name = context.captures.device.filter(|_| context.captures.metric.is_none());
@@ -84,6 +92,25 @@ fn telemetry(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refus
     }
 }
 
+fn by_topic(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> Result<Vec<Report>, Refusal> {
+    let is_object = payload.trim_ascii_start().first() == Some(&b'{');
+    let Some((_, below)) = context.topic.split_once('/') else { return Ok(Vec::new()) };
+    let (device, metric) = match below.rsplit_once('/') {
+        Some(("bridge", metric @ ("state" | "health"))) => ("bridge", Some(metric)),
+        _ if below.starts_with("bridge/") => return Ok(Vec::new()),
+        Some((device, "availability")) => (device, Some("availability")),
+        Some((device, metric)) if !is_object => (device, Some(metric)),
+        _ => (below, None),
+    };
+    if device.is_empty() {
+        return Ok(Vec::new());
+    }
+    let captures = Captures { device: Some(device), metric: metric.map(Cow::Borrowed), ..context.captures.clone() };
+    let mut reports = decode(payload, &Context { captures: &captures, ..*context }, memory)?;
+    reports.iter_mut().for_each(|report| report.device = Some(device.to_owned()));
+    Ok(reports)
+}
+
 fn object(document: &Node, attribute: &str, context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     document.expect_object()?;
     let mut flat = Flat::new(context.limits);
@@ -130,13 +157,34 @@ fn last_seen(node: &Node) -> Result<Option<UtcMicros>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Value;
     use super::super::memory::Memory;
     use super::super::tests::context;
-    use super::super::{Captures, Value};
     use super::*;
 
     fn of(payload: &[u8]) -> Result<Vec<Report>, Refusal> {
-        decode(payload, &context(), &mut Memory::default().of_source(&"s".into()))
+        let captures = Captures { device: Some("d"), ..Captures::default() };
+        decode(payload, &Context { captures: &captures, ..context() }, &mut Memory::default().of_source(&"s".into()))
+    }
+
+    #[test]
+    fn the_topic_alone_tells_device_and_attribute() {
+        let read = |topic: &str, payload: &str| {
+            let mut memory = Memory::default();
+            let context = Context { topic, ..context() };
+            let reports = decode(payload.as_bytes(), &context, &mut memory.of_source(&"s".into())).unwrap();
+            let found = |report: Report| {
+                (report.device.unwrap(), report.points.into_iter().map(|point| point.keys).collect::<String>())
+            };
+            reports.into_iter().map(found).next()
+        };
+        let told = |device: &str, keys: &str| Some((device.to_owned(), keys.to_owned()));
+        assert_eq!(read("z/attic/lamp", r#"{"state":"ON"}"#), told("attic/lamp", "state"));
+        assert_eq!(read("z/attic/lamp/state", "ON"), told("attic/lamp", "state"));
+        assert_eq!(read("z/lamp/availability", r#"{"state":"online"}"#), told("lamp", "availability.state"));
+        assert_eq!(read("z/bridge/state", r#"{"state":"online"}"#), told("bridge", "state.state"));
+        assert_eq!(read("z/bridge/info", r#"{"version":"2"}"#), None);
+        assert_eq!((read("z", "{}"), read("z/", "x")), (None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod host_state;
 mod ledger;
+mod listen;
 mod live;
 pub mod load;
 mod loss;
@@ -20,6 +21,7 @@ mod v5;
 mod watchdog;
 
 pub use ledger::Ledger;
+pub use listen::{ListenError, listen};
 pub use loss::Loss;
 pub use options::OptionsError;
 pub use probe::probe;

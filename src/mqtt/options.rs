@@ -37,6 +37,8 @@ pub(super) enum Purpose<'a> {
     HostState { topic: &'a str, will: &'a str },
     /// Only to see whether the broker answers; leaves nothing behind.
     Probe,
+    /// To hear what there is; leaves nothing behind.
+    Listen,
 }
 
 /// Bounds of one connection.
@@ -60,6 +62,7 @@ pub(super) fn build(broker: &config::Broker, purpose: &Purpose<'_>, bounds: Boun
         Purpose::HostState { .. } => format!("{}-state", broker.client_id),
         // Not the session's: the broker would end that.
         Purpose::Probe => format!("{}-check-{:04x}", broker.client_id, fastrand::u16(..)),
+        Purpose::Listen => format!("{}-discover-{:04x}", broker.client_id, fastrand::u16(..)),
     };
     if client_id.is_empty() {
         return Err(OptionsError::NoClientId);
@@ -112,7 +115,7 @@ fn v5_options(
             let qos = v5::mqttbytes::QoS::AtLeastOnce;
             options.set_last_will(v5::mqttbytes::v5::LastWill::new(*topic, *will, qos, true, None));
         }
-        Purpose::Probe => {
+        Purpose::Probe | Purpose::Listen => {
             options.set_clean_start(true);
         }
     }
@@ -139,7 +142,7 @@ fn v4_options(broker: &config::Broker, purpose: &Purpose<'_>, client_id: String,
             options.set_clean_session(true);
             options.set_last_will(rumqttc::LastWill::new(*topic, *will, rumqttc::QoS::AtLeastOnce, true));
         }
-        Purpose::Probe => {
+        Purpose::Probe | Purpose::Listen => {
             options.set_clean_session(true);
         }
     }

@@ -11,6 +11,8 @@ const FILTERS_IN_A_PACKET: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Subscribe(Vec<String>),
+    /// One filter, at QoS 0.
+    Listen(String),
     Unsubscribe(String),
 }
 

@@ -114,6 +114,7 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
             let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
             client.try_subscribe_many(filters).map_err(|_| Full)
         }
+        Ask::Listen(filter) => client.try_subscribe(filter, QoS::AtMostOnce).map_err(|_| Full),
         Ask::Unsubscribe(filter) => client.try_unsubscribe(filter).map_err(|_| Full),
     }
 }

@@ -394,3 +394,29 @@ fn what_is_retained_teaches_though_its_values_are_ignored() {
     assert_eq!(outcome.devices[0].uid.as_ref(), "d9");
     assert_eq!(bench.put("homeassistant/sensor/t/config", "[", true).reasons(), [Reason::Malformed]);
 }
+
+#[test]
+fn auto_finds_the_devices_by_itself_and_counts_what_it_ignores() {
+    let everything = |settings: &mut Config| {
+        settings.sources = vec![source("all", "#", Decoder::Auto)];
+        settings.sources[0].retained = Retained::Ignore;
+    };
+    let mut bench = Bench::new(everything, &snapshot(Vec::new(), Vec::new()));
+    let mut heard = |topic: &str, payload: &str| {
+        let outcome = bench.send(topic, payload);
+        assert_eq!(outcome.refused, [], "{topic}");
+        (outcome.devices.first().map(|intro| intro.uid.to_string()), outcome.stored.join(" "))
+    };
+    let told = |uid: &str, stored: &str| (Some(uid.to_owned()), stored.to_owned());
+    assert_eq!(heard("tele/plug/SENSOR", r#"{"ENERGY":{"Power":5}}"#), told("plug", "ENERGY.Power=5"));
+    assert_eq!(heard("plant/pump/flow", "3"), told("plant/pump", "flow=3"));
+    assert_eq!(heard("m", "x"), told("m", "value=x"));
+    for ignored in ["cmnd/plug/POWER", "tidegate/status/gw", "devices/d/commands/1"] {
+        assert_eq!(heard(ignored, "ON"), (None, String::new()));
+    }
+    assert_eq!(bench.normalizer.metrics.auto_ignored.get(), 3);
+    // What announces is heard though it is retained.
+    bench.put("homie/car/n/p/$datatype", "string", true);
+    assert_eq!(bench.send("homie/car/n/p", "0042").stored, ["n.p=0042"]);
+    assert_eq!(bench.send("plant/pump", r#"{"a":"#).reasons(), [Reason::Malformed]);
+}

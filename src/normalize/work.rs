@@ -8,7 +8,7 @@ use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
-use crate::config::{Retained, UnknownDevice};
+use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
 use crate::message::Message;
@@ -154,6 +154,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             self.see(device);
         }
         let reports = self.decode(source)?;
+        if source.decoder == Decoder::Auto && reports.is_empty() {
+            self.metrics.auto_ignored.inc();
+        }
         let latest = publish.retain && source.retained == Retained::Latest;
         for mut report in reports {
             report.left_out.drain(..).for_each(|refusal| self.refuse(refusal));

@@ -7,10 +7,10 @@ use diesel::prelude::*;
 use super::batch::{Batch, Change, DeviceIndex, DeviceIntro, SensorIndex, SensorIntro, SensorOrigin};
 use super::error::{During, StoreError};
 use super::identity::{self, Learning};
+use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{self, device_modules, device_sensors, device_templates, devices};
 use super::series::{self, Want};
-use super::{limits, templates::kind_word};
 use crate::catalog::matching::GivenBy;
 
 /// A device's row.
@@ -305,7 +305,7 @@ fn add_sensors(
                 device_sensors::module_id.eq(module),
                 device_sensors::metric.eq(&*intro.metric),
                 device_sensors::unit.eq(limits::clip(&intro.unit, limits::UNIT)),
-                device_sensors::kind.eq(kind_word(intro.kind)),
+                device_sensors::kind.eq(intro.kind.word()),
                 device_sensors::source.eq(origin_word(intro.origin)),
                 device_sensors::raw_key.eq(intro.raw_key.as_deref().map(|key| limits::clip(key, limits::RAW_KEY))),
             )

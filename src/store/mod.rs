@@ -35,6 +35,7 @@ mod sqlite;
 pub mod sqlite_care;
 pub mod stats;
 mod template_json;
+mod template_versions;
 mod templates;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use super::error::{During, StoreError};
 use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{catalog_version, device_modules, device_sensors, device_templates, devices, sites};
+use super::template_versions::{Amiss, Versions, record_lowered};
 use super::{Store, introduce, series, templates};
 use crate::catalog::matching::GivenBy;
 use crate::catalog::{Declared, DeclaredDevice, DeclaredModule};
@@ -23,6 +24,8 @@ pub struct Report {
     pub devices_added: u64,
     pub devices_changed: u64,
     pub modules_changed: u64,
+    /// What is strange about versions of templates that have changed, in words.
+    pub warnings: Vec<String>,
     /// Series that could not go on with what their templates have become.
     pub series_set_aside: u64,
     /// References to templates or parents that are not there; what refers to them has none.
@@ -152,6 +155,7 @@ fn reconcile_templates(
     let mut stored = templates::load(conn)?;
     let owners = declared.templates.iter().filter_map(|one| one.template.tenant.as_deref());
     let owners = introduce::tenants(conn, owners)?;
+    let versions = Versions::new(&stored, declared);
     let mut ids = HashMap::new();
     for one in &declared.templates {
         let slug = one.template.slug.clone();
@@ -163,6 +167,13 @@ fn reconcile_templates(
         {
             ids.insert(slug, known.id);
             continue;
+        }
+        if let Some(amiss) = versions.amiss(&one.template) {
+            let told = amiss.told(&one.template);
+            if matches!(amiss, Amiss::Lowered(_)) {
+                record_lowered(conn, &told)?;
+            }
+            report.warnings.push(told);
         }
         let owner = one.template.tenant.as_ref().and_then(|name| owners.get(name).copied());
         let id = templates::write(conn, known.as_ref().map(|known| known.id), one, owner)?;

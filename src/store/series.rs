@@ -12,7 +12,7 @@ use super::introduce::origin_word;
 use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{device_modules, device_sensors, devices};
-use super::templates::{Stored, kind_of, kind_word};
+use super::templates::{Stored, kind_of};
 use crate::catalog::Template;
 use crate::catalog::series::{Onward, Series};
 
@@ -193,7 +193,7 @@ impl Names {
     /// Makes a sensor beside this one, as if it had been set aside before it.
     fn add_aside(&mut self, conn: &mut Conn<'_>, row: &Row, intro: &SensorIntro) -> Result<i32, StoreError> {
         let name = self.free_name(row)?;
-        let (unit, kind) = (limits::clip(&intro.unit, limits::UNIT), kind_word(intro.kind));
+        let (unit, kind) = (limits::clip(&intro.unit, limits::UNIT), intro.kind.word());
         let tenant: i32 = with_db!(conn, |c| devices::table.find(row.device).select(devices::tenant_id).first(c))
             .during("reading a device's tenant")?;
         let id = with_db!(conn, |c| diesel::insert_into(device_sensors::table)

@@ -204,15 +204,6 @@ fn slot_of(row: SlotRow) -> Result<Slot, StoreError> {
     Ok(Slot { compatible: json(&row.compatible, &row.name)?, name: row.name, interface: row.interface })
 }
 
-/// The word for a kind in the tables.
-pub(super) fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Number => "number",
-        Kind::Bool => "bool",
-        Kind::Text => "text",
-    }
-}
-
 pub(super) fn kind_of(word: &str) -> Result<Kind, StoreError> {
     match word {
         "number" => Ok(Kind::Number),
@@ -278,7 +269,7 @@ fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Opt
             ordinal,
             name: metric.name.clone(),
             unit: metric.unit.clone(),
-            kind: kind_word(metric.kind).to_owned(),
+            kind: metric.kind.word().to_owned(),
             keys: keys_as_json(&metric.keys)?,
             scale: metric.scale,
             offset_by: metric.offset,

@@ -7,13 +7,17 @@ use tidegate::catalog::{
     Metric, Slot, Template, TemplateCommand,
 };
 
-use super::{Site, on_both};
+use super::{Site, batch, lookup, on_both, reading, sensor};
+use tidegate::store::batch::{Batch, SensorIntro, SensorOrigin};
 
 on_both!(
     the_snapshot_is_what_was_reconciled,
     reconciling_again_changes_nothing,
     a_changed_template_is_overwritten_and_a_missing_one_retired,
     parents_sites_and_modules_follow_the_files,
+    a_version_that_does_not_rise_is_told,
+    a_row_of_an_older_version_is_read,
+    a_sensor_keeps_the_raw_key_and_the_unit_that_it_came_by,
 );
 
 pub fn template(slug: &str) -> Template {
@@ -105,7 +109,7 @@ fn declared() -> Declared {
     Declared {
         templates: vec![
             DeclaredTemplate { template: template("acme-climate"), shipped: false },
-            DeclaredTemplate { template: template("shipped"), shipped: true },
+            DeclaredTemplate { template: Template { tenant: None, ..template("shipped") }, shipped: true },
         ],
         devices: vec![child, device("gateway")],
     }
@@ -180,4 +184,86 @@ fn parents_sites_and_modules_follow_the_files(site: &Site) {
     assert_eq!((found.parent, found.device.site, found.modules.len()), (None, None, 0));
     // A device whose declaration is gone stays.
     assert!(!site.store.device(None, "gateway").unwrap()[0].device.declared);
+}
+
+fn a_version_that_does_not_rise_is_told(site: &Site) {
+    let version = |version: u32, name: &str| {
+        let parent = Template { version, name: name.into(), extends: None, ..template("acme-climate") };
+        let child = Template { name: name.into(), extends: Some("acme-climate".into()), ..template("child") };
+        let declared = [parent, child].map(|template| DeclaredTemplate { template, shipped: false });
+        Declared { templates: declared.into(), devices: Vec::new() }
+    };
+    let told = |declared: &Declared| site.store.reconcile(declared).unwrap().warnings;
+    let events = || site.texts("SELECT detail AS t FROM events WHERE kind = 'template_lowered'");
+    assert_eq!(told(&version(3, "first")), Vec::<String>::new());
+    assert_eq!(told(&version(4, "second")), Vec::<String>::new(), "the child changes with its parent");
+    let same = told(&version(4, "third"));
+    assert_eq!(same.len(), 2, "{same:?}");
+    assert!(same[0].contains("its content has changed under the same version 4"), "{same:?}");
+    assert_eq!(events(), Vec::<String>::new());
+    let lowered = "template acme-climate: version 2 takes the place of version 4, which is higher";
+    assert_eq!(told(&version(2, "third")), [lowered]);
+    assert_eq!(events(), [lowered]);
+    assert_eq!(told(&version(2, "third")), Vec::<String>::new());
+    // The files are what counts, whatever their version.
+    assert_eq!(site.store.snapshot().unwrap().templates["acme-climate"].version, 2);
+}
+
+fn a_row_of_an_older_version_is_read(site: &Site) {
+    site.store.reconcile(&declared()).unwrap();
+    site.execute(
+        "UPDATE template_metrics SET keys = '[\"temp\",\"a{b\"]' WHERE name = 'temperature';
+         UPDATE device_templates SET extends = NULL, models = '[]', matching = NULL, derived = '[]', manufacturer = NULL;",
+    );
+    let snapshot = site.store.snapshot().unwrap();
+    let old = &snapshot.templates["acme-climate"];
+    assert!(old.derived.is_empty() && old.matching.is_none());
+    assert_eq!(old.keys.exact("a{b").map(|at| at.metric), Some(0));
+    assert_eq!(site.store.reconcile(&declared()).unwrap().templates_changed, ["acme-climate", "shipped"]);
+}
+
+fn a_sensor_keeps_the_raw_key_and_the_unit_that_it_came_by(site: &Site) {
+    let (mut writer, _) = site.writer();
+    let unmodeled = |index: u32, metric: &str, unit: &str| SensorIntro {
+        unit: unit.into(),
+        origin: SensorOrigin::Unmodeled,
+        ..sensor(index, 0, metric)
+    };
+    let mut first = batch(1, vec![reading(0, 1, 1.0, 1)]);
+    first.sensors = vec![
+        sensor(0, 0, "temperature"),
+        SensorIntro { raw_key: Some("probe-1".into()), ..sensor(1, 0, "temperature_2") },
+        unmodeled(2, "bare", ""),
+        unmodeled(3, "told", "°F"),
+        // In one batch with its introduction, as one that a template requires.
+        SensorIntro { raw_key: Some("probe-7".into()), ..sensor(0, 0, "temperature") },
+    ];
+    writer.commit(&first, &lookup).unwrap();
+    let later = Batch {
+        position: 2,
+        generation: 1,
+        sensors: vec![
+            SensorIntro { raw_key: Some("probe-9".into()), ..sensor(1, 0, "temperature_2") },
+            unmodeled(2, "bare", "hPa"),
+            unmodeled(3, "told", "K"),
+        ],
+        ..Batch::default()
+    };
+    writer.commit(&later, &lookup).unwrap();
+    let snapshot = site.store.snapshot().unwrap();
+    let found: Vec<(&str, Option<&str>, &str)> = snapshot.devices[0]
+        .sensors
+        .iter()
+        .map(|sensor| (&*sensor.metric, sensor.raw_key.as_deref(), &*sensor.unit))
+        .collect();
+    let mut expected = [
+        ("temperature", Some("probe-7"), "°C"),
+        ("temperature_2", Some("probe-1"), "°C"),
+        ("bare", None, "hPa"),
+        ("told", None, "°F"),
+    ];
+    let mut found = found;
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "what it came by first stays");
 }

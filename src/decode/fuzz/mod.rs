@@ -2,6 +2,7 @@
 //! right, on topics that mean something to a format.
 
 mod scraps;
+mod timed;
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -1,7 +1,23 @@
 //! Topics and scraps of payloads that mean something to a format.
 
 /// Levels of topics.
-pub(super) const LEVELS: [&str; 43] = [
+pub(super) const LEVELS: [&str; 59] = [
+    "homie",
+    "5",
+    "$state",
+    "$datatype",
+    "$format",
+    "$unit",
+    "$description",
+    "$name",
+    "n",
+    "set",
+    "zigbee2mqtt",
+    "bridge",
+    "availability",
+    "online",
+    "senml",
+    "last_changed",
     "",
     "tele",
     "stat",
@@ -48,7 +64,16 @@ pub(super) const LEVELS: [&str; 43] = [
 ];
 
 /// Whole topics.
-pub(super) const TOPICS: [&str; 12] = [
+pub(super) const TOPICS: [&str; 21] = [
+    "homie/d/n/p",
+    "homie/d/n/p/$datatype",
+    "homie/d/n/p/$format",
+    "homie/5/d/$description",
+    "homie/5/d/$state",
+    "homie/5/d/n/p",
+    "senml/d",
+    "z2m/lamp",
+    "plant/pump/data",
     "",
     "$aws/things/t/shadow/update/documents",
     "a/event/location",
@@ -64,7 +89,28 @@ pub(super) const TOPICS: [&str; 12] = [
 ];
 
 /// Scraps of JSON documents and of bare words.
-pub(super) const SCRAPS: [&str; 64] = [
+pub(super) const SCRAPS: [&str; 85] = [
+    "[{\"bn\":\"d/\",",
+    "\"n\":\"a\",",
+    "\"u\":\"Cel\",",
+    "\"v\":1.5,",
+    "\"vs\":\"x\",",
+    "\"vb\":true,",
+    "\"bt\":1700000000,",
+    "\"t\":-5,",
+    "\"bv\":2,",
+    "\"s\":1,",
+    "\"bver\":10,",
+    "\"x_\":1,",
+    "\"nodes\":{\"n\":{\"properties\":{\"p\":{",
+    "\"datatype\":\"integer\",",
+    "\"format\":\"0:10\",",
+    "\"children\":[\"d\"],",
+    "\"linkquality\":1,",
+    "float",
+    "enum",
+    "lost",
+    "0:10",
     "{",
     "}",
     "[",
@@ -157,7 +203,14 @@ pub(super) const WORDS: [&str; 21] = [
 ];
 
 /// Words of CBOR, MessagePack and Protobuf.
-pub(super) const TOKENS: [&[u8]; 37] = [
+pub(super) const TOKENS: [&[u8]; 44] = [
+    b"\x21\x61d",
+    b"\x00\x61n",
+    b"\x02\x01",
+    b"\x22\x1a\x65\x53\xf1\x00",
+    b"\x24\x01",
+    b"\x08\x41\x00",
+    b"\xc4\x82\x20\x01",
     b"\x61a",
     b"\xa1a",
     b"\x62ts",
@@ -198,7 +251,23 @@ pub(super) const TOKENS: [&[u8]; 37] = [
 ];
 
 /// Members that formats look for, and some that they do not.
-pub(super) const KEYS: [&str; 33] = [
+pub(super) const KEYS: [&str; 49] = [
+    "bn",
+    "bt",
+    "bu",
+    "bv",
+    "bver",
+    "n",
+    "u",
+    "v",
+    "vs",
+    "t",
+    "nodes",
+    "properties",
+    "datatype",
+    "format",
+    "unit",
+    "children",
     "a",
     "b",
     "a.b",

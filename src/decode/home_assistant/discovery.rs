@@ -227,6 +227,11 @@ pub(super) fn entities(memory: &Recall<'_>, topic: &str) -> Vec<Entity> {
     get(memory, &state_key(topic)).unwrap_or_default()
 }
 
+/// Whether there is an entity for a state topic.
+pub(super) fn is_announced(memory: &Recall<'_>, topic: &str) -> bool {
+    memory.get(&state_key(topic)).is_some()
+}
+
 /// A member by its name or its abbreviation.
 fn member<'n>(node: &'n Node, name: &str, short: &str) -> Option<&'n Node> {
     node.get(name).or_else(|| node.get(short))

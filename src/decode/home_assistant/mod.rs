@@ -89,6 +89,19 @@ pub(super) fn teaches(topic: &str) -> bool {
     Announcement::of(topic).is_some()
 }
 
+/// Whether an entity was announced for the topic.
+pub(super) fn announced(memory: &Recall<'_>, topic: &str) -> bool {
+    discovery::is_announced(memory, topic)
+}
+
+/// The levels before domain, object id and attribute, if a domain that is known stands there.
+pub(super) fn statestream_base(topic: &str) -> Option<&str> {
+    let (rest, _) = topic::split_last(topic);
+    let (rest, object) = topic::split_last(rest);
+    let (base, domain) = topic::split_last(rest);
+    (DOMAINS.contains(&domain) && !object.is_empty() && !base.is_empty()).then_some(base)
+}
+
 fn statestream(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     let (rest, attribute) = topic::split_last(context.topic);
     let (rest, object) = topic::split_last(rest);

@@ -8,7 +8,9 @@ use crate::catalog::{Derived, Expression, Formula, Key, KeyMap, Rate, Sensor, Te
 
 fn keyed(name: &str, unit: &str, keys: &[&str]) -> Metric {
     let keys = keys.iter().map(|key| Key::from(*key)).collect();
-    Metric { keys, unit: unit.into(), ..metric(name, Kind::Number) }
+    let mut metric = Metric { keys, unit: unit.into(), ..metric(name, Kind::Number) };
+    metric.keys.extend(metric.own_name().into_iter().map(Key::of));
+    metric
 }
 
 fn bench(template: Template) -> Bench {
@@ -104,19 +106,11 @@ fn a_starred_key_keeps_the_number_it_came_by() {
     assert_eq!(bench.send(TOPIC, turned).stored, expected);
 }
 
-/// Home Assistant's discovery declares units: a description, then values.
-fn described(unit: &str, template_slug: &str, metrics: Vec<Metric>) -> Bench {
-    let mut bench = Bench::new(
-        |settings| {
-            let mut tasmota = source("tasmota", "tele/{device}/SENSOR", Decoder::Tasmota);
-            tasmota.template = Some(template_slug.into());
-            settings.sources.push(tasmota);
-        },
-        &snapshot(vec![template(template_slug, metrics), climate()], Vec::new()),
-    );
-    bench.seq = 1;
-    let _ = unit;
-    bench
+/// Tasmota says beside its temperatures which unit they have.
+fn tasmota(metrics: Vec<Metric>) -> Bench {
+    let mut source = source("tasmota", "tele/{device}/SENSOR", Decoder::Tasmota);
+    source.template = Some("t".into());
+    Bench::new(|settings| settings.sources.push(source), &snapshot(vec![template("t", metrics), climate()], Vec::new()))
 }
 
 const FAHRENHEIT: &str = r#"{"AM2301":{"Temperature":212.0},"TempUnit":"F"}"#;
@@ -125,7 +119,7 @@ const CELSIUS: &str = r#"{"AM2301":{"Temperature":20.0},"TempUnit":"C"}"#;
 #[test]
 fn a_declared_unit_is_converted_to_the_metrics() {
     let metrics = || keyed("temperature", "°C", &["AM2301.Temperature"]);
-    let mut bench = described("F", "t", vec![metrics()]);
+    let mut bench = tasmota(vec![metrics()]);
     let stored = |bench: &mut Bench, payload: &str| {
         let found = bench.send("tele/d1/SENSOR", payload);
         (
@@ -141,17 +135,17 @@ fn a_declared_unit_is_converted_to_the_metrics() {
     assert_eq!(stored(&mut bench, CELSIUS).0, ["temperature=20"]);
     assert_eq!(stored(&mut bench, FAHRENHEIT).0, ["temperature=100"], "remembered keys too");
 
-    let mut scaled = described("F", "t", vec![Metric { scale: 0.5, ..metrics() }]);
+    let mut scaled = tasmota(vec![Metric { scale: 0.5, ..metrics() }]);
     assert_eq!(stored(&mut scaled, FAHRENHEIT).0, ["temperature=106"], "who gives a scale knows the payload");
 
-    let mut wrong = described("F", "t", vec![Metric { unit: "%".into(), ..metrics() }]);
+    let mut wrong = tasmota(vec![Metric { unit: "%".into(), ..metrics() }]);
     let (none, refused) = stored(&mut wrong, FAHRENHEIT);
     assert_eq!((none, refused), (vec![], vec![(Reason::WrongUnit, Some("AM2301.Temperature".into()))]));
 }
 
 #[test]
 fn a_declared_unit_becomes_that_of_an_unmodeled_sensor() {
-    let mut bench = described("F", "t", Vec::new());
+    let mut bench = tasmota(Vec::new());
     let stored = |bench: &mut Bench, payload: &str| {
         let found = bench.send("tele/d1/SENSOR", payload);
         found.stored.into_iter().find(|text| text.starts_with("AM")).unwrap()
@@ -280,7 +274,7 @@ impl Reference {
         {
             let rise = if new >= old {
                 Some(new - old)
-            } else if old >= 900.0 && old <= 1000.0 && new <= 100.0 {
+            } else if (900.0..=1000.0).contains(&old) && new <= 100.0 {
                 Some(new + 1000.0 - old)
             } else {
                 None
@@ -326,10 +320,7 @@ proptest! {
             let base = RECEIVED.0 / 1_000_000 + 100;
             let payload = format!("{{\"ts\":{},\"values\":{{{}}}}}", (base + at) * 1000, fields.join(","));
             if number == restart {
-                let told = std::mem::take(&mut bench.introduced);
-                bench.introduced = told.clone();
-                let fresh = restarted(&bench, template.clone(), &last);
-                bench = fresh;
+                bench = restarted(&bench, template.clone(), &last);
             }
             // As late as the clock of the device has gone ahead.
             bench.seq = 5000 + number as u64;
