@@ -237,6 +237,18 @@ fn a_message_is_read_back_as_it_came() {
 }
 
 #[test]
+fn who_reads_first_once_the_journal_has_ended_finds_everything() {
+    let dir = TempDir::new().unwrap();
+    let running = start(Options { tail_bytes: 1, ..options(dir.path()) });
+    running.store_each((0..3).map(|n| vec![b'0' + n; 100]));
+    let Running { inbox, mut reader, thread, .. } = running;
+    inbox.close();
+    thread.join().unwrap().unwrap();
+    assert_eq!(files(dir.path(), "journal.db-wal"), Vec::<String>::new(), "the log went into the file");
+    assert_eq!(seqs(&read_all(&mut reader, 0)), [1, 2, 3]);
+}
+
+#[test]
 fn an_acknowledgement_finds_its_message_on_the_disk() {
     struct Looks {
         connection: Mutex<SqliteConnection>,

@@ -33,6 +33,11 @@ impl Place {
         let log = identity(dir, &format!("{FILE_NAME}-wal"))?;
         Ok(file.zip(log).map(|(file, log)| Place { file, log }))
     }
+
+    /// Whether the file is the same; the log need not be.
+    pub fn is_file_of(&self, other: &Place) -> bool {
+        self.file == other.file
+    }
 }
 
 fn identity(dir: &Path, name: &str) -> Result<Option<(u64, u64)>, JournalError> {

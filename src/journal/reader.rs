@@ -90,7 +90,7 @@ impl Reader {
         if seq > self.last_durable() {
             return Ok(None);
         }
-        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
+        let file = opened(&mut self.file, &self.dir, &self.tail)?;
         let Some(extent) = file.extents_from(seq, 1)?.pop().filter(|extent| extent.first <= seq) else {
             return Ok(None);
         };
@@ -160,7 +160,7 @@ impl Reader {
     /// Loads about a chunk of groups that begin with the one that holds `next`. Returns the first position that may
     /// be readable from now on.
     fn load(&mut self, next: Seq, last: Seq) -> Result<Seq, JournalError> {
-        let file = opened(&mut self.file, &self.dir, self.tail.place())?;
+        let file = opened(&mut self.file, &self.dir, &self.tail)?;
         let extents = match file.extents_from(next, LOOK_AHEAD) {
             // Up to the broken place there may be groups that can be read.
             Err(error) if error.is_malformed() => file.extents_from(next, 1)?,
@@ -191,12 +191,14 @@ impl Reader {
     }
 }
 
-/// The file at `place`; opened where it is not yet, or where it was another before.
+/// The file where the tail has it; opened where it is not yet, or where it was another before. Once the journal has ended, its log
+/// is gone and who opens the file gets a new one.
 fn opened<'a>(
     file: &'a mut Option<(Place, JournalFile)>,
     dir: &Path,
-    place: Place,
+    tail: &Tail,
 ) -> Result<&'a mut JournalFile, JournalError> {
+    let place = tail.place();
     if file.as_ref().is_some_and(|(opened, _)| *opened != place) {
         *file = None;
     }
@@ -204,7 +206,8 @@ fn opened<'a>(
         Some((_, file)) => Ok(file),
         None => {
             let opened = JournalFile::open_existing(dir)?;
-            if Place::of(dir)? != Some(place) {
+            let same = |found: &Place| *found == place || (tail.has_ended() && found.is_file_of(&place));
+            if !Place::of(dir)?.is_some_and(|found| same(&found)) {
                 return Err(JournalError::Displaced { path: dir.join(FILE_NAME) });
             }
             Ok(&mut file.insert((place, opened)).1)

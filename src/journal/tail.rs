@@ -88,6 +88,11 @@ impl Tail {
         self.grown.notify_all();
     }
 
+    /// Whether no group follows: then the journal's thread closes the file, and the log goes into it.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     /// The newest position that readers may see.
     pub fn last(&self) -> Seq {
         self.lock().last
