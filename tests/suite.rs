@@ -28,6 +28,7 @@ mod journal;
 mod library;
 mod lifecycle;
 mod main_job;
+mod mixed_fleet;
 mod packaging;
 mod pgbouncer;
 mod quiet;
