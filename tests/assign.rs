@@ -1,6 +1,8 @@
 //! A device gets another template by hand while its messages are stored.
 
-use crate::support::daemon::{NATIVE, Tidegate, between, complaint, eventually};
+use std::process::Stdio;
+
+use crate::support::daemon::{NATIVE, Tidegate, between, complaint};
 use crate::support::load::{METRICS, Simulation, sent};
 use crate::support::mosquitto::{Mosquitto, Setup};
 use crate::support::stranger::{SQLITE, Stranger};
@@ -40,11 +42,12 @@ fn assigned_under_load(database: &str, stranger: impl FnOnce(&Tidegate) -> Stran
     let listed = tidegate.json(&["devices", "list"]);
     let device = listed[0]["device"].as_str().unwrap();
     let reloads = tidegate.metric("tidegate_catalog_reloads_total");
-    let said = tidegate.output(&["devices", "assign", device, "centimetres"]);
-    assert!(said.contains("(before: meters)") && said.contains("m1~1"), "{said}");
-    eventually("the daemon has seen it", || {
-        (tidegate.metric("tidegate_catalog_reloads_total") > reloads).then_some(())
+    let assigning = tidegate.command(&["devices", "assign", device, "centimetres"]).stdout(Stdio::piped()).spawn();
+    simulation.lasts_until(&tidegate, 15_000.0, "the daemon has seen it", || {
+        tidegate.metric("tidegate_catalog_reloads_total") > reloads
     });
+    let said = String::from_utf8(assigning.unwrap().wait_with_output().unwrap().stdout).unwrap();
+    assert!(said.contains("(before: meters)") && said.contains("m1~1"), "{said}");
     simulation.finish();
     let stranger = stranger(&tidegate);
     stranger.wait_for_rows(4000 * METRICS as u64);

@@ -51,7 +51,11 @@ fn changed_templates_apply_under_load_without_a_message_lost_or_reordered() {
         let stored = tidegate.metric("tidegate_readings_stored_total");
         tidegate.wait_for_metric("tidegate_readings_stored_total", stored + 1000.0);
         tidegate.catalog_file("templates/numbers.toml", &numbers(*scale));
-        assert!(tidegate.reload(), "{}", tidegate.log());
+        let reloads = tidegate.metric("tidegate_catalog_reloads_total");
+        tidegate.signal("HUP");
+        simulation.lasts_until(&tidegate, 15_000.0, "the new template is in force", || {
+            tidegate.metric("tidegate_catalog_reloads_total") > reloads
+        });
     }
     simulation.finish();
     let stranger = Stranger::of_file(&tidegate);

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::simulate::{Fleet, Kind};
 
-use super::daemon::tidegate;
+use super::daemon::{Tidegate, eventually, tidegate};
 
 /// Numbers in each message.
 pub const METRICS: usize = 5;
@@ -58,6 +58,24 @@ impl Simulation {
         let text = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
         assert!(status.success(), "simulate: {status}\n{}{}", text("summary"), text("errors"));
         serde_json::from_str(&text("summary")).unwrap()
+    }
+
+    /// Waits for what must come before the last message: the devices hold their breath while so many readings are stored already.
+    pub fn lasts_until(&self, tidegate: &Tidegate, stored: f64, what: &str, mut found: impl FnMut() -> bool) {
+        let mut held = false;
+        eventually(what, || {
+            if !held && tidegate.metric("tidegate_readings_stored_total") >= stored {
+                self.signal("STOP");
+                held = true;
+            }
+            found().then_some(())
+        });
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     fn path(&self, name: &str) -> PathBuf {
