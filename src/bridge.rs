@@ -188,7 +188,7 @@ impl Bridge {
         }
         .start(journal, &mut crew)
         .await?;
-        crew.thread("catalog", move || keeper.run(&declared))?;
+        crew.thread("catalog", move || keeper.run(declared))?;
         crew.thread("pipeline", {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
             move || -> Result<(), PipelineError> {

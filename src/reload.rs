@@ -74,15 +74,17 @@ impl CatalogKeeper {
     /// # Errors
     /// What only another configuration or another version of tidegate mends, so that it must be started again anyway: a newer
     /// schema, a file that is no database, a URL that is none, a catalog that the database rejects.
-    pub fn run(mut self, declared: &Declared) -> Result<(), StoreError> {
+    pub fn run(mut self, declared: Declared) -> Result<(), StoreError> {
         let Some(()) = self.persist("migrate", |keeper| keeper.store.migrate().map(|_| ()))? else { return Ok(()) };
         let Some(mut version) = self.persist("fill the catalog", |keeper| {
-            keeper.fill(declared)?;
+            keeper.fill(&declared)?;
             keeper.store.catalog_version()
         })?
         else {
             return Ok(());
         };
+        // The database has it from now on.
+        drop(declared);
         let Some(opening) = self.persist("read the catalog", CatalogKeeper::open)? else { return Ok(()) };
         self.metrics.database_connected.set(1);
         self.progress.committed(opening.position);

@@ -74,7 +74,7 @@ fn keep(database: DatabaseUrl) -> Keeping {
         stop: stop.clone(),
         metrics: metrics.clone(),
     };
-    let thread = std::thread::spawn(move || keeper.run(&files::load(None).unwrap()));
+    let thread = std::thread::spawn(move || keeper.run(files::load(None).unwrap()));
     Keeping { store, opening, requests, reloads, stop, metrics, thread, _dir: dir }
 }
 

@@ -112,7 +112,7 @@ fn the_first_message_of_a_new_source_is_read_by_it() {
     let stranger = Stranger::of_file(&tidegate);
     let bench = "[[sources]]\nname = \"bench\"\nfilter = \"bench/{device}/{metric...}\"\ndecoder = \"scalar\"\n";
     let port = tidegate.address("broker").port();
-    let simulation = Simulation::start(port, &["--format", "scalar", "--messages", "3000", "--rate", "1500"]);
+    let simulation = Simulation::start(port, &["--format", "scalar", "--messages", "6000", "--rate", "600"]);
     // The embedded broker takes these from the moment that the source is in force, and not a message earlier.
     eventually("devices publish", || (tidegate.metric("tidegate_broker_connected") > 0.0).then_some(()));
     tidegate.configure(&(embedded() + NATIVE + bench));

@@ -5,10 +5,11 @@
 //! parent's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::references::{Placed, no_such};
 use super::template_file::TemplateFile;
-use super::{Derived, KeyMap, Template};
+use super::{Derived, Key, KeyMap, Template};
 use crate::config::fault::{Wrong, did_you_mean};
 use crate::config::section::Findings;
 
@@ -127,8 +128,11 @@ fn inherit(template: &mut Template, origins: &mut Vec<Origin>, parent: &Template
     let claimed: HashSet<String> =
         template.metrics.iter().flat_map(|metric| &metric.keys).map(|key| key.pattern.shape()).collect();
     for metric in parent.metrics.iter().filter(|metric| !names.contains(&metric.name)) {
-        let mut metric = metric.clone();
-        metric.keys.retain(|key| !claimed.contains(&key.pattern.shape()));
+        let is_own = |key: &Key| claimed.contains(&key.pattern.shape());
+        let mut metric = Arc::clone(metric);
+        if metric.keys.iter().any(is_own) {
+            Arc::make_mut(&mut metric).keys.retain(|key| !is_own(key));
+        }
         if !metric.keys.is_empty() {
             template.metrics.push(metric);
         }

@@ -1,6 +1,7 @@
 //! The raw keys of a template: which metric each stands for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::pattern::{Captured, Pattern, sensor_name};
 use super::unit::{self, Conversion};
@@ -71,7 +72,7 @@ pub struct KeyMap {
 
 impl KeyMap {
     /// The map of a template's metrics; of two that claim one key, the earlier has it.
-    pub fn of(metrics: &[Metric]) -> KeyMap {
+    pub fn of(metrics: &[Arc<Metric>]) -> KeyMap {
         let mut map = KeyMap::default();
         for (metric, one) in metrics.iter().enumerate() {
             for (place, key) in one.keys.iter().enumerate() {
@@ -98,7 +99,7 @@ impl KeyMap {
 
     /// What a key is: an exact one, or else the first pattern that matches it. A pattern never gives a sensor the name of
     /// another metric.
-    pub fn find<'t, 'k>(&self, metrics: &'t [Metric], key: &'k str) -> Option<Found<'t, 'k>> {
+    pub fn find<'t, 'k>(&self, metrics: &'t [Arc<Metric>], key: &'k str) -> Option<Found<'t, 'k>> {
         if let Some(at) = self.exact(key) {
             return Some(Found { at, captured: None });
         }
@@ -169,7 +170,8 @@ mod tests {
     #[test]
     fn exact_keys_win_and_patterns_are_tried_in_order() {
         let metrics =
-            [named("power", &["{n}.p", "a.p"]), named("power_{phase}", &["{phase}.p"]), named("power_total", &["t"])];
+            [named("power", &["{n}.p", "a.p"]), named("power_{phase}", &["{phase}.p"]), named("power_total", &["t"])]
+                .map(Arc::new);
         let map = KeyMap::of(&metrics);
         let found = |key: &str| {
             let found = map.find(&metrics, key)?;

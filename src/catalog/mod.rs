@@ -77,7 +77,8 @@ pub struct Template {
     pub reference: Option<String>,
     /// The devices that it is for; none: it is only given by name.
     pub matching: Option<matching::Criteria>,
-    pub metrics: Vec<Metric>,
+    /// Those that templates share by `extends` are in memory once.
+    pub metrics: Vec<Arc<Metric>>,
     /// Each behind those that it is worked out from.
     pub derived: Vec<Derived>,
     /// Kept as written for the rooms that use them later.

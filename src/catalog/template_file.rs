@@ -1,6 +1,7 @@
 //! One file of `templates/`: a device type as an operator writes it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::derived_file::{self, DerivedFile};
@@ -64,6 +65,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let matching = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
+    let metrics: Vec<_> = metrics.into_iter().map(Arc::new).collect();
     let DerivedFile { derived, places, broken } = derived_file::read(root);
     let names = claims.names.keys().map(String::as_str);
     each_once(root, "derived", names, derived.iter().map(|derived| derived.name.as_str()));

@@ -131,7 +131,7 @@ fn show(one: &ReadTemplate, as_json: bool, out: &mut dyn Write) -> anyhow::Resul
         let mut whole = summary(one);
         if let Value::Object(fields) = &mut whole {
             fields.insert("match".into(), serde_json::to_value(&template.matching)?);
-            fields.insert("metrics".into(), template.metrics.iter().map(metric_json).collect());
+            fields.insert("metrics".into(), template.metrics.iter().map(|metric| metric_json(metric)).collect());
             fields.insert(
                 "derived".into(),
                 derived(template)
@@ -167,7 +167,7 @@ fn show(one: &ReadTemplate, as_json: bool, out: &mut dyn Write) -> anyhow::Resul
         table(out, &["MATCH", ""], given.map(|(name, value)| vec![name, value.to_string()]))?;
     }
     writeln!(out)?;
-    table(out, &["METRIC", "UNIT", "KIND", "RANGE", "KEYS"], template.metrics.iter().map(metric_row))?;
+    table(out, &["METRIC", "UNIT", "KIND", "RANGE", "KEYS"], template.metrics.iter().map(|metric| metric_row(metric)))?;
     for (header, rows) in [
         ("DERIVED", derived(template).map(|(name, unit, formula)| vec![name, unit, formula]).collect::<Vec<_>>()),
         ("COMMAND", template.commands.iter().map(|command| vec![command.name.clone()]).collect()),

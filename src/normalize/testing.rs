@@ -58,6 +58,7 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
 }
 
 pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
+    let metrics: Vec<_> = metrics.into_iter().map(Arc::new).collect();
     Template {
         slug: slug.to_owned(),
         name: slug.to_owned(),

@@ -1,6 +1,7 @@
 //! Templates as rows: read whole, compared, replaced whole.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -104,8 +105,9 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
     let mut commands = group(read_commands(conn)?, |row| row.template_id);
     let mut slots = group(read_slots(conn)?, |row| row.template_id);
     let mut stored = HashMap::with_capacity(rows.len());
+    let mut shared = HashMap::new();
     for row in rows {
-        let metrics: Vec<Metric> = decode(metrics.remove(&row.id), metric_of)?;
+        let metrics = decode(metrics.remove(&row.id), |row| Ok(share(metric_of(row)?, &mut shared)))?;
         let origin = row.origin;
         let template = Template {
             slug: row.slug.clone(),
@@ -173,8 +175,21 @@ fn group<R>(rows: Vec<R>, template: impl Fn(&R) -> i32) -> HashMap<i32, Vec<R>> 
     groups
 }
 
-fn decode<R, T>(rows: Option<Vec<R>>, one: impl Fn(R) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
+fn decode<R, T>(rows: Option<Vec<R>>, one: impl FnMut(R) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
     rows.unwrap_or_default().into_iter().map(one).collect()
+}
+
+/// Metrics that are alike, by name: the hundred templates of a format's family have most of theirs in common.
+type Shared = HashMap<String, Vec<Arc<Metric>>>;
+
+fn share(metric: Metric, shared: &mut Shared) -> Arc<Metric> {
+    let alike = shared.entry(metric.name.clone()).or_default();
+    if let Some(known) = alike.iter().find(|known| ***known == metric) {
+        return Arc::clone(known);
+    }
+    let metric = Arc::new(metric);
+    alike.push(Arc::clone(&metric));
+    metric
 }
 
 fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::catalog::matching::Criteria;
@@ -45,7 +46,7 @@ pub fn template(slug: &str) -> Template {
     let fahrenheit = Key { unit: Some("°F".into()), scale: Some(0.1), ..Key::from("{n}.tempf") };
     let mut temperature = metric("temperature", &["temp", "ENV.Temperature"]);
     temperature.keys.push(fahrenheit);
-    let metrics = vec![temperature, contact];
+    let metrics = vec![Arc::new(temperature), Arc::new(contact)];
     Template {
         slug: slug.into(),
         name: "ACME".into(),
@@ -142,7 +143,7 @@ fn reconciling_again_changes_nothing(site: &Site) {
 fn a_changed_template_is_overwritten_and_a_missing_one_retired(site: &Site) {
     let before = site.store.reconcile(&declared()).unwrap().catalog_version;
     let mut changed = declared();
-    changed.templates[0].template.metrics[0].scale = 2.0;
+    Arc::make_mut(&mut changed.templates[0].template.metrics[0]).scale = 2.0;
     let gone = changed.templates.remove(1);
     changed.devices[0].modules.clear();
     let report = site.store.reconcile(&changed).unwrap();

@@ -1,5 +1,7 @@
 //! What becomes of series when their device gets another template, or the template another version.
 
+use std::sync::Arc;
+
 use tidegate::catalog::matching::GivenBy;
 use tidegate::catalog::{Declared, DeclaredDevice, DeclaredModule, DeclaredTemplate, Kind, Metric};
 use tidegate::store::batch::{Batch, Change, DeviceChange, DeviceIntro, SensorIntro, SensorOrigin};
@@ -18,7 +20,7 @@ on_both!(
 );
 
 fn metric(name: &str, unit: &str) -> Metric {
-    Metric { unit: unit.into(), scale: 1.0, offset: 0.0, ..template("x").metrics[0].clone() }.named(name)
+    Metric { unit: unit.into(), scale: 1.0, offset: 0.0, ..(*template("x").metrics[0]).clone() }.named(name)
 }
 
 trait Named {
@@ -32,6 +34,7 @@ impl Named for Metric {
 }
 
 fn of(slug: &str, metrics: Vec<Metric>) -> DeclaredTemplate {
+    let metrics: Vec<_> = metrics.into_iter().map(Arc::new).collect();
     let slots = template("x").slots;
     DeclaredTemplate {
         template: tidegate::catalog::Template {
@@ -184,10 +187,10 @@ fn a_template_that_changes_its_unit_leaves_the_history_its_own(site: &Site) {
     site.store.reconcile(&declared).unwrap();
     let (mut writer, _) = site.writer();
     writer.commit(&celsius(1, vec![reading(0, 1, 20.0, 1), reading(1, 1, 40.0, 1)]), &lookup).unwrap();
-    declared.templates[0].template.metrics[1].range = Some((0.0, 100.0));
+    Arc::make_mut(&mut declared.templates[0].template.metrics[1]).range = Some((0.0, 100.0));
     assert_eq!(site.store.reconcile(&declared).unwrap().series_set_aside, 0);
-    declared.templates[0].template.metrics[0].unit = "K".into();
-    declared.templates[0].template.metrics[1].kind = Kind::Text;
+    Arc::make_mut(&mut declared.templates[0].template.metrics[0]).unit = "K".into();
+    Arc::make_mut(&mut declared.templates[0].template.metrics[1]).kind = Kind::Text;
     assert_eq!(site.store.reconcile(&declared).unwrap().series_set_aside, 2);
     assert_eq!(view(site), ["humidity~1 % = 1", "temperature~1 °C = 1"]);
 }

@@ -76,8 +76,8 @@ impl Registry {
         loop {
             let name = numbered(plain.to_owned(), count);
             let free = self.sensor(device, &name).is_none_or(|slot| self.sensors[slot as usize].raw_key == NO_NAME);
-            let other = |metric: &&Metric| metric.name != own.name && self.joined(owner, &metric.name) == name;
-            if count == u32::MAX || (free && !metrics.iter().any(|metric| other(&metric))) {
+            let other = |metric: &Metric| metric.name != own.name && self.joined(owner, &metric.name) == name;
+            if count == u32::MAX || (free && !metrics.iter().any(|metric| other(metric))) {
                 return name;
             }
             count = count.saturating_add(1);
