@@ -43,7 +43,7 @@ fn assigned_under_load(database: &str, stranger: impl FnOnce(&Tidegate) -> Stran
     let device = listed[0]["device"].as_str().unwrap();
     let reloads = tidegate.metric("tidegate_catalog_reloads_total");
     let assigning = tidegate.command(&["devices", "assign", device, "centimetres"]).stdout(Stdio::piped()).spawn();
-    simulation.lasts_until(&tidegate, 15_000.0, "the daemon has seen it", || {
+    simulation.lasts_until(&tidegate, 3000.0, "the daemon has seen it", || {
         tidegate.metric("tidegate_catalog_reloads_total") > reloads
     });
     let said = String::from_utf8(assigning.unwrap().wait_with_output().unwrap().stdout).unwrap();

@@ -49,7 +49,9 @@ pub(super) fn keys_of(text: &str, whose: &str) -> Result<Vec<Key>, StoreError> {
         KeyJson::Text(pattern) => Key::of(pattern),
         KeyJson::Table { key, unit, scale, offset } => Key { pattern: key, unit, scale, offset },
     };
-    Ok(keys.into_iter().map(key).collect())
+    let mut keys: Vec<Key> = keys.into_iter().map(key).collect();
+    keys.shrink_to_fit();
+    Ok(keys)
 }
 
 pub(super) fn keys_as_json(keys: &[Key]) -> Result<String, StoreError> {

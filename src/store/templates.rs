@@ -12,6 +12,9 @@ use super::schema::{device_templates, template_commands, template_metrics, templ
 use super::template_json::{as_json, derived_as_json, derived_of, json, keys_as_json, keys_of};
 use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Metric, Slot, Template, TemplateCommand};
 
+/// Templates whose metrics are read by one query.
+const TEMPLATES_AT_ONCE: usize = 8;
+
 /// A template with what the database says of it beside its content.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -101,13 +104,13 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
             .load(c)
     })
     .during("reading templates")?;
-    let mut metrics = group(read_metrics(conn)?, |row| row.template_id);
+    let ids: Vec<i32> = rows.iter().map(|row| row.id).collect();
+    let mut metrics = read_metrics(conn, &ids)?;
     let mut commands = group(read_commands(conn)?, |row| row.template_id);
     let mut slots = group(read_slots(conn)?, |row| row.template_id);
     let mut stored = HashMap::with_capacity(rows.len());
-    let mut shared = HashMap::new();
     for row in rows {
-        let metrics = decode(metrics.remove(&row.id), |row| Ok(share(metric_of(row)?, &mut shared)))?;
+        let metrics = metrics.remove(&row.id).unwrap_or_default();
         let origin = row.origin;
         let template = Template {
             slug: row.slug.clone(),
@@ -131,7 +134,22 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
     Ok(stored)
 }
 
-fn read_metrics(conn: &mut Conn<'_>) -> Result<Vec<MetricRow>, StoreError> {
+/// The metrics of these templates, by template, a few templates at a time: all rows at once are several times as large as what
+/// comes of them.
+fn read_metrics(conn: &mut Conn<'_>, ids: &[i32]) -> Result<HashMap<i32, Vec<Arc<Metric>>>, StoreError> {
+    let mut shared = Shared::new();
+    let mut metrics: HashMap<i32, Vec<Arc<Metric>>> = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(TEMPLATES_AT_ONCE) {
+        for row in read_metric_rows(conn, some)? {
+            let template = row.template_id;
+            let metric = share(metric_of(row)?, &mut shared);
+            metrics.entry(template).or_default().push(metric);
+        }
+    }
+    Ok(metrics)
+}
+
+fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, StoreError> {
     use template_metrics::{
         enumeration, keys, kind, min_step, name, offset_by, ordinal, range_high, range_low, required, scale, table,
         template_id, tenant_id, unit,
@@ -152,7 +170,8 @@ fn read_metrics(conn: &mut Conn<'_>) -> Result<Vec<MetricRow>, StoreError> {
         enumeration,
         min_step,
     );
-    with_db!(conn, |c| table.select(columns).order((template_id, ordinal)).load(c)).during("reading metrics")
+    with_db!(conn, |c| table.filter(template_id.eq_any(ids)).select(columns).order((template_id, ordinal)).load(c))
+        .during("reading metrics")
 }
 
 fn read_commands(conn: &mut Conn<'_>) -> Result<Vec<CommandRow>, StoreError> {

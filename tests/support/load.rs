@@ -60,11 +60,11 @@ impl Simulation {
         serde_json::from_str(&text("summary")).unwrap()
     }
 
-    /// Waits for what must come before the last message: the devices hold their breath while so many readings are stored already.
-    pub fn lasts_until(&self, tidegate: &Tidegate, stored: f64, what: &str, mut found: impl FnMut() -> bool) {
+    /// Waits for what must come before the last message: the devices hold their breath once so many have been received.
+    pub fn lasts_until(&self, tidegate: &Tidegate, messages: f64, what: &str, mut found: impl FnMut() -> bool) {
         let mut held = false;
         eventually(what, || {
-            if !held && tidegate.metric("tidegate_readings_stored_total") >= stored {
+            if !held && tidegate.metric("tidegate_messages_received_total") >= messages {
                 self.signal("STOP");
                 held = true;
             }
