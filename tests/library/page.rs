@@ -14,7 +14,7 @@ const NAMED: usize = 10;
 
 const HEAD: &str = "# Devices
 
-What tidegate names and scales by itself: the shipped templates, each with a real payload as its test. A device is given the one that
+What tidegate names and scales by itself: the shipped templates, each with a payload as such devices send it as its test. A device is given the one that
 matches it most closely; one of a known format that no row knows still gets its format's family, and whatever has no metric there is
 stored under its own key. `tidegate devices show` tells which one a device has, and `tidegate devices assign` gives it another.
 The names and units are those of [metrics.md](metrics.md); how to write a template of your own is in [templates.md](templates.md).
