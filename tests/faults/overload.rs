@@ -2,8 +2,9 @@
 
 use crate::support::scene::{Scene, TOPIC, numbered};
 
-/// Resident memory at full load, bytes: 96 MiB, and what a debug build has more when it idles.
-const BUDGET: u64 = (96 + 16) << 20;
+/// Resident memory at full load, bytes: 96 MiB, and what a debug build has more when it idles (59 against 33 MiB, most of it the
+/// program itself).
+const BUDGET: u64 = (96 + 26) << 20;
 const NATIVE: &str = "[[sources]]\nname = \"native\"\nfilter = \"devices/{device}/telemetry\"\ndecoder = \"json\"\n";
 
 #[tokio::test]
