@@ -50,7 +50,7 @@ fn killed_under_load_with_mosquitto_nothing_is_lost_or_doubled() {
         tidegate.start();
         tidegate.listening();
         let stranger = on_server.map_or_else(|| Stranger::of_file(&tidegate), |(stranger, _)| stranger);
-        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "1000"]);
+        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "500"]);
         kill_under_load(&mut tidegate, 3);
         simulation.finish();
         settle(tidegate, &stranger, 4000);
@@ -65,7 +65,7 @@ fn killed_under_load_the_embedded_broker_has_every_message_it_acknowledged_exact
     let mut tidegate = Tidegate::configured(&(between(&format!("embedded://127.0.0.1:{port}"), SQLITE) + NATIVE));
     tidegate.start();
     let stranger = Stranger::of_file(&tidegate);
-    let simulation = Simulation::numbers(port, 4000, &["--rate", "1000"]);
+    let simulation = Simulation::numbers(port, 4000, &["--rate", "500"]);
     kill_under_load(&mut tidegate, 3);
     let summary = simulation.finish();
     assert_eq!(summary["acknowledged"], 4000);
@@ -80,7 +80,7 @@ fn sigterm_under_load_drains_and_the_restart_repeats_nothing() {
     tidegate.start();
     tidegate.listening();
     let stranger = Stranger::of_file(&tidegate);
-    let simulation = Simulation::numbers(broker.port, 3000, &["--rate", "1000"]);
+    let simulation = Simulation::numbers(broker.port, 3000, &["--rate", "400"]);
     for _ in 0..2 {
         tidegate.wait_for_metric("tidegate_readings_stored_total", 500.0);
         assert!(tidegate.stop().success(), "{}", tidegate.log());
@@ -105,7 +105,7 @@ fn sigterm_under_load_with_the_embedded_broker_drains_what_it_acknowledged() {
     let mut tidegate = Tidegate::configured(&(between(&format!("embedded://127.0.0.1:{port}"), SQLITE) + NATIVE));
     tidegate.start();
     let stranger = Stranger::of_file(&tidegate);
-    let simulation = Simulation::numbers(port, 3000, &["--rate", "1000"]);
+    let simulation = Simulation::numbers(port, 3000, &["--rate", "400"]);
     for _ in 0..2 {
         tidegate.wait_for_metric("tidegate_readings_stored_total", 500.0);
         assert!(tidegate.stop().success(), "{}", tidegate.log());
