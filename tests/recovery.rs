@@ -50,7 +50,7 @@ fn killed_under_load_with_mosquitto_nothing_is_lost_or_doubled() {
         tidegate.start();
         tidegate.listening();
         let stranger = on_server.map_or_else(|| Stranger::of_file(&tidegate), |(stranger, _)| stranger);
-        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "500"]);
+        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "1000"]);
         kill_under_load(&mut tidegate, 3);
         simulation.finish();
         settle(tidegate, &stranger, 4000);
