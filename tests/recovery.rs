@@ -33,12 +33,20 @@ fn settle(mut tidegate: Tidegate, stranger: &Stranger, messages: u64) {
 }
 
 /// Kills tidegate several times while devices publish.
-fn kill_under_load(tidegate: &mut Tidegate, times: u32) {
+fn kill_under_load(tidegate: &mut Tidegate, simulation: &Simulation, times: u32) {
     for _ in 0..times {
         tidegate.wait_for_metric("tidegate_readings_stored_total", 1000.0);
         tidegate.kill();
-        tidegate.start();
+        start_again(tidegate, simulation);
     }
+}
+
+/// Devices wait until it stores again, however long that takes, so that they are not done before what comes next.
+fn start_again(tidegate: &mut Tidegate, simulation: &Simulation) {
+    simulation.hold();
+    tidegate.start();
+    eventually("the database is open", || (tidegate.readyz().1["database"] == "up").then_some(()));
+    simulation.go_on();
 }
 
 #[test]
@@ -50,8 +58,8 @@ fn killed_under_load_with_mosquitto_nothing_is_lost_or_doubled() {
         tidegate.start();
         tidegate.listening();
         let stranger = on_server.map_or_else(|| Stranger::of_file(&tidegate), |(stranger, _)| stranger);
-        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "1000"]);
-        kill_under_load(&mut tidegate, 3);
+        let simulation = Simulation::numbers(broker.port, 4000, &["--rate", "500"]);
+        kill_under_load(&mut tidegate, &simulation, 3);
         simulation.finish();
         settle(tidegate, &stranger, 4000);
     }
@@ -66,7 +74,7 @@ fn killed_under_load_the_embedded_broker_has_every_message_it_acknowledged_exact
     tidegate.start();
     let stranger = Stranger::of_file(&tidegate);
     let simulation = Simulation::numbers(port, 4000, &["--rate", "500"]);
-    kill_under_load(&mut tidegate, 3);
+    kill_under_load(&mut tidegate, &simulation, 3);
     let summary = simulation.finish();
     assert_eq!(summary["acknowledged"], 4000);
     assert!(summary["connects"].as_u64().unwrap() > 4, "it was away: {summary}");
@@ -87,7 +95,7 @@ fn sigterm_under_load_drains_and_the_restart_repeats_nothing() {
         let journal = tidegate.json(&["journal", "status"]);
         assert_eq!(journal["lag"], 0, "{journal}");
         assert_eq!(stranger.rows(), journal["last_seq"].as_u64().unwrap() * ROWS, "all that is journalled is stored");
-        tidegate.start();
+        start_again(&mut tidegate, &simulation);
     }
     simulation.finish();
     stranger.wait_for_rows(3000 * ROWS);
@@ -110,7 +118,7 @@ fn sigterm_under_load_with_the_embedded_broker_drains_what_it_acknowledged() {
         tidegate.wait_for_metric("tidegate_readings_stored_total", 500.0);
         assert!(tidegate.stop().success(), "{}", tidegate.log());
         assert_eq!(tidegate.json(&["journal", "status"])["lag"], 0);
-        tidegate.start();
+        start_again(&mut tidegate, &simulation);
     }
     simulation.finish();
     stranger.wait_for_rows(3000 * ROWS);

@@ -44,7 +44,7 @@ pub struct Batch {
 
 impl Batch {
     /// Bytes of texts and refused messages in one transaction, about: each is in memory several times while it is committed.
-    pub const MAX_BYTES: usize = 4 << 20;
+    pub const MAX_BYTES: usize = 2 << 20;
 
     /// Rows that the transaction will write, about.
     pub fn rows(&self) -> usize {

@@ -165,12 +165,16 @@ impl Tidegate {
         ticks / String::from_utf8(second.stdout).unwrap().trim().parse::<f64>().unwrap()
     }
 
-    /// The most memory that was resident so far, bytes.
-    pub fn peak_memory(&self) -> u64 {
+    /// The most memory of its own that was resident so far, bytes: without the pages of the program, of which a debug build has
+    /// several times as many.
+    pub fn peak_own_memory(&self) -> u64 {
         let pid = self.child.as_ref().expect("running").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        let bytes = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        };
+        bytes("VmHWM:") - bytes("RssFile:")
     }
 
     /// SIGTERM, and how it ended.

@@ -65,11 +65,20 @@ impl Simulation {
         let mut held = false;
         eventually(what, || {
             if !held && tidegate.metric("tidegate_messages_received_total") >= messages {
-                self.signal("STOP");
+                self.hold();
                 held = true;
             }
             found().then_some(())
         });
+        self.go_on();
+    }
+
+    /// The devices do nothing until [`Simulation::go_on`].
+    pub fn hold(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn go_on(&self) {
         self.signal("CONT");
     }
 
