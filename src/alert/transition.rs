@@ -1,0 +1,109 @@
+//! What happens in an episode's life, as it is published and recorded.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::rule::Severity;
+use crate::message::Seq;
+use crate::store::batch::DeviceIndex;
+use crate::time::UtcMicros;
+
+/// Where an episode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Firing,
+    Acknowledged,
+    Resolved,
+}
+
+impl State {
+    /// As tables and messages have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Firing => "firing",
+            State::Acknowledged => "acknowledged",
+            State::Resolved => "resolved",
+        }
+    }
+}
+
+/// Who changed an episode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// The rule, by readings or by the clock.
+    Rule,
+    /// Somebody, by name.
+    Person(String),
+}
+
+/// One step of one episode. Two that are equal but for `seq` are the same step, met again in a replay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    /// The episode's id: 32 hexadecimal digits from rule, tenant, device, metric and onset.
+    pub id: Arc<str>,
+    /// Counts the episode's steps from 0, so that (id, step) is unique.
+    pub step: u32,
+    pub rule: Arc<str>,
+    pub tenant: Arc<str>,
+    pub device: Arc<str>,
+    pub device_index: DeviceIndex,
+    /// What the rule's first condition looks at; empty for a device's silence.
+    pub metric: Arc<str>,
+    pub state: State,
+    pub severity: Severity,
+    /// By the readings' own times.
+    pub at: UtcMicros,
+    /// When the condition began to hold.
+    pub onset: UtcMicros,
+    /// When the episode began to fire.
+    pub since: UtcMicros,
+    /// What it was decided by, where that is a number.
+    pub value: Option<f64>,
+    pub threshold: Option<f64>,
+    pub unit: Arc<str>,
+    /// For people.
+    pub message: String,
+    pub who: Who,
+    /// For people: why this step was taken, such as "held for 2m" or a note.
+    pub why: String,
+    /// The message after which it came.
+    pub seq: Seq,
+}
+
+/// A rule's own memory of one device, to be kept beside the position. None: nothing is to be remembered any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateChange {
+    pub rule: Arc<str>,
+    pub device: DeviceIndex,
+    /// JSON.
+    pub state: Option<String>,
+}
+
+/// What somebody wants done with an episode; goes through the journal, so that a replay does it at the same place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// The episode's.
+    pub id: String,
+    pub action: Deed,
+    /// Name of who wants it.
+    pub who: String,
+    #[serde(default)]
+    pub note: String,
+}
+
+/// What can be done with an episode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Somebody sees to it.
+    Acknowledge,
+    /// It is over, whatever the readings say.
+    Resolve,
+    /// Nothing is said of it until then; microseconds since 1970.
+    Snooze { until: i64 },
+    /// A remark, without a change.
+    Note,
+}
