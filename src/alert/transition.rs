@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::rule::Severity;
 use crate::message::Seq;
-use crate::store::batch::DeviceIndex;
 use crate::time::UtcMicros;
 
 /// Where an episode is.
@@ -48,7 +47,6 @@ pub struct Transition {
     pub rule: Arc<str>,
     pub tenant: Arc<str>,
     pub device: Arc<str>,
-    pub device_index: DeviceIndex,
     /// What the rule's first condition looks at; empty for a device's silence.
     pub metric: Arc<str>,
     pub state: State,
@@ -65,6 +63,8 @@ pub struct Transition {
     pub unit: Arc<str>,
     /// For people.
     pub message: String,
+    /// Nothing is said of it: somebody has put the episode to sleep.
+    pub snoozed: bool,
     pub who: Who,
     /// For people: why this step was taken, such as "held for 2m" or a note.
     pub why: String,
@@ -76,7 +76,9 @@ pub struct Transition {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateChange {
     pub rule: Arc<str>,
-    pub device: DeviceIndex,
+    pub tenant: Arc<str>,
+    /// Its uid. A device may have been silent in this generation, so that it has no index in it.
+    pub device: Arc<str>,
     /// JSON.
     pub state: Option<String>,
 }
