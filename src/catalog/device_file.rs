@@ -1,8 +1,8 @@
-//! One file of `devices/`: devices known beforehand, their gateways and their modules.
+//! One file of `devices/`: devices known beforehand, their gateways, tags and modules.
 
 use super::references::Placed;
 use super::template_file::display_name;
-use super::{DEFAULT_TENANT, DeclaredDevice, DeclaredModule};
+use super::{DEFAULT_TENANT, DeclaredDevice, DeclaredModule, tags};
 use crate::config::document::Document;
 use crate::config::fault::Wrong;
 use crate::config::section::{Findings, Section};
@@ -55,6 +55,7 @@ fn device(section: &mut Section<'_>) -> DeviceEntry {
         template: section.text("template").map(str::to_owned),
         parent: section.text("parent").map(str::to_owned),
         site: section.parsed("site", "a text", display_name),
+        tags: tags::read(section, "tags"),
         modules: declared,
     };
     DeviceEntry {
@@ -92,7 +93,7 @@ fn uid(section: &mut Section<'_>, key: &'static str) -> String {
 }
 
 /// What a topic can carry and the database hold: 1 to 255 bytes, no control characters, no wildcards.
-pub(super) fn name_in_topic(text: &str) -> Result<String, Wrong> {
+pub(crate) fn name_in_topic(text: &str) -> Result<String, Wrong> {
     let name = display_name(text)?;
     if name.contains(['+', '#']) {
         return Err("may not have + or #, which are wildcards in topic filters".into());

@@ -19,10 +19,12 @@ mod template_file;
 pub mod unit;
 pub mod registry;
 mod shipped;
+mod tags;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::alert::Rule;
 use crate::decode::Told;
 use crate::time::UtcMicros;
 use matching::{GivenBy, Offer};
@@ -30,6 +32,10 @@ use matching::{GivenBy, Offer};
 pub use derived::{Derived, Formula, Rate};
 pub use expression::Expression;
 pub use key_map::{Found, Key, KeyMap, KeyPlace};
+
+pub(crate) use device_file::name_in_topic;
+pub(crate) use tags::{MAX_TAGS, read as read_tags};
+pub(crate) use template_file::{display_name, slug_fault};
 
 /// Most bytes of a slug, a category, or a slot's or a command's name.
 pub const MAX_SLUG: usize = 64;
@@ -206,6 +212,8 @@ pub struct Snapshot {
     /// Templates that devices are given by their `[match]`.
     pub offers: Vec<Offer>,
     pub devices: Vec<Device>,
+    /// Those in force.
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// What the shipped and the operator's files declare; reconciled into the database, which is the truth at run time.
@@ -213,6 +221,7 @@ pub struct Snapshot {
 pub struct Declared {
     pub templates: Vec<DeclaredTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    pub rules: Vec<DeclaredRule>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -232,7 +241,16 @@ pub struct DeclaredDevice {
     /// Uid of its gateway, in the same tenant; the parents form no cycle.
     pub parent: Option<String>,
     pub site: Option<String>,
+    pub tags: BTreeMap<String, String>,
     pub modules: Vec<DeclaredModule>,
+}
+
+/// An alert rule of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredRule {
+    pub rule: Rule,
+    /// The file as JSON, key by key.
+    pub definition: serde_json::Value,
 }
 
 #[derive(Clone, Debug, PartialEq)]

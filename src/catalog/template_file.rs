@@ -9,7 +9,7 @@ use super::example::{self, Example};
 use super::metric_file::is_metric_name;
 use super::references::Placed;
 use super::{KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, matching_file, metric_file};
-use crate::config::document::{Document, Node, Value};
+use crate::config::document::{Document, Value};
 use crate::config::fault::Wrong;
 use crate::config::section::{Findings, Section};
 
@@ -117,7 +117,7 @@ fn command(section: &mut Section<'_>) -> TemplateCommand {
             if !matches!(node.value, Value::Table(_)) {
                 section.fault("parameters", format!("expected a JSON Schema as a table, found {}", node.value.kind()));
             }
-            json(node)
+            node.json()
         }
     };
     TemplateCommand { name, timeout, parameters }
@@ -160,25 +160,8 @@ fn each_once<'a>(
     }
 }
 
-/// TOML as JSON; dates as text.
-fn json(node: &Node) -> serde_json::Value {
-    match &node.value {
-        Value::Text(text) | Value::Variable(text) | Value::Moment(text) => text.as_str().into(),
-        Value::Integer(integer) => match i64::try_from(*integer) {
-            Ok(integer) => integer.into(),
-            Err(_) => (*integer as f64).into(),
-        },
-        Value::Float(float) => (*float).into(),
-        Value::Flag(flag) => (*flag).into(),
-        Value::List(items) => items.iter().map(json).collect(),
-        Value::Table(table) => {
-            serde_json::Value::Object(table.iter().map(|(key, node)| (key.clone(), json(node))).collect())
-        }
-    }
-}
-
 /// What is wrong with a slug: 1 to [`MAX_SLUG`] of `a-z 0-9 - _ .`, a letter or digit first.
-pub(super) fn slug_fault(text: &str) -> Option<Wrong> {
+pub(crate) fn slug_fault(text: &str) -> Option<Wrong> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     if first && text.len() <= MAX_SLUG && text.bytes().all(allowed) {
@@ -193,7 +176,7 @@ pub(super) fn slug_fault(text: &str) -> Option<Wrong> {
 }
 
 /// 1 to [`MAX_NAME`] bytes without control characters.
-pub(super) fn display_name(text: &str) -> Result<String, Wrong> {
+pub(crate) fn display_name(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
         return Err(format!("expected 1 to {MAX_NAME} bytes without control characters").into());
     }

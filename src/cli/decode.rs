@@ -180,7 +180,7 @@ pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
         let (slug, tenant, criteria) = (template.slug.clone(), template.tenant.clone(), template.matching.clone()?);
         Some(Offer { slug, tenant, shipped: *shipped, criteria })
     });
-    Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices })
+    Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices, ..Snapshot::default() })
 }
 
 fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String, &'static str)>) -> Report {
@@ -279,6 +279,8 @@ fn print(report: &Report, notes: &[(String, &str)], out: &mut dyn Write) -> anyh
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::catalog::{DeclaredDevice, DeclaredTemplate, Metric};
     use crate::config::UnknownDevice;
@@ -296,9 +298,11 @@ mod tests {
             template: Some("climate".into()),
             parent: None,
             site: None,
+            tags: BTreeMap::new(),
             modules: Vec::new(),
         };
-        Declared { templates: vec![DeclaredTemplate { template, shipped: false }], devices: vec![device] }
+        let templates = vec![DeclaredTemplate { template, shipped: false }];
+        Declared { templates, devices: vec![device], ..Declared::default() }
     }
 
     fn run(topic: &str, payload: &str, json: bool) -> String {

@@ -1,4 +1,4 @@
-//! TOML text and environment variables → one tree in which every value knows where it was written.
+//! TOML text, JSON and environment variables → one tree in which every value knows where it was written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,6 +52,25 @@ impl Value {
     }
 }
 
+impl Node {
+    /// As JSON; dates as text.
+    pub fn json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Text(text) | Value::Variable(text) | Value::Moment(text) => text.as_str().into(),
+            Value::Integer(integer) => match i64::try_from(*integer) {
+                Ok(integer) => integer.into(),
+                Err(_) => (*integer as f64).into(),
+            },
+            Value::Float(float) => (*float).into(),
+            Value::Flag(flag) => (*flag).into(),
+            Value::List(items) => items.iter().map(Node::json).collect(),
+            Value::Table(table) => {
+                serde_json::Value::Object(table.iter().map(|(key, node)| (key.clone(), node.json())).collect())
+            }
+        }
+    }
+}
+
 /// A document as far as it could be read.
 #[derive(Debug)]
 pub struct Document {
@@ -99,6 +118,15 @@ impl Document {
         Document { root, faults: builder.faults, unsure_from }
     }
 
+    /// JSON as if it were a file: all of it is at `place`. A key that is null counts as absent.
+    pub fn of_json(place: &Place, json: &serde_json::Value) -> Document {
+        let mut document = Document::empty(place.clone());
+        if let Some(value) = of_json(place, json, "", &mut document.faults) {
+            document.root.value = value;
+        }
+        document
+    }
+
     /// Whether a fault found in the tree says something that a breach of the grammar does not explain.
     pub fn trusts(&self, fault: &Fault) -> bool {
         match &fault.place {
@@ -109,7 +137,7 @@ impl Document {
             }
             // What the whole file lacks may be in the broken part.
             Place::File(_) => false,
-            Place::Variable(_) | Place::BuiltIn => true,
+            Place::Variable(_) | Place::Row(_) | Place::BuiltIn => true,
         }
     }
 }
@@ -205,7 +233,66 @@ impl Builder<'_> {
     }
 }
 
+/// None for null, which is a fault in a list and as the whole.
+fn of_json(place: &Place, json: &serde_json::Value, path: &str, faults: &mut Vec<Fault>) -> Option<Value> {
+    let value = match json {
+        serde_json::Value::Null => {
+            let (place, key, message) = (place.clone(), path.to_owned(), "null means nothing here".to_owned());
+            faults.push(Fault { place, key, message, suggestion: None });
+            return None;
+        }
+        serde_json::Value::Bool(flag) => Value::Flag(*flag),
+        serde_json::Value::Number(number) => match number.as_i128() {
+            Some(integer) => Value::Integer(integer),
+            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::Text(text.clone()),
+        serde_json::Value::Array(items) => {
+            let node = |value| Node { place: place.clone(), value };
+            Value::List(items.iter().filter_map(|item| of_json(place, item, path, faults).map(node)).collect())
+        }
+        serde_json::Value::Object(entries) => {
+            let entries = entries.iter().filter(|(_, value)| !value.is_null()).filter_map(|(key, value)| {
+                let value = of_json(place, value, &join(path, key), faults)?;
+                Some((key.clone(), Node { place: place.clone(), value }))
+            });
+            Value::Table(entries.collect())
+        }
+    };
+    Some(value)
+}
+
 /// `path.key`, or `key` at the root.
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_becomes_the_tree_that_the_same_toml_is_and_json_again() {
+        let text = "a = 1\nb = 2.5\nc = true\nd = \"x\"\ne = [[1, -2.0], {}]\nf.g = 9223372036854775807\n";
+        let toml = Document::parse(&Arc::from(Path::new("x.toml")), text);
+        let json = toml.root.json();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "a": 1, "b": 2.5, "c": true, "d": "x", "e": [[1, -2.0], {}], "f": {"g": 9_223_372_036_854_775_807_i64}
+            })
+        );
+        let row = Document::of_json(&Place::Row("a row".into()), &json);
+        assert!(row.faults.is_empty());
+        assert_eq!(row.root.json(), json);
+    }
+
+    #[test]
+    fn null_is_absent_in_a_table_and_a_fault_in_a_list() {
+        let place = Place::Row("alert_rules hot".into());
+        let document = Document::of_json(&place, &serde_json::json!({"a": null, "b": {"c": [1, null]}}));
+        assert_eq!(document.root.json(), serde_json::json!({"b": {"c": [1]}}));
+        let faults: Vec<String> = document.faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults, ["alert_rules hot: b.c: null means nothing here"]);
+    }
 }

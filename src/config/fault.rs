@@ -13,6 +13,8 @@ pub enum Place {
     File(Arc<Path>),
     /// An environment variable.
     Variable(String),
+    /// A row of the database, as people would look for it.
+    Row(Arc<str>),
     /// Nowhere: a built-in default.
     BuiltIn,
 }
@@ -22,7 +24,7 @@ impl Place {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Place::Line { file, .. } | Place::File(file) => Some(file),
-            Place::Variable(_) | Place::BuiltIn => None,
+            Place::Variable(_) | Place::Row(_) | Place::BuiltIn => None,
         }
     }
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Place {
             Place::Line { file, line } => write!(f, "{}:{line}", file.display()),
             Place::File(file) => write!(f, "{}", file.display()),
             Place::Variable(name) => f.write_str(name),
+            Place::Row(row) => f.write_str(row),
             Place::BuiltIn => f.write_str("built-in default"),
         }
     }

@@ -80,7 +80,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
 
 pub(crate) fn snapshot(templates: Vec<Template>, devices: Vec<Device>) -> Snapshot {
     let templates = templates.into_iter().map(|template| (template.slug.clone(), Arc::new(template))).collect();
-    Snapshot { templates, offers: Vec::new(), devices }
+    Snapshot { templates, devices, ..Snapshot::default() }
 }
 
 pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {

@@ -71,7 +71,7 @@ impl Store {
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            Ok(Snapshot { templates, offers, devices })
+            Ok(Snapshot { templates, offers, devices, rules: Vec::new() })
         })
     }
 }

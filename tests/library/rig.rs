@@ -52,7 +52,7 @@ impl Library {
         };
         let offers = templates.clone().filter_map(|(_, template)| offer(template)).collect();
         let templates = templates.map(|(slug, template)| (slug.clone(), Arc::clone(template))).collect();
-        Rig { snapshot: Snapshot { templates, offers, devices: Vec::new() }, normalizer: None, seq: 0 }
+        Rig { snapshot: Snapshot { templates, offers, ..Snapshot::default() }, normalizer: None, seq: 0 }
     }
 }
 

@@ -90,6 +90,7 @@ fn device(uid: &str) -> DeclaredDevice {
         template: Some("acme-climate".into()),
         parent: None,
         site: None,
+        tags: BTreeMap::new(),
         modules: Vec::new(),
     }
 }
@@ -113,6 +114,7 @@ fn declared() -> Declared {
             DeclaredTemplate { template: Template { tenant: None, ..template("shipped") }, shipped: true },
         ],
         devices: vec![child, device("gateway")],
+        rules: Vec::new(),
     }
 }
 
@@ -192,7 +194,7 @@ fn a_version_that_does_not_rise_is_told(site: &Site) {
         let parent = Template { version, name: name.into(), extends: None, ..template("acme-climate") };
         let child = Template { name: name.into(), extends: Some("acme-climate".into()), ..template("child") };
         let declared = [parent, child].map(|template| DeclaredTemplate { template, shipped: false });
-        Declared { templates: declared.into(), devices: Vec::new() }
+        Declared { templates: declared.into(), ..Declared::default() }
     };
     let told = |declared: &Declared| site.store.reconcile(declared).unwrap().warnings;
     let events = || site.texts("SELECT detail AS t FROM events WHERE kind = 'template_lowered'");

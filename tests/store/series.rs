@@ -1,5 +1,6 @@
 //! What becomes of series when their device gets another template, or the template another version.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidegate::catalog::matching::GivenBy;
@@ -54,7 +55,7 @@ fn declared() -> Declared {
             of("celsius", vec![metric("temperature", "°C"), metric("humidity", "%")]),
             of("fahrenheit", vec![metric("temperature", "°F"), metric("humidity", "%")]),
         ],
-        devices: Vec::new(),
+        ..Declared::default()
     }
 }
 
@@ -125,6 +126,7 @@ fn an_assignment_is_refused_with_a_clear_word(site: &Site) {
         template: Some("celsius".into()),
         parent: None,
         site: None,
+        tags: BTreeMap::new(),
         modules: Vec::new(),
     };
     let other = DeclaredDevice { tenant: "acme".into(), uid: "d1".into(), template: None, ..by_file.clone() };
@@ -209,6 +211,7 @@ fn a_module_leaves_its_history_with_the_device_and_finds_it_again(site: &Site) {
         template: None,
         parent: None,
         site: None,
+        tags: BTreeMap::new(),
         modules,
     };
     let at_first = Declared { devices: vec![of("d0", vec![module("17")]), of("d1", Vec::new())], ..declared() };
@@ -257,6 +260,7 @@ fn a_device_declared_without_a_template_keeps_what_it_was_given(site: &Site) {
         template: template.map(str::to_owned),
         parent: None,
         site: None,
+        tags: BTreeMap::new(),
         modules: Vec::new(),
     };
     let reconcile = |devices| site.store.reconcile(&Declared { devices, ..declared() }).unwrap();
