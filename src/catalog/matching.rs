@@ -286,7 +286,7 @@ pub fn text(value: &Value) -> String {
 }
 
 /// Whether a text fits a glob: `*` stands for any run of characters, `?` for one.
-fn glob(glob: &str, text: &str, any_case: bool) -> bool {
+pub(crate) fn glob(glob: &str, text: &str, any_case: bool) -> bool {
     let fold = |text: &str| if any_case { text.to_lowercase() } else { text.to_owned() };
     let (glob, text): (Vec<char>, Vec<char>) = (fold(glob).chars().collect(), fold(text).chars().collect());
     let (mut at, mut from) = (0_usize, 0_usize);

@@ -1,0 +1,309 @@
+//! Devices and sensors come under the rules that look at them: at a start, when they are heard first, and when either changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Evaluator;
+use super::fleet::{
+    Device, DeviceNo, Fleet, Instance, NEVER, NONE, NOT_YET, NodeState, Past, Sensor, SensorNo, Watch, number,
+};
+use super::program::{Compiled, NodeKind, Program, Subject};
+use super::remembered::Memory;
+use super::series::{Keep, Series};
+use super::usual::Usual;
+use crate::alert::rule::Check;
+use crate::alert::transition::Who;
+use crate::time::UtcMicros;
+
+/// Where a device is, and what it is called by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Placed {
+    pub site: Option<Arc<str>>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What is known of a device before its rules are.
+#[derive(Debug, Default)]
+pub(super) struct Seed {
+    pub template: Option<Arc<str>>,
+    pub placed: Placed,
+    pub heard: Option<i64>,
+    pub lag: i64,
+    pub sensors: Vec<SeedSensor>,
+    /// By the rule's slug.
+    pub states: HashMap<Arc<str>, State>,
+}
+
+/// What is known of a sensor.
+#[derive(Debug)]
+pub(super) struct SeedSensor {
+    pub metric: Arc<str>,
+    pub unit: Arc<str>,
+    pub latest: i64,
+    pub newest: f64,
+    pub heard: i64,
+    /// Its row, at a start.
+    pub id: Option<i32>,
+}
+
+/// A rule's state for the device so far.
+#[derive(Debug)]
+pub(super) enum State {
+    Stored(Memory),
+    /// With the fingerprint of its conditions.
+    Living(Box<Instance>, u64),
+}
+
+impl Evaluator {
+    /// Takes a device that is not known yet, if a rule looks at it.
+    pub(super) fn adopt(&mut self, tenant: &Arc<str>, uid: &Arc<str>, mut seed: Seed) -> DeviceNo {
+        let subject = Subject {
+            tenant,
+            uid,
+            template: seed.template.as_deref(),
+            site: seed.placed.site.as_deref(),
+            tags: &seed.placed.tags,
+        };
+        let rules = self.program.rules_for(subject);
+        if rules.is_empty() && seed.states.is_empty() {
+            return NONE;
+        }
+        let mut instances = Vec::with_capacity(rules.len());
+        let mut lag = seed.lag;
+        for place in rules {
+            let Some(rule) = self.program.rules.get(place as usize) else { continue };
+            instances.push(instance_of(place, rule, seed.states.remove(&rule.rule.slug), &mut lag));
+        }
+        let heard = seed.heard.unwrap_or(NOT_YET);
+        let device = self.fleet.add(Device {
+            tenant: Arc::clone(tenant),
+            uid: Arc::clone(uid),
+            template: seed.template.clone(),
+            instances,
+            sensors: Vec::new(),
+            heard,
+            lag,
+        });
+        for sensor in seed.sensors {
+            if let Some(no) = self.adopt_sensor(device, &sensor)
+                && let Some(id) = sensor.id
+            {
+                self.rows.push((id, no));
+            }
+        }
+        self.enlist(device);
+        self.end_orphans(device, seed.states);
+        device
+    }
+
+    /// Arms the device's instances and finds its episodes again.
+    fn enlist(&mut self, device: DeviceNo) {
+        let Some(of) = self.fleet.devices.get(device as usize) else { return };
+        let episodes = of.instances.iter().map(|instance| instance.episode.as_ref().map(|episode| Arc::clone(&episode.id)));
+        let episodes: Vec<_> = episodes.collect();
+        for (place, episode) in (0..).zip(episodes) {
+            if let Some(id) = episode {
+                self.outcome.active.insert(id, (device, place));
+            }
+            let mut judge = self.judge();
+            judge.schedule(device, place);
+        }
+    }
+
+    /// Ends the episodes of rules that don't look at the device any more.
+    fn end_orphans(&mut self, device: DeviceNo, states: HashMap<Arc<str>, State>) {
+        let mut orphans: Vec<_> = states.into_iter().collect();
+        orphans.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (slug, state) in orphans {
+            let episode = match state {
+                State::Living(instance, _) => instance.episode.map(|episode| *episode),
+                State::Stored(memory) => memory.into_episode(),
+            };
+            let Some(of) = self.fleet.devices.get(device as usize) else { continue };
+            self.orphans.push((Arc::clone(&of.tenant), Arc::clone(&of.uid), slug, episode));
+        }
+    }
+
+    /// Takes a sensor of a known device, if a rule looks at it. One that is known stays as it is.
+    pub(super) fn adopt_sensor(&mut self, device: DeviceNo, seed: &SeedSensor) -> Option<SensorNo> {
+        let of = self.fleet.devices.get(device as usize)?;
+        if let Some(known) = self.fleet.sensor_of(of, &seed.metric) {
+            return Some(known);
+        }
+        let watches = watches(&self.program, of, &seed.metric);
+        if watches.is_empty() {
+            return None;
+        }
+        let (metric, unit) = (self.fleet.text(&seed.metric), self.fleet.text(&seed.unit));
+        let SeedSensor { latest, newest, heard, .. } = *seed;
+        Some(self.fleet.add_sensor(Sensor { device, metric, unit, latest, newest, heard, watches }))
+    }
+
+    /// Takes the device's rules anew, since its template is another.
+    pub(super) fn rescope(&mut self, device: DeviceNo, template: &Arc<str>) {
+        let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
+        of.template = Some(Arc::clone(template));
+        let (tenant, uid) = (Arc::clone(&of.tenant), Arc::clone(&of.uid));
+        let placed = self.placed.get(&(Arc::clone(&tenant), Arc::clone(&uid))).cloned().unwrap_or_default();
+        let subject = Subject {
+            tenant: &tenant,
+            uid: &uid,
+            template: Some(template),
+            site: placed.site.as_deref(),
+            tags: &placed.tags,
+        };
+        let rules = self.program.rules_for(subject);
+        let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
+        let mut old: Vec<Option<Instance>> = of.instances.drain(..).map(Some).collect();
+        let mut instances = Vec::with_capacity(rules.len());
+        for place in rules {
+            let kept = old.iter_mut().find(|one| one.as_ref().is_some_and(|one| one.rule == place)).and_then(Option::take);
+            let Some(rule) = self.program.rules.get(place as usize) else { continue };
+            let mut lag = of.lag;
+            instances.push(match kept {
+                // What the clock has noted of it is void: its place is another.
+                Some(kept) => Instance { armed: NEVER, ..kept },
+                None => instance_of(place, rule, None, &mut lag),
+            });
+        }
+        let left: HashMap<_, _> = old
+            .into_iter()
+            .flatten()
+            .filter_map(|instance| {
+                let rule = self.program.rules.get(instance.rule as usize)?;
+                Some((Arc::clone(&rule.rule.slug), State::Living(Box::new(instance), rule.fingerprint)))
+            })
+            .collect();
+        of.instances = instances;
+        // Marked by their old places.
+        of.instances.iter_mut().for_each(|instance| instance.dirty = false);
+        self.outcome.dirty.retain(|(of, _)| *of != device);
+        self.rewatch(device);
+        self.enlist(device);
+        for place in 0..self.fleet.devices.get(device as usize).map_or(0, |of| number(of.instances.len())) {
+            self.judge().mark(device, place);
+        }
+        self.end_orphans(device, left);
+    }
+
+    /// Which of the device's sensors decide which of its conditions.
+    fn rewatch(&mut self, device: DeviceNo) {
+        let Some(of) = self.fleet.devices.get(device as usize) else { return };
+        let found: Vec<_> = of
+            .sensors
+            .iter()
+            .filter_map(|no| Some((*no, watches(&self.program, of, &self.fleet.sensors.get(*no as usize)?.metric))))
+            .collect();
+        for (no, watches) in found {
+            if let Some(sensor) = self.fleet.sensors.get_mut(no as usize) {
+                sensor.watches = watches;
+            }
+        }
+    }
+
+    /// Tells of episodes whose rule is gone for their device, at the time of the message at hand.
+    pub(super) fn end_forsaken(&mut self) {
+        for (tenant, uid, slug, episode) in std::mem::take(&mut self.orphans) {
+            self.forsaken(&tenant, &uid, &slug, episode, Who::Rule);
+        }
+    }
+}
+
+fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut i64) -> Instance {
+    let mut instance = fresh(place, rule);
+    match state {
+        None => {}
+        Some(State::Stored(memory)) => {
+            *lag = memory.lag.max(*lag);
+            memory.restore(&mut instance, rule);
+            instance.kept = true;
+        }
+        Some(State::Living(old, fingerprint)) if fingerprint == rule.fingerprint => {
+            instance = Instance { rule: place, armed: NEVER, dirty: false, ..*old };
+        }
+        Some(State::Living(old, _)) => {
+            instance.episode = old.episode;
+            instance.quiet_until = old.quiet_until;
+            instance.kept = old.kept;
+        }
+    }
+    instance
+}
+
+fn fresh(place: u32, rule: &Compiled) -> Instance {
+    let past = |kind: &NodeKind| match kind {
+        NodeKind::Metric { check, .. } if Keep::of(check).is_some() => Past::Series(Series::default()),
+        NodeKind::Metric { check: Check::Anomaly { .. }, .. } => Past::Usual(Box::new(Usual::default())),
+        _ => Past::Nothing,
+    };
+    Instance {
+        rule: place,
+        dirty: false,
+        kept: false,
+        spent: false,
+        nodes: rule.nodes.iter().map(|_| NodeState::UNKNOWN).collect::<SmallVec<_>>(),
+        past: rule.keeps.then(|| rule.nodes.iter().map(|node| past(&node.kind)).collect()),
+        episode: None,
+        quiet_until: NOT_YET,
+        due: NEVER,
+        armed: NEVER,
+        from: NOT_YET,
+        at: NOT_YET,
+    }
+}
+
+/// The conditions of a device that readings of a metric decide; those of one instance together.
+fn watches(program: &Program, device: &Device, metric: &str) -> Box<[Watch]> {
+    let mut found = Vec::new();
+    for (instance, place) in device.instances.iter().zip(0..) {
+        let Some(rule) = program.rules.get(instance.rule as usize) else { continue };
+        let nodes = rule.numbered().filter(|(_, node)| node.looks_at(metric));
+        found.extend(nodes.map(|(node, _)| Watch { instance: place, node }));
+    }
+    found.into()
+}
+
+/// What conditions must be told of the past at a start: for each row of a sensor, since when and how many readings at most.
+pub(super) fn wanted(program: &Program, fleet: &Fleet, rows: &[(i32, SensorNo)]) -> Vec<(i32, UtcMicros, usize)> {
+    let mut wanted = Vec::new();
+    for (id, no) in rows {
+        let Some(sensor) = fleet.sensors.get(*no as usize) else { continue };
+        let Some(device) = fleet.devices.get(sensor.device as usize) else { continue };
+        let (mut since, mut most) = (NEVER, 0);
+        for watch in &sensor.watches {
+            let Some(instance) = device.instances.get(watch.instance as usize) else { continue };
+            let Some(rule) = program.rules.get(instance.rule as usize) else { continue };
+            let Some(NodeKind::Metric { metric, check }) =
+                rule.nodes.get(usize::from(watch.node)).map(|node| &node.kind)
+            else {
+                continue;
+            };
+            if **metric != *sensor.metric {
+                continue;
+            }
+            let past = instance.past.as_ref().and_then(|pasts| pasts.get(usize::from(watch.node)));
+            if let Some((from, count)) = needs(check, past, sensor.latest) {
+                since = since.min(from);
+                most = most.max(count);
+            }
+        }
+        if most > 0 {
+            wanted.push((*id, UtcMicros(since), most));
+        }
+    }
+    wanted
+}
+
+fn needs(check: &Check, past: Option<&Past>, latest: i64) -> Option<(i64, usize)> {
+    let back = |span: std::time::Duration| latest.saturating_sub(super::program::micros(span));
+    match (check, past) {
+        (Check::Samples { of, .. }, _) => Some((NOT_YET, *of)),
+        (Check::Window { over, .. } | Check::Stuck { over }, _) => Some((back(*over), Check::MOST_IN_WINDOW)),
+        // The reading before the span may be older than it by as much again, and more: then the rate is unknown for a while.
+        (Check::Rate { per, .. }, _) => Some((back(per.saturating_mul(4)), Check::MOST_IN_WINDOW)),
+        (Check::Anomaly { .. }, Some(Past::Usual(usual))) => Some((usual.hour_began(), Check::MOST_IN_WINDOW)),
+        _ => None,
+    }
+}

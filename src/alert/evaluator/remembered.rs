@@ -1,0 +1,84 @@
+//! What is kept of a rule's state for a device beside the position, and taken up at a start.
+
+use serde::{Deserialize, Serialize};
+
+use super::episode::Episode;
+use super::fleet::{Instance, NEVER, NOT_YET, NodeState, Past};
+use super::program::Compiled;
+use super::usual::Usual;
+
+/// As JSON in `alert_states`. What readings tell anew is not in it: windows, samples, the hour under way.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// Of the conditions that `nodes` and `usual` belong to.
+    conditions: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<(Option<bool>, Option<i64>)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usual: Vec<Option<Usual>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    episode: Option<Episode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quiet_until: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    spent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<i64>,
+    /// The device's, where its time is behind.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lag: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Memory {
+    /// None where the first readings tell all of it.
+    pub fn of(instance: &Instance, rule: &Compiled, lag: i64) -> Option<Memory> {
+        let simple = matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
+        let unknown = instance.nodes.iter().all(|node| node.truth.is_none());
+        let nodes = |node: &NodeState| (node.truth, (node.since != NEVER).then_some(node.since));
+        let usual = |past: &Past| match past {
+            Past::Usual(usual) => Some(usual.past_only()),
+            _ => None,
+        };
+        let usual: Vec<Option<Usual>> = instance.past.iter().flatten().map(usual).collect();
+        let memory = Memory {
+            conditions: rule.fingerprint,
+            nodes: if simple || unknown { Vec::new() } else { instance.nodes.iter().map(nodes).collect() },
+            usual: if usual.iter().any(Option::is_some) { usual } else { Vec::new() },
+            episode: instance.episode.as_deref().cloned(),
+            quiet_until: (instance.quiet_until != NOT_YET).then_some(instance.quiet_until),
+            spent: instance.spent,
+            from: (instance.from != NOT_YET).then_some(instance.from),
+            lag: 0,
+        };
+        let nothing = Memory { conditions: rule.fingerprint, ..Memory::default() };
+        (memory != nothing).then_some(Memory { lag, ..memory })
+    }
+
+    /// The episode that goes on, if one does.
+    pub fn into_episode(self) -> Option<Episode> {
+        self.episode
+    }
+
+    /// Gives it back. Of other conditions only the episode is taken up.
+    pub fn restore(self, instance: &mut Instance, rule: &Compiled) {
+        instance.episode = self.episode.map(Box::new);
+        instance.quiet_until = self.quiet_until.unwrap_or(NOT_YET);
+        instance.from = self.from.unwrap_or(NOT_YET);
+        if self.conditions != rule.fingerprint {
+            return;
+        }
+        instance.spent = self.spent;
+        for (node, (truth, since)) in instance.nodes.iter_mut().zip(self.nodes) {
+            *node = NodeState { truth, since: since.unwrap_or(NEVER) };
+        }
+        for (past, usual) in instance.past.iter_mut().flatten().zip(self.usual) {
+            if let (Past::Usual(past), Some(usual)) = (past, usual) {
+                **past = usual;
+            }
+        }
+    }
+}
