@@ -137,12 +137,30 @@ metrics! {
     messages_unmatched: Count = "messages_unmatched";
     /// Templates that known devices were given by a stronger match than the one before
     templates_given: Count = "templates_given";
+    /// Rows of alert_rules that should be in force and can't be read; they are left out
+    alert_rules_invalid: Level = "alert_rules_invalid";
     /// Gateways that messages named and that could not be: a circle, a name that is none, one more device than may be
     parents_refused: Count = "parents_refused";
     /// Messages that tidegate published and the broker acknowledged
     messages_published: Count = "messages_published";
     /// Messages that tidegate could not publish, by reason
     publish_errors: Family<ByReason, Count> = "publish_errors";
+    /// Steps of alerts that rules, the clock or people have brought about
+    alert_transitions: Count = "alert_transitions";
+    /// Alerts that are firing or acknowledged
+    alerts_active: Level = "alerts_active";
+    /// Readings not later than the one before them, which change no comparison of an alert rule
+    alert_readings_late: Count = "alert_readings_late";
+    /// Requests to acknowledge, resolve or snooze an alert that could not be met, by reason
+    alert_requests_refused: Family<ByReason, Count> = "alert_requests_refused";
+    /// Steps of alerts that the broker has taken
+    alerts_published: Count = "alerts_published";
+    /// Steps of alerts left to the database for a while, since more came than could be published
+    alerts_deferred: Count = "alerts_deferred";
+    /// Publishes of alerts and of their summary that the broker refused, by reason
+    alerts_refused: Family<ByReason, Count> = "alerts_refused";
+    /// Published steps of alerts that the database was not told of for so long that the next start publishes them once more
+    alerts_unmarked: Count = "alerts_unmarked";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal
@@ -187,6 +205,8 @@ metrics! {
     sparkplug_state_online: Level = "sparkplug_state_online";
     /// Retained messages left out because the source says so
     retained_ignored: Count = "retained_ignored";
+    /// Messages on tidegate's own topics that no source names: what it said itself, as a wide filter brings it back
+    own_ignored: Count = "own_ignored";
     /// Messages to a source with decoder `auto` that are no telemetry: commands, announcements, statistics of the broker
     auto_ignored: Count = "auto_ignored";
     /// Samples dropped because `metrics.unmodeled` says so

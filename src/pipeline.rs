@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::watch::{Mark, Watch};
 use crate::backoff::{self, Backoff};
 use crate::catalog::Snapshot;
 use crate::clock;
@@ -49,6 +50,8 @@ pub struct Pipeline {
     /// Rows at which a batch takes no further message.
     pub batch_max: usize,
     pub reloads: Receiver<Reload>,
+    /// The alert rules.
+    pub watch: Watch,
     /// To devices, for decoders that lack something.
     pub errands: Errands,
     /// Set when what is left shall stay in the journal.
@@ -67,7 +70,8 @@ impl Pipeline {
         // What has not filled a batch while the writer is busy.
         let mut batch = Batch::default();
         while !self.stop.is_cancelled() {
-            let wait = if batch.messages == 0 { LOOK } else { Duration::ZERO };
+            let rest = self.watch.rests(clock::now()).map_or(LOOK, |rest| rest.min(LOOK));
+            let wait = if batch.messages == 0 { rest } else { Duration::ZERO };
             let next = match self.reader.next(self.position, wait) {
                 Ok(next) => next,
                 Err(error) if error.is_malformed() => return Err(error.into()),
@@ -90,7 +94,10 @@ impl Pipeline {
                     self.notice_gap(messages.first());
                     self.hand_over(&messages, &mut batch)
                 }
-                Next::Idle => self.send(&mut batch),
+                Next::Idle => {
+                    self.watch.tick(clock::now());
+                    self.send(&mut batch)
+                }
                 Next::End => {
                     self.send(&mut batch);
                     break;
@@ -107,7 +114,9 @@ impl Pipeline {
     /// has room for it. False: the writer is gone.
     fn hand_over(&mut self, messages: &[Arc<Message>], batch: &mut Batch) -> bool {
         for message in messages {
+            let mark = Mark::of(batch);
             self.normalizer.process(message, batch);
+            self.watch.message(message, mark, batch);
             let asks = self.normalizer.take_asks();
             if !asks.is_empty() {
                 self.errands.send(asks, message.received_at, clock::now());
@@ -123,6 +132,7 @@ impl Pipeline {
                 return true;
             }
         }
+        self.watch.conclude(batch);
         if batch.messages == 0 {
             return true;
         }
@@ -139,6 +149,7 @@ impl Pipeline {
     /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest. False: the
     /// writer is gone.
     fn send(&mut self, batch: &mut Batch) -> bool {
+        self.watch.conclude(batch);
         batch.messages == 0 || self.batches.send(std::mem::take(batch)).is_ok()
     }
 
@@ -168,6 +179,7 @@ impl Pipeline {
                     }
                     match self.normalizer.replace(&config, &snapshot, committed) {
                         Ok(()) => {
+                            self.watch.replace(&snapshot);
                             self.metrics.catalog_reloads.inc();
                         }
                         Err(error) => {

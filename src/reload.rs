@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::Remembered;
+use crate::alert::desk::Desk;
 use crate::backoff::{self, Backoff};
 use crate::catalog::{Declared, Snapshot};
 use crate::config::Config;
@@ -40,6 +42,8 @@ pub struct Opening {
     pub snapshot: Snapshot,
     /// What decoders remembered there.
     pub memory: Memory,
+    /// What alert rules remembered there.
+    pub alert_states: Vec<Remembered>,
     /// The last message that the database has.
     pub position: Seq,
 }
@@ -59,6 +63,8 @@ pub struct CatalogKeeper {
     pub reloads: SyncSender<Reload>,
     pub listening: Listening,
     pub unanswered: Unanswered,
+    /// Looked after with each look at the database.
+    pub desk: Desk,
     pub stop: CancellationToken,
     pub metrics: Metrics,
 }
@@ -92,8 +98,10 @@ impl CatalogKeeper {
             position = opening.position,
             templates = opening.snapshot.templates.len(),
             devices = opening.snapshot.devices.len(),
+            rules = opening.snapshot.rules.len(),
             "database open"
         );
+        self.desk.tell_amiss(&opening.snapshot.rules_amiss, &self.store, &self.metrics);
         // A closed channel: the pipeline has ended already.
         let _ = self.opening.send(opening);
         let _ = self.opened.send(());
@@ -164,8 +172,8 @@ impl CatalogKeeper {
             self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }
-        let memory = self.store.memory(instance)?;
-        Ok(Opening { snapshot: self.store.snapshot()?, memory, position })
+        let (memory, alert_states) = (self.store.memory(instance)?, self.store.alert_states(instance)?);
+        Ok(Opening { snapshot: self.store.snapshot()?, memory, alert_states, position })
     }
 
     /// Brings what the files declare into the database.
@@ -193,10 +201,16 @@ impl CatalogKeeper {
         version
     }
 
-    /// Swaps the snapshot when another program has changed the catalog in the database.
+    /// Swaps the snapshot when another program has changed the catalog in the database, and takes what people ask of alerts.
     fn look(&mut self, version: i64) -> i64 {
-        let found = match self.store.catalog_version() {
-            Ok(found) if found == version => return version,
+        let news = self.store.news(&self.config.instance.id);
+        if let Ok((_, true)) = news
+            && let Err(error) = self.desk.take_actions(&self.store, &self.config.instance.id)
+        {
+            tracing::debug!(%error, "could not take what is asked of alerts");
+        }
+        let found = match news {
+            Ok((found, _)) if found == version => return version,
             Ok(_) => self.hand_over(self.config.clone()),
             Err(error) => Err(error),
         };
@@ -230,8 +244,10 @@ impl CatalogKeeper {
             version,
             templates = snapshot.templates.len(),
             devices = snapshot.devices.len(),
+            rules = snapshot.rules.len(),
             "catalog swapped"
         );
+        self.desk.tell_amiss(&snapshot.rules_amiss, &self.store, &self.metrics);
         // A closed channel: the pipeline has ended and needs no catalog.
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot, committed });
         self.listening.change(&config);

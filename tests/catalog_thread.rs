@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
+use tidegate::alert::desk::Desk;
 use tidegate::catalog::{Declared, files};
 use tidegate::config::{Config, Database, DatabaseUrl, Secret};
 use tidegate::journal::{Bounds, Journal, Options};
@@ -71,6 +72,7 @@ fn keep(database: DatabaseUrl) -> Keeping {
         requests: requests_in,
         reloads: reloads_out,
         unanswered: Unanswered::default(),
+        desk: Desk::new(journal.inbox()),
         stop: stop.clone(),
         metrics: metrics.clone(),
     };

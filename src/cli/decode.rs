@@ -171,6 +171,9 @@ pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
             told: Vec::new(),
             parent: device.parent.as_deref().map(Arc::from),
             parent_declared: device.parent.is_some(),
+            site: device.site.as_deref().map(Arc::from),
+            tags: device.tags.clone(),
+            last_seen: None,
             modules: modules.map(|one| Module { uid: one.uid.clone(), template: one.template.clone() }).collect(),
             sensors: Vec::new(),
         });

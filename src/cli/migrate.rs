@@ -114,6 +114,9 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
             },
             "devices": {"added": report.devices_added, "changed": report.devices_changed},
             "modules": {"changed": report.modules_changed},
+            "rules": {
+                "added": report.rules_added, "changed": report.rules_changed, "retired": report.rules_retired,
+            },
             "warnings": report.warnings,
             "unresolved": report.unresolved,
             "catalog_version": report.catalog_version,
@@ -136,6 +139,13 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
         out,
         "devices: {} added, {} changed; modules: {} changed",
         report.devices_added, report.devices_changed, report.modules_changed
+    )?;
+    writeln!(
+        out,
+        "rules: {} added, {} changed, {} retired",
+        report.rules_added.len(),
+        report.rules_changed.len(),
+        report.rules_retired.len()
     )?;
     for warning in &report.warnings {
         writeln!(out, "warning: {warning}")?;

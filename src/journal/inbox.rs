@@ -54,6 +54,9 @@ struct Queue {
     bytes: usize,
     stamper: Stamper,
     closed: bool,
+    /// Submissions so far, and how many of them are durable: they become so in their order.
+    submitted: u64,
+    settled: u64,
     /// Something else than a message calls the journal's thread.
     nudged: bool,
 }
@@ -66,6 +69,8 @@ impl Inbox {
             bytes: 0,
             stamper: Stamper::after(last_stamp),
             closed: false,
+            submitted: 0,
+            settled: 0,
             nudged: false,
         };
         Inbox { shared: Arc::new(Shared { queue: Mutex::new(queue), ready: Condvar::new(), bounds, metrics }) }
@@ -94,6 +99,7 @@ impl Inbox {
         let stamp = queue.stamper.stamp(clock::now());
         queue.bytes = queue.bytes.saturating_add(size);
         queue.items.push_back(Submission { received_at: stamp.at, publish, token });
+        queue.submitted = queue.submitted.saturating_add(1);
         drop(queue);
         if first {
             self.shared.ready.notify_one();
@@ -106,6 +112,22 @@ impl Inbox {
             );
         }
         Ok(())
+    }
+
+    /// How many messages were submitted so far: right after [`Inbox::submit`], the number of that one or of a later one.
+    pub fn submitted(&self) -> u64 {
+        self.lock().submitted
+    }
+
+    /// Whether the submission of this number, and all before it, are durable.
+    pub fn is_settled(&self, number: u64) -> bool {
+        self.lock().settled >= number
+    }
+
+    /// The next so many submissions are durable.
+    pub(super) fn settle(&self, submissions: usize) {
+        let mut queue = self.lock();
+        queue.settled = queue.settled.saturating_add(submissions as u64);
     }
 
     /// Whether more waits than QoS 0 and a sender that keeps to its receive maximum bring about: time to read more slowly.

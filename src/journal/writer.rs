@@ -176,6 +176,7 @@ impl Journal {
         // A group is let in whole while there is any room, so it must be small beside `max_size`.
         let group_bytes = usize::try_from(self.options.max_size / 8).unwrap_or(MAX_BYTES).min(MAX_BYTES);
         while let Some(submissions) = self.inbox.take(MAX_MESSAGES, group_bytes, self.idle()) {
+            let gathered = submissions.len();
             self.gather(&mut group, submissions)?;
             if crash::has(crash::Mutation::AckBeforeFsync) {
                 acknowledge.durable(&std::mem::take(&mut group.tokens));
@@ -185,6 +186,7 @@ impl Journal {
                     if !group.tokens.is_empty() {
                         acknowledge.durable(&group.tokens);
                     }
+                    self.inbox.settle(gathered);
                     // Only then: who is woken would take the processor from the acknowledgements on their way out.
                     if !group.frames.is_empty() {
                         self.tail.wake();

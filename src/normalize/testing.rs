@@ -95,6 +95,9 @@ pub(crate) fn device(id: i32, uid: &str, template: Option<&str>) -> Device {
         told: Vec::new(),
         parent: None,
         parent_declared: false,
+        site: None,
+        tags: BTreeMap::new(),
+        last_seen: None,
         modules: Vec::new(),
         sensors: Vec::new(),
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::alert::{StateChange, Transition};
 use crate::catalog::Kind;
 use crate::catalog::matching::GivenBy;
 use crate::decode::Told;
@@ -37,6 +38,10 @@ pub struct Batch {
     pub quarantined: Vec<Quarantined>,
     /// What decoders remember from now on.
     pub memory: Changes,
+    /// Steps of alerts, in order.
+    pub transitions: Vec<Transition>,
+    /// What rules remember from now on; of one rule and device the last counts.
+    pub alert_states: Vec<StateChange>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
     /// all of them for each message would be dear.
     pub bytes: usize,
@@ -48,7 +53,7 @@ impl Batch {
 
     /// Rows that the transaction will write, about.
     pub fn rows(&self) -> usize {
-        self.readings.len() + self.texts.len() + self.quarantined.len()
+        self.readings.len() + self.texts.len() + self.quarantined.len() + self.transitions.len()
     }
 
     /// Whether it takes no more: `batch_max` rows or messages that left none, or [`Batch::MAX_BYTES`].
@@ -76,6 +81,8 @@ impl Batch {
         self.seen.append(&mut later.seen);
         self.quarantined.append(&mut later.quarantined);
         self.memory.append(&mut later.memory);
+        self.transitions.append(&mut later.transitions);
+        self.alert_states.append(&mut later.alert_states);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Store;
+use super::{Store, alerts};
 use super::batch::Batch;
 use super::error::{During, StoreError};
 use super::identity::Learning;
@@ -302,6 +302,9 @@ pub(super) fn write(
     keep_newest(conn, manner, &texts.newest)?;
 
     store_last_seen(conn, batch, &ids)?;
+    if let Origin::Journal { instance, .. } = origin {
+        alerts::keep(conn, instance, batch)?;
+    }
     let stored = numbers.stored + texts.stored;
     refused.extend(numbers.refused);
     refused.extend(texts.refused);

@@ -21,6 +21,17 @@ pub const TOPIC: usize = 65_535;
 /// Raw key and detail of a quarantine event, detail of an event.
 pub const DETAIL: usize = 2048;
 
+/// Name of whoever acts on an alert.
+pub const WHO: usize = UID;
+/// Message of an alert, and why a step of one was taken.
+pub const MESSAGE: usize = 4096;
+/// Id of an alert: exactly so many hexadecimal digits.
+pub const ALERT: usize = 32;
+/// JSON of a rule's definition.
+pub const DEFINITION: usize = 256 << 10;
+/// JSON of a device's tags.
+pub const TAGS: usize = 32 << 10;
+
 /// What is wrong with `text` as a name of at most `limit` bytes, if anything.
 pub fn fault(what: &str, text: &str, limit: usize) -> Option<String> {
     if text.is_empty() {

@@ -1,5 +1,6 @@
 //! Everything that knows SQL: pools, migrations, the batch transaction, the catalog's rows, queries.
 
+pub mod alerts;
 mod assign;
 pub mod batch;
 mod checkpoint;

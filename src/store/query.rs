@@ -362,13 +362,13 @@ fn find_series(conn: &mut Conn<'_>, query: &ReadingsQuery) -> Result<Vec<Series>
 }
 
 /// The first instant of a `timestamptz`, 4714-11-24 BC; PostgreSQL refuses even to compare with an earlier one.
-const EARLIEST: UtcMicros = UtcMicros(-210_866_803_200_000_000);
+pub(super) const EARLIEST: UtcMicros = UtcMicros(-210_866_803_200_000_000);
 
 /// Where the readings of one sensor begin.
 #[derive(Clone, Copy)]
-struct From {
-    since: Option<UtcMicros>,
-    after: Option<UtcMicros>,
+pub(super) struct From {
+    pub(super) since: Option<UtcMicros>,
+    pub(super) after: Option<UtcMicros>,
 }
 
 impl From {
@@ -388,7 +388,12 @@ impl From {
 }
 
 // One query for each sensor: its end of the primary key is read backwards, however long the history is.
-fn numbers(conn: &mut Conn<'_>, id: i32, from: From, limit: usize) -> Result<Vec<(UtcMicros, f64)>, StoreError> {
+pub(super) fn numbers(
+    conn: &mut Conn<'_>,
+    id: i32,
+    from: From,
+    limit: usize,
+) -> Result<Vec<(UtcMicros, f64)>, StoreError> {
     with_db!(conn, |c| telemetry::table
         .filter(telemetry::sensor_id.eq(id))
         .filter(telemetry::time.ge(from.least()))

@@ -9,7 +9,7 @@ use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{catalog_version, device_modules, device_sensors, device_templates, devices, sites};
 use super::template_versions::{Amiss, Versions, record_lowered};
-use super::{Store, introduce, series, templates};
+use super::{Store, alerts, introduce, series, templates};
 use crate::catalog::matching::GivenBy;
 use crate::catalog::{Declared, DeclaredDevice, DeclaredModule};
 
@@ -24,7 +24,12 @@ pub struct Report {
     pub devices_added: u64,
     pub devices_changed: u64,
     pub modules_changed: u64,
-    /// What is strange about versions of templates that have changed, in words.
+    /// Slugs of alert rules, in order.
+    pub rules_added: Vec<String>,
+    pub rules_changed: Vec<String>,
+    /// Gone from the files: their history stays.
+    pub rules_retired: Vec<String>,
+    /// What is strange about versions of templates that have changed, and which rules can't be used, in words.
     pub warnings: Vec<String>,
     /// Series that could not go on with what their templates have become.
     pub series_set_aside: u64,
@@ -43,6 +48,9 @@ impl Report {
             && self.devices_added == 0
             && self.devices_changed == 0
             && self.modules_changed == 0
+            && self.rules_added.is_empty()
+            && self.rules_changed.is_empty()
+            && self.rules_retired.is_empty()
     }
 }
 
@@ -58,6 +66,8 @@ struct DeviceRow {
     declared: bool,
     template_by: Option<String>,
     parent_declared: bool,
+    /// JSON.
+    tags: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Queryable)]
@@ -87,6 +97,7 @@ impl Store {
     /// [`StoreError`]; [`StoreError::Unfit`] for a name that no table takes.
     pub fn reconcile(&self, declared: &Declared) -> Result<Report, StoreError> {
         check_lengths(declared)?;
+        alerts::check_lengths(declared)?;
         self.db.write(|conn| {
             let mut report = Report::default();
             let version = raise_version(conn)?;
@@ -97,7 +108,9 @@ impl Store {
                 sites: HashMap::new(),
             };
             reconcile_devices(conn, declared, context, &mut report)?;
-            report.catalog_version = version;
+            alerts::reconcile(conn, declared, &mut report)?;
+            // A change of rules has raised it further.
+            report.catalog_version = super::catalog_version(conn)?;
             if report.is_empty() {
                 report.catalog_version = version - 1;
                 with_db!(conn, |c| diesel::update(catalog_version::table)
@@ -311,12 +324,23 @@ fn read_devices(conn: &mut Conn<'_>, declared: &Declared) -> Result<HashMap<(i32
     let mut known = HashMap::new();
     for chunk in uids.chunks(conn.rows_per_statement(1)) {
         use devices::{
-            declared, id, name, parent_declared, parent_id, site_id, table, template_by, template_id, tenant_id, uid,
+            declared, id, name, parent_declared, parent_id, site_id, table, tags, template_by, template_id, tenant_id,
+            uid,
         };
         let rows: Vec<DeviceRow> = with_db!(conn, |c| table
-            .select(
-                (id, tenant_id, uid, name, template_id, parent_id, site_id, declared, template_by, parent_declared,)
-            )
+            .select((
+                id,
+                tenant_id,
+                uid,
+                name,
+                template_id,
+                parent_id,
+                site_id,
+                declared,
+                template_by,
+                parent_declared,
+                tags,
+            ))
             .filter(uid.eq_any(chunk))
             .load(c))
         .during("reading devices")?;
@@ -372,8 +396,15 @@ fn wanted_row(
         parent_declared: parent.is_some(),
         site_id: device.site.as_ref().and_then(|site| context.sites.get(&(now.tenant_id, site.clone())).copied()),
         declared: true,
+        tags: tags_json(&device.tags),
         ..now.clone()
     }
+}
+
+/// The same text for the same tags.
+fn tags_json(tags: &BTreeMap<String, String>) -> String {
+    let tags = tags.iter().map(|(name, text)| (name.clone(), text.as_str().into()));
+    serde_json::Value::Object(tags.collect()).to_string()
 }
 
 fn template_id(slug: Option<&str>, whose: &str, context: &Context, report: &mut Report) -> Option<i32> {
@@ -395,6 +426,7 @@ fn update_device(conn: &mut Conn<'_>, row: &DeviceRow) -> Result<(), StoreError>
             devices::declared.eq(true),
             devices::template_by.eq(&row.template_by),
             devices::parent_declared.eq(row.parent_declared),
+            devices::tags.eq(&row.tags),
         ))
         .execute(c))
     .during("updating a device")?;

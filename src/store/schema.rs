@@ -189,6 +189,7 @@ diesel::table! {
         connectivity -> Nullable<Text>,
         template_by -> Nullable<Text>,
         parent_declared -> Bool,
+        tags -> Text,
     }
 }
 
@@ -432,10 +433,107 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_rules (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        slug -> Text,
+        name -> Text,
+        severity -> Text,
+        definition -> Text,
+        declared -> Bool,
+        enabled -> Bool,
+        retired -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alerts (id) {
+        id -> Text,
+        tenant_id -> Integer,
+        instance -> Text,
+        rule_id -> Nullable<Integer>,
+        rule -> Text,
+        device_id -> Integer,
+        metric -> Text,
+        severity -> Text,
+        state -> Text,
+        step -> Integer,
+        value -> Nullable<Double>,
+        threshold -> Nullable<Double>,
+        unit -> Text,
+        onset -> Instant,
+        since -> Instant,
+        acknowledged_at -> Nullable<Instant>,
+        acknowledged_by -> Nullable<Text>,
+        resolved_at -> Nullable<Instant>,
+        message -> Text,
+        snoozed_until -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_transitions (alert_id, step) {
+        alert_id -> Text,
+        step -> Integer,
+        tenant_id -> Integer,
+        at -> Instant,
+        recorded_at -> Instant,
+        state -> Text,
+        severity -> Text,
+        value -> Nullable<Double>,
+        threshold -> Nullable<Double>,
+        who -> Nullable<Text>,
+        why -> Text,
+        message -> Text,
+        published -> Bool,
+        asked -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_states (device_id, rule, instance) {
+        device_id -> Integer,
+        rule -> Text,
+        instance -> Text,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_actions (id) {
+        id -> BigInt,
+        tenant_id -> Integer,
+        instance -> Text,
+        alert_id -> Text,
+        action -> Text,
+        at -> Instant,
+        taken -> Bool,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_templates -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
+diesel::joinable!(alerts -> devices (device_id));
+diesel::joinable!(alert_transitions -> alerts (alert_id));
+diesel::joinable!(alert_states -> devices (device_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     tenants,
@@ -461,4 +559,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     rollup_horizon,
     rollup_pending,
     system_metrics,
+    alert_rules,
+    alerts,
+    alert_transitions,
+    alert_states,
+    alert_actions,
 );

@@ -1,6 +1,6 @@
 //! The catalog as the database has it, in a handful of queries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use diesel::connection::DefaultLoadingMode;
@@ -12,8 +12,8 @@ use super::batch::SensorOrigin;
 use super::error::{During, StoreError};
 use super::introduce::origin_word;
 use super::pool::{Conn, with_db};
-use super::schema::{device_modules, device_sensors, devices, tenants};
-use super::templates;
+use super::schema::{device_modules, device_sensors, devices, sites, tenants};
+use super::{alerts, templates};
 use crate::catalog::matching::{GivenBy, Offer};
 use crate::catalog::{Device, Module, Sensor, Snapshot};
 use crate::decode::Told;
@@ -38,10 +38,13 @@ struct DeviceRow {
     model: Option<String>,
     firmware: Option<String>,
     connectivity: Option<String>,
+    site: Option<String>,
+    tags: String,
+    last_seen: Option<UtcMicros>,
 }
 
 impl Store {
-    /// Templates, devices, modules and sensors of one moment. A retired template is in it as long as a device or module
+    /// Templates, devices, modules, sensors and alert rules of one moment. A retired template is in it as long as a device or module
     /// still has it.
     ///
     /// # Errors
@@ -71,7 +74,8 @@ impl Store {
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            Ok(Snapshot { templates, offers, devices, rules: Vec::new() })
+            let (rules, rules_amiss) = alerts::load(conn)?;
+            Ok(Snapshot { templates, offers, devices, rules, rules_amiss })
         })
     }
 }
@@ -83,6 +87,7 @@ fn read_devices(
 ) -> Result<Vec<Device>, StoreError> {
     let rows: Vec<DeviceRow> = with_db!(conn, |c| devices::table
         .inner_join(tenants::table)
+        .left_join(sites::table.on(devices::site_id.eq(sites::id.nullable())))
         .select((
             devices::id,
             tenants::name,
@@ -97,6 +102,9 @@ fn read_devices(
             devices::model,
             devices::firmware,
             devices::connectivity,
+            sites::name.nullable(),
+            devices::tags,
+            devices::last_seen,
         ))
         .order(devices::id)
         .load(c))
@@ -126,6 +134,9 @@ fn read_devices(
                 told: facts.into_iter().filter_map(|(fact, text)| Some((fact, names.share(text?)))).collect(),
                 parent: row.parent_id.and_then(|id| uids.get(&id).cloned()),
                 parent_declared: row.parent_declared,
+                site: row.site.map(|name| names.share(name)),
+                tags: tags_of(&row.tags),
+                last_seen: row.last_seen,
                 modules: Vec::new(),
                 sensors: Vec::new(),
             }
@@ -194,16 +205,24 @@ fn add_sensors(conn: &mut Conn<'_>, places: &HashMap<i32, usize>, devices: &mut 
     Ok(())
 }
 
+/// What is no object of texts, since a person has written it, is as good as no tag.
+fn tags_of(json: &str) -> BTreeMap<String, String> {
+    if json == "{}" {
+        return BTreeMap::new();
+    }
+    serde_json::from_str(json).unwrap_or_default()
+}
+
 fn slug_of(slugs: &HashMap<i32, &str>, template: Option<i32>) -> Option<String> {
     template.and_then(|id| slugs.get(&id)).map(|slug| (*slug).to_owned())
 }
 
 /// One allocation for each different name.
 #[derive(Default)]
-struct Names(HashSet<Arc<str>>);
+pub(super) struct Names(HashSet<Arc<str>>);
 
 impl Names {
-    fn share(&mut self, name: String) -> Arc<str> {
+    pub(super) fn share(&mut self, name: String) -> Arc<str> {
         if let Some(known) = self.0.get(name.as_str()) {
             return Arc::clone(known);
         }

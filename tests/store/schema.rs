@@ -58,6 +58,11 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         };
     }
     tables!(
+        alert_actions,
+        alert_rules,
+        alert_states,
+        alert_transitions,
+        alerts,
         archive_restored,
         bridge_instances,
         catalog_version,

@@ -260,6 +260,11 @@ impl Evaluator {
         self.program.rules.is_empty() && self.orphans.is_empty()
     }
 
+    /// Whether any known device is in the scope of a rule.
+    pub fn looks_at_devices(&self) -> bool {
+        !self.fleet.devices.is_empty()
+    }
+
     /// The readings of the past that conditions look back on: a sensor's row, since when, and how many of the newest at most.
     pub fn wanted(&self) -> Vec<(i32, UtcMicros, usize)> {
         adopt::wanted(&self.program, &self.fleet, &self.rows)
@@ -643,9 +648,9 @@ impl Evaluator {
         (std::mem::take(&mut self.outcome.transitions), changes)
     }
 
-    /// Readings so far that came too late to change a comparison.
-    pub fn late(&self) -> u64 {
-        self.late
+    /// Readings since the last call that came too late to change a comparison.
+    pub fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
     }
 
     /// How many episodes go on.

@@ -428,7 +428,7 @@ fn a_device_that_was_never_heard_is_silent_from_the_rules_beginning() {
 fn late_readings_change_no_comparison_but_belong_to_windows() {
     let mut stage = Stage::new(vec![rule("r", gt("m", 30.0))]);
     stage.send(10, "d", &[("m", 20.0.into())]).receive(11, "d", 5, &[("m", 40.0.into())]);
-    assert_eq!((stage.steps(), stage.evaluator.late()), (vec![], 1));
+    assert_eq!((stage.steps(), stage.evaluator.take_late()), (vec![], 1));
     let average = metric("m", Check::Window { over: seconds(60), aggregate: Aggregate::Avg, is: Compare::Gt(25.0) });
     let mut stage = Stage::new(vec![rule("r", average)]);
     stage.send(10, "d", &[("m", 20.0.into())]).receive(11, "d", 5, &[("m", 40.0.into())]);

@@ -20,12 +20,17 @@ use crate::time::UtcMicros;
 /// Rows removed in one transaction.
 const AT_ONCE: i64 = 5000;
 
+/// An alert of which the broker is still to hear how it ended stays: its topic would keep what was retained.
+const TOLD: &str = "NOT EXISTS (SELECT 1 FROM alert_transitions t WHERE t.alert_id = alerts.id AND NOT t.published)";
+
 /// A table whose rows expire one by one. The key is what tells its rows apart, the time what they are old by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Expiring {
     table: &'static str,
     key: &'static str,
     time: &'static str,
+    /// What must be so besides; SQL.
+    only: &'static str,
 }
 
 /// A class of data that is not readings.
@@ -42,11 +47,11 @@ pub enum Class {
 impl Class {
     fn expiring(self) -> Expiring {
         match self {
-            Class::HourlyRollups => Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket" },
-            Class::DailyRollups => Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket" },
-            Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at" },
-            Class::Events => Expiring { table: "events", key: "id", time: "at" },
-            Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at" },
+            Class::HourlyRollups => Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket", only: "TRUE" },
+            Class::DailyRollups => Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket", only: "TRUE" },
+            Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
+            Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
+            Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
         }
     }
 
@@ -88,9 +93,9 @@ impl Store {
             {
                 return drop_chunks_of_rollups(c, grain, before);
             }
-            let Expiring { table, key, time } = what;
+            let Expiring { table, key, time, only } = what;
             let sql = format!(
-                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < {} ORDER BY {time} LIMIT {AT_ONCE})",
+                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < {} AND {only} ORDER BY {time} LIMIT {AT_ONCE})",
                 if matches!(conn, Conn::Postgres(_)) { "$1" } else { "?" }
             );
             let removed =

@@ -1,0 +1,169 @@
+//! `tidegate alerts backtest RULE.toml`: the episodes that a rule would have raised.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::amount;
+use crate::alert::backtest::{PastEpisode, PastReading, PastValue, backtest, metrics, reach};
+use crate::alert::rule_file;
+use crate::alert::timeline::{Panel, svg};
+use crate::alert::Rule;
+use crate::catalog::Device;
+use crate::cli::output::{self, instant, instant_or_dash};
+use crate::clock;
+use crate::store::Store;
+use crate::store::query::ReadingsQuery;
+use crate::time::UtcMicros;
+
+/// Readings of one device and metric that are looked at; of more, the newest.
+const MOST: usize = 1_000_000;
+/// Devices that a picture shows; those with the most episodes.
+const PANELS: usize = 20;
+
+#[derive(Args, Clone, Debug)]
+pub struct BacktestArgs {
+    /// The rule's file
+    rule: PathBuf,
+    /// From when on, e.g. 7d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "7d")]
+    since: Duration,
+    /// Only this device
+    #[arg(long)]
+    device: Option<String>,
+    /// Also draws the rule's first metric with the episodes on it, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+/// What it has found of one device.
+struct Found {
+    device: String,
+    readings: Vec<PastReading>,
+    episodes: Vec<PastEpisode>,
+}
+
+/// Runs a rule's file over the stored readings; nothing is stored or published.
+///
+/// # Errors
+/// Faults of the file; the store's; those of writing.
+pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let rule = Arc::new(rule_file::load(&args.rule)?.rule);
+    let until = clock::now();
+    let from = until.checked_sub(args.since).unwrap_or(UtcMicros(i64::MIN));
+    let read_from = from.checked_sub(reach(&rule)).unwrap_or(UtcMicros(i64::MIN));
+    let mut found = Vec::new();
+    let mut looked_at = 0_usize;
+    let snapshot = store.snapshot()?;
+    if let Some(wanted) = &args.device
+        && !snapshot.devices.iter().any(|device| *device.uid == **wanted)
+    {
+        anyhow::bail!("there is no device {wanted}; `tidegate devices list` tells which there are");
+    }
+    for device in &snapshot.devices {
+        if args.device.as_ref().is_some_and(|wanted| *device.uid != **wanted) {
+            continue;
+        }
+        // Before its readings are read: most may be out of scope.
+        if backtest(&rule, device, &[], from, from).is_none() {
+            continue;
+        }
+        looked_at = looked_at.saturating_add(1);
+        let readings = past(store, device, &rule, read_from)?;
+        let episodes = backtest(&rule, device, &readings, from, until).unwrap_or_default();
+        if !episodes.is_empty() {
+            let keep = args.svg.is_some();
+            let readings = if keep { readings } else { Vec::new() };
+            found.push(Found { device: device.uid.to_string(), readings, episodes });
+        }
+    }
+    if let Some(file) = &args.svg {
+        draw(&rule, &mut found, file, (from, until))?;
+    }
+    if args.json {
+        let episodes = found.iter().flat_map(|one| &one.episodes).map(episode_json).collect::<Vec<Value>>();
+        output::json(out, &json!({ "rule": &*rule.slug, "devices": looked_at, "episodes": episodes }))?;
+        return Ok(());
+    }
+    let headers = ["DEVICE", "SINCE", "RESOLVED", "LASTED", "SEVERITY", "VALUE", "MESSAGE"];
+    output::table(out, &headers, found.iter().flat_map(|one| &one.episodes).map(|one| line(one, until)))?;
+    let episodes: usize = found.iter().map(|one| one.episodes.len()).sum();
+    writeln!(out, "{episodes} episodes on {} of {looked_at} devices in the rule's scope", found.len())?;
+    Ok(())
+}
+
+/// The device's readings that matter to the rule, in order of time.
+fn past(store: &Store, device: &Device, rule: &Rule, since: UtcMicros) -> anyhow::Result<Vec<PastReading>> {
+    let wanted: Vec<Option<String>> = match metrics(rule) {
+        Some(metrics) => metrics.iter().map(|metric| Some(metric.to_string())).collect(),
+        None => vec![None],
+    };
+    let mut readings = Vec::new();
+    for metric in wanted {
+        let query = ReadingsQuery {
+            tenant: Some(device.tenant.to_string()),
+            device: device.uid.to_string(),
+            metric: metric.clone(),
+            since: Some(since),
+            limit: MOST,
+            after: None,
+        };
+        let page = store.readings(&query)?;
+        if page.rows.len() >= MOST {
+            let what = metric.as_deref().unwrap_or("all metrics");
+            tracing::warn!(device = %device.uid, what, readings = MOST, "more readings than are looked at; the newest count");
+        }
+        readings.extend(page.rows.into_iter().filter_map(|row| {
+            let value = match (row.value, row.text) {
+                (Some(value), _) => PastValue::Number(value),
+                (None, Some(text)) => PastValue::Text(text),
+                (None, None) => return None,
+            };
+            Some(PastReading { time: row.time, metric: row.metric.into(), unit: row.unit.into(), value })
+        }));
+    }
+    readings.sort_by_key(|reading| reading.time);
+    Ok(readings)
+}
+
+fn line(episode: &PastEpisode, until: UtcMicros) -> Vec<String> {
+    let lasted = Duration::from_secs(episode.resolved.unwrap_or(until).since(episode.since).as_secs());
+    vec![
+        episode.device.to_string(),
+        instant(episode.since),
+        instant_or_dash(episode.resolved),
+        humantime::format_duration(lasted).to_string(),
+        episode.severity.word().to_owned(),
+        amount(episode.value, &episode.unit),
+        episode.message.clone(),
+    ]
+}
+
+fn episode_json(episode: &PastEpisode) -> Value {
+    json!({
+        "id": &*episode.id, "tenant": &*episode.tenant, "device": &*episode.device, "metric": &*episode.metric,
+        "severity": episode.severity.word(), "onset": instant(episode.onset), "since": instant(episode.since),
+        "resolved_at": episode.resolved.map(instant), "value": episode.value, "threshold": episode.threshold,
+        "unit": &*episode.unit, "message": episode.message,
+    })
+}
+
+fn draw(rule: &Rule, found: &mut [Found], file: &Path, (from, until): (UtcMicros, UtcMicros)) -> anyhow::Result<()> {
+    found.sort_by_key(|one| std::cmp::Reverse(one.episodes.len()));
+    let panels = found.iter().take(PANELS).map(|one| {
+        // A rule about silence has no metric of its own.
+        let of_rule = one.episodes.first().map(|episode| &*episode.metric).filter(|metric| !metric.is_empty());
+        let any = one.readings.first().map(|reading| &*reading.metric);
+        let metric = of_rule.or(any).unwrap_or("");
+        Panel { device: &one.device, metric, readings: &one.readings, episodes: &one.episodes }
+    });
+    let panels: Vec<Panel<'_>> = panels.collect();
+    std::fs::write(file, svg(&rule.name, &panels, from, until)).with_context(|| format!("can't write {}", file.display()))
+}

@@ -1,0 +1,58 @@
+//! Alerts: rules, what they have decided, what people say of it, and what is still to be published.
+
+mod actions;
+mod list;
+mod outbox;
+mod record;
+mod rules;
+mod states;
+mod windows;
+
+pub use actions::Waiting;
+pub use list::{AlertDetail, AlertFilter, AlertRow, StepRow, Which};
+pub(super) use record::keep;
+pub use rules::RuleRow;
+pub(super) use rules::{check_lengths, load, reconcile};
+
+use std::collections::{BTreeSet, HashMap};
+
+use diesel::prelude::*;
+
+use super::batch::Batch;
+use super::error::{During, StoreError};
+use super::introduce::DeviceId;
+use super::pool::{Conn, with_db};
+use super::schema::{devices, tenants};
+
+/// The rows of devices, by uid and tenant. Read anew with each batch that has steps or states: a device that was deleted meanwhile
+/// must not hold up the rest.
+struct Owners(HashMap<String, Vec<(String, DeviceId)>>);
+
+impl Owners {
+    fn of(conn: &mut Conn<'_>, batch: &Batch) -> Result<Owners, StoreError> {
+        let acting = batch.transitions.iter().map(|step| &*step.device);
+        let uids: BTreeSet<&str> = acting.chain(batch.alert_states.iter().map(|state| &*state.device)).collect();
+        let uids: Vec<&str> = uids.into_iter().collect();
+        let mut owners: HashMap<String, Vec<(String, DeviceId)>> = HashMap::with_capacity(uids.len());
+        for chunk in uids.chunks(conn.rows_per_statement(1)) {
+            let rows: Vec<(String, String, i32, i32)> = with_db!(conn, |c| devices::table
+                .inner_join(tenants::table)
+                .filter(devices::uid.eq_any(chunk))
+                .select((devices::uid, tenants::name, devices::id, devices::tenant_id))
+                .load(c))
+            .during("finding the devices of alerts")?;
+            for (uid, tenant, id, tenant_id) in rows {
+                owners.entry(uid).or_default().push((tenant, DeviceId { id, tenant_id }));
+            }
+        }
+        Ok(Owners(owners))
+    }
+
+    fn device(&self, tenant: &str, uid: &str) -> Option<DeviceId> {
+        self.0.get(uid)?.iter().find(|(name, _)| name == tenant).map(|(_, device)| *device)
+    }
+}
+
+fn unfit(detail: String) -> StoreError {
+    StoreError::Unfit { detail }
+}
