@@ -1,5 +1,6 @@
 //! What the store promises, on both databases from one text.
 
+mod alerts;
 mod catalog;
 mod checkpoint;
 mod chunk_plans;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod alert_commands;
 mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]

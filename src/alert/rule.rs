@@ -25,6 +25,11 @@ impl Severity {
             Severity::Critical => "critical",
         }
     }
+
+    /// What [`Severity::word`] gives.
+    pub fn of_word(word: &str) -> Option<Severity> {
+        [Severity::Info, Severity::Warning, Severity::Critical].into_iter().find(|severity| severity.word() == word)
+    }
 }
 
 /// A condition over readings, kept for each device in its scope.

@@ -8,6 +8,12 @@ use super::rule::Severity;
 use crate::message::Seq;
 use crate::time::UtcMicros;
 
+/// Topic of the message by which time alone gets into the journal. No client can publish it: brokers keep `$` topics to themselves,
+/// and tidegate subscribes to none.
+pub const TICK_TOPIC: &str = "$tidegate/tick";
+/// Topic of the journal's own messages that carry an [`Action`] as JSON. No device can publish on it.
+pub const ACTION_TOPIC: &str = "$tidegate/alerts/action";
+
 /// Where an episode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,6 +31,11 @@ impl State {
             State::Acknowledged => "acknowledged",
             State::Resolved => "resolved",
         }
+    }
+
+    /// What [`State::word`] gives.
+    pub fn of_word(word: &str) -> Option<State> {
+        [State::Firing, State::Acknowledged, State::Resolved].into_iter().find(|state| state.word() == word)
     }
 }
 

@@ -34,7 +34,7 @@ pub use expression::Expression;
 pub use key_map::{Found, Key, KeyMap, KeyPlace};
 
 pub(crate) use device_file::name_in_topic;
-pub(crate) use tags::{MAX_TAGS, read as read_tags};
+pub(crate) use tags::read as read_tags;
 pub(crate) use template_file::{display_name, slug_fault};
 
 /// Most bytes of a slug, a category, or a slot's or a command's name.
@@ -175,6 +175,10 @@ pub struct Device {
     pub parent: Option<Arc<str>>,
     /// Whether a file says who its gateway is.
     pub parent_declared: bool,
+    pub site: Option<Arc<str>>,
+    pub tags: BTreeMap<String, String>,
+    /// When its newest message was received, as far as that is committed.
+    pub last_seen: Option<UtcMicros>,
     pub modules: Vec<Module>,
     pub sensors: Vec<Sensor>,
 }
@@ -214,6 +218,16 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
     /// Those in force.
     pub rules: Vec<Arc<Rule>>,
+    /// Those that should be in force, and why they can't be.
+    pub rules_amiss: Vec<RuleAmiss>,
+}
+
+/// A rule in the database that can't be read: it is left out, and the others hold.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleAmiss {
+    pub slug: String,
+    /// Every fault, on one line.
+    pub why: String,
 }
 
 /// What the shipped and the operator's files declare; reconciled into the database, which is the truth at run time.

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand group. stdout carries results, stderr the log.
 
+pub mod alerts;
 pub mod archive;
 pub mod check;
 pub mod decode;
@@ -69,6 +70,8 @@ enum Command {
     Readings(readings::ReadingsArgs),
     /// What could not become a reading, and why; retry it once the mapping is mended
     Quarantine(quarantine::QuarantineArgs),
+    /// Alerts: which there are, what happened to one, what people do with it, and the rules
+    Alerts(alerts::AlertsArgs),
     /// Readings that were written to files before they were dropped
     Archive(archive::ArchiveArgs),
     /// The durable log of messages
@@ -118,6 +121,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Templates(args) => templates::run(&place, &args),
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
+        Command::Alerts(args) => alerts::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
         Command::Stats(args) => stats::run(&place, &args),

@@ -34,7 +34,7 @@ pub(super) enum Telemetry {
     End,
 }
 
-pub(super) const EXPECTED: [Expected; 12] = [
+pub(super) const EXPECTED: [Expected; 14] = [
     Expected {
         heading: "Latest value of every sensor of a device",
         telemetry: Telemetry::Never,
@@ -89,6 +89,16 @@ pub(super) const EXPECTED: [Expected; 12] = [
         heading: "Events, newest first",
         telemetry: Telemetry::Never,
         indexes: (&["events_at"], &["events_at"]),
+    },
+    Expected {
+        heading: "Alerts that are not over",
+        telemetry: Telemetry::Never,
+        indexes: (&["alerts_active"], &["alerts_active"]),
+    },
+    Expected {
+        heading: "Alerts of a device, newest first",
+        telemetry: Telemetry::Never,
+        indexes: (&["devices_uid_tenant_id_key", "alerts_by_device"], &["sqlite_autoindex_devices_1", "alerts_by_device"]),
     },
     Expected {
         heading: "Last values of a metric over all devices",
@@ -219,6 +229,11 @@ INSERT INTO quarantine_events (tenant_id, message_id, at, reason, detail)
     SELECT 1, id, received_at, 'malformed', '' FROM quarantine_messages;
 INSERT INTO events (tenant_id, at, kind, detail)
     SELECT 1, now() - make_interval(mins => n), 'started', '' FROM generate_series(1, 20000) n;
+INSERT INTO alerts (id, tenant_id, instance, rule, device_id, metric, severity, state, step, unit, onset, since, resolved_at, message)
+    SELECT md5(n::text), 1, 'gw-01', 'too-hot', d.id, 'temperature', 'warning', CASE WHEN n < 20 THEN 'firing' ELSE 'resolved' END, 1,
+        '°C', now() - make_interval(mins => n), now() - make_interval(mins => n),
+        CASE WHEN n < 20 THEN NULL ELSE now() - make_interval(mins => n - 1) END, ''
+    FROM generate_series(1, 20000) n JOIN devices d ON d.uid = 'boiler-' || (1 + n % 2000);
 INSERT INTO system_metrics (instance, name, time, labels, value)
     SELECT 'gw-01', name, now() - make_interval(mins => n), label, n FROM generate_series(1, 10000) n,
         (VALUES ('tidegate_store_latency_seconds', 'quantile=\"0.99\"'), ('tidegate_readings_stored_total', '')) names (name, label);
@@ -247,6 +262,10 @@ INSERT INTO quarantine_messages (tenant_id, instance, journal_id, seq, received_
 INSERT INTO quarantine_events (tenant_id, message_id, at, reason, detail)
     SELECT 1, id, received_at, 'malformed', '' FROM quarantine_messages;
 INSERT INTO events (tenant_id, at, kind, detail) SELECT 1, now - n * minute, 'started', '' FROM numbers, clock WHERE n > 0;
+INSERT INTO alerts (id, tenant_id, instance, rule, device_id, metric, severity, state, step, unit, onset, since, resolved_at, message)
+    SELECT printf('%032x', n), 1, 'gw-01', 'too-hot', d.id, 'temperature', 'warning', CASE WHEN n < 20 THEN 'firing' ELSE 'resolved' END, 1,
+        '°C', now - n * minute, now - n * minute, CASE WHEN n < 20 THEN NULL ELSE now - (n - 1) * minute END, ''
+    FROM clock, numbers JOIN devices d ON d.uid = 'boiler-' || (1 + n % 2000) WHERE n > 0;
 INSERT INTO system_metrics (instance, name, time, labels, value)
     SELECT 'gw-01', names.column1, now - n * minute, names.column2, n FROM numbers, clock,
         (VALUES ('tidegate_store_latency_seconds', 'quantile=\"0.99\"'), ('tidegate_readings_stored_total', '')) names WHERE n BETWEEN 1 AND 10000;

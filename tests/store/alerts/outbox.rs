@@ -1,0 +1,53 @@
+//! What the broker has not acknowledged is found again, in order.
+
+use tidegate::alert::transition::Deed;
+use tidegate::alert::{Action, State, Transition, Who};
+
+use super::{Site, begun, id, on_both, step, steps};
+use crate::store::lookup;
+
+on_both!(unpublished_steps_are_found_in_order, steps_asked_for_are_left_to_the_daemon_at_first);
+
+fn waiting(site: &Site, instance: &str, limit: usize) -> Vec<(String, u32)> {
+    let found = site.store.unpublished(instance, limit).unwrap();
+    found.iter().map(|step| (step.id[..2].to_owned(), step.step)).collect()
+}
+
+fn keys(keys: &[(&str, u32)]) -> Vec<(String, u32)> {
+    keys.iter().map(|(digits, step)| ((*digits).to_owned(), *step)).collect()
+}
+
+fn unpublished_steps_are_found_in_order(site: &Site) {
+    let mut writer = begun(site);
+    // One episode ends, and another of the same rule and device begins: the other way round the broker would keep the wrong one.
+    let snoozed = Transition { snoozed: true, ..step("f0", 2, State::Firing) };
+    let first = vec![step("f0", 0, State::Firing), step("f0", 1, State::Firing), snoozed, step("f0", 3, State::Resolved)];
+    let mut second = step("a1", 0, State::Firing);
+    second.who = Who::Person("eve".into());
+    writer.commit(&steps(2, [first.clone(), vec![second.clone()]].concat()), &lookup).unwrap();
+    writer.commit(&steps(3, vec![step("00", 0, State::Firing)]), &lookup).unwrap();
+    let all = keys(&[("f0", 0), ("f0", 1), ("f0", 3), ("a1", 0), ("00", 0)]);
+    assert_eq!(waiting(site, "gw", 10), all);
+    assert_eq!(waiting(site, "gw", 2), all[..2]);
+    assert_eq!(waiting(site, "another", 10), []);
+    let found = site.store.unpublished("gw", 10).unwrap();
+    assert_eq!(found[0], Transition { seq: 0, ..first[0].clone() }, "as the rule had it");
+    assert_eq!(found[3].who, second.who);
+
+    let marked = [("f0", 0), ("a1", 0), ("f0", 1), ("ee", 7)].map(|(digits, step)| (id(digits).into(), step));
+    site.store.mark_published(&marked).unwrap();
+    assert_eq!(waiting(site, "gw", 10), keys(&[("f0", 3), ("00", 0)]));
+}
+
+fn steps_asked_for_are_left_to_the_daemon_at_first(site: &Site) {
+    let mut writer = begun(site);
+    writer.commit(&steps(2, vec![step("ab", 0, State::Firing)]), &lookup).unwrap();
+    site.store.mark_published(&[(id("ab").into(), 0)]).unwrap();
+    let resolve = Action { id: id("ab"), action: Deed::Resolve, who: "eve".into(), note: String::new() };
+    site.store.ask_of_alert(&resolve).unwrap();
+    assert_eq!(waiting(site, "gw", 10), []);
+    // No rule has taken it up, so that nobody else would say it.
+    let back = if site.is_postgres { "recorded_at - interval '11 seconds'" } else { "recorded_at - 11000000" };
+    site.execute(&format!("UPDATE alert_transitions SET recorded_at = {back}"));
+    assert_eq!(waiting(site, "gw", 10), keys(&[("ab", 1)]));
+}
