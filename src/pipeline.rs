@@ -199,6 +199,8 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
+    use crate::alert::Evaluator;
+    use crate::alert::announcer::announcer;
     use crate::config::{Decoder, Source, Sync};
     use crate::decode::memory::Memory;
     use crate::errands::errands;
@@ -242,6 +244,9 @@ mod tests {
         reloads_out.send(Reload { config, snapshot: Snapshot::default(), committed: 0 }).unwrap();
         let stop = CancellationToken::new();
         let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
+        let (announcer, _announced) = announcer(metrics.clone());
+        let evaluator = Evaluator::new(&Snapshot::default(), Vec::new());
+        let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
         Pipeline {
             normalizer,
             reader,
@@ -249,6 +254,7 @@ mod tests {
             batches,
             batch_max: 10_000,
             reloads,
+            watch,
             errands,
             stop,
             metrics: metrics.clone(),
