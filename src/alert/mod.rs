@@ -1,9 +1,25 @@
 //! Alert rules: a pure state machine over readings and the journal's clock.
 
+pub mod advice;
+pub mod announce;
+pub mod announcer;
+mod area_file;
+mod check_file;
+mod comparison_file;
+mod condition_file;
+mod contradiction;
+pub mod desk;
+pub mod backtest;
 pub mod evaluator;
+pub mod publisher;
+pub mod request;
 pub mod rule;
+pub mod rule_file;
+mod scope_file;
+pub mod timeline;
 pub mod transition;
+pub mod watch;
 
-pub use evaluator::{Added, Evaluator, Remembered};
+pub use evaluator::{Added, Evaluator, Remembered, Standing, Stands};
 pub use rule::{Rule, Severity};
 pub use transition::{Action, State, StateChange, Transition, Who};

@@ -9,6 +9,7 @@
 
 mod adopt;
 mod episode;
+mod explain;
 mod fleet;
 mod geo;
 mod judge;
@@ -25,6 +26,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub use explain::{Standing, Stands};
 
 use adopt::{Placed, Seed, SeedSensor, State as Held};
 use episode::Episode;

@@ -84,7 +84,7 @@ fn cut(mut text: String) -> String {
 /// A condition in words.
 pub(crate) fn condition(of: &Condition) -> String {
     let mut text = match &of.test {
-        Test::Metric { metric, check } => check_words(metric, check),
+        Test::Metric { metric, check } => self::check(metric, check),
         Test::Absent { metric: Some(metric), after } => format!("no {metric} for {}", span(*after)),
         Test::Absent { metric: None, after } => format!("nothing heard for {}", span(*after)),
         Test::All(all) => listed(all, " and "),
@@ -101,7 +101,8 @@ fn listed(conditions: &[Condition], word: &str) -> String {
     format!("({})", conditions.iter().map(condition).collect::<Vec<_>>().join(word))
 }
 
-fn check_words(metric: &str, check: &Check) -> String {
+/// What is asked of a metric, in words.
+pub(super) fn check(metric: &str, check: &Check) -> String {
     match check {
         Check::Number(is) => format!("{metric} {}", compare(*is)),
         Check::Text { any, not } => {
