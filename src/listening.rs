@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::alert::request;
 use crate::config::Config;
 use crate::deafness::Ears;
 use crate::source::{SourceError, Sources};
@@ -23,7 +24,7 @@ impl Listening {
     /// When a filter is invalid; a validated configuration has none.
     pub fn new(config: &Config) -> Result<Listening, SourceError> {
         let sources = Sources::compile(&config.sources)?;
-        let (filters, _) = watch::channel(sources.subscriptions());
+        let (filters, _) = watch::channel(subscriptions(&sources));
         let ears = Ears::new(&config.sources, &sources);
         Ok(Listening { sources: Arc::new(RwLock::new(sources)), filters: Arc::new(filters), ears })
     }
@@ -32,7 +33,7 @@ impl Listening {
     pub fn change(&self, config: &Config) {
         match Sources::compile(&config.sources) {
             Ok(sources) => {
-                let filters = sources.subscriptions();
+                let filters = subscriptions(&sources);
                 self.ears.change(&config.sources, &sources);
                 *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
                 self.filters.send_if_modified(|current| {
@@ -45,8 +46,11 @@ impl Listening {
         }
     }
 
-    /// Whether a source wants what arrives on `topic`.
+    /// Whether a source wants what arrives on `topic`, or tidegate itself is asked for something there.
     pub fn wants(&self, topic: &str) -> bool {
+        if request::is_request(topic) {
+            return true;
+        }
         self.sources.read().unwrap_or_else(PoisonError::into_inner).route(topic).is_some()
     }
 
@@ -59,6 +63,11 @@ impl Listening {
     pub fn filters(&self) -> watch::Receiver<Vec<String>> {
         self.filters.subscribe()
     }
+}
+
+/// The filters of the sources, and those of requests to tidegate.
+fn subscriptions(sources: &Sources) -> Vec<String> {
+    sources.subscriptions().into_iter().chain(request::FILTERS.map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -76,6 +85,8 @@ mod tests {
         config.sources[0].filter = "tele/{device}/SENSOR".into();
         listening.change(&config);
         assert!(!listening.wants("devices/d1/telemetry") && listening.wants("tele/p1/SENSOR"));
-        assert_eq!(*filters.borrow_and_update(), ["tele/+/SENSOR"]);
+        let filters = filters.borrow_and_update().clone();
+        assert_eq!(filters.split_first().unwrap(), (&"tele/+/SENSOR".to_owned(), request::FILTERS.map(str::to_owned).as_slice()));
+        assert!(listening.wants("tidegate/alerts/default/7/ack"));
     }
 }

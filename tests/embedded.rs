@@ -8,6 +8,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tidegate::broker::{BrokerError, Limits};
 use tidegate::config::Secret;
 use tidegate::metrics::ByReason;
+use tidegate::mqtt::{Answer, Parcel};
 
 use crate::support::embedded::{Broker, DEADLINE};
 
@@ -319,6 +320,33 @@ async fn the_status_is_seen_by_those_who_listen_and_by_those_who_come_later() {
     let message = late.message().await;
     assert_eq!((&message.payload[..], message.retain), (&b"online"[..], true));
     assert!(broker.embedded.publish_retained("tidegate/#", "x".into()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parcel_is_answered_kept_with_its_properties_and_cleared() {
+    let broker = Broker::start().await;
+    let send = async |topic: &str, payload: &'static [u8]| {
+        let (answer, told) = tokio::sync::oneshot::channel();
+        let properties = vec![("state".to_owned(), "firing".to_owned())];
+        let (topic, payload) = (topic.to_owned(), payload.into());
+        broker.embedded.publish_parcel(Parcel { topic, payload, retain: true, properties, answer }).await;
+        told.await.unwrap()
+    };
+    assert_eq!(send("tidegate/alerts/t/d/r", b"{}").await, Answer::Taken);
+    assert_eq!(send("tidegate/alerts/#", b"{}").await, Answer::Refused("topic_name_invalid"));
+    let mut late = Client::connect(&broker, "late").await;
+    late.subscribe("tidegate/alerts/#").await;
+    let kept = late.message().await;
+    assert_eq!((&kept.payload[..], kept.retain, kept.qos), (&b"{}"[..], true, QoS::AtLeastOnce));
+    let properties = kept.properties.unwrap().user_properties;
+    assert_eq!(properties, [("state".to_owned(), "firing".to_owned())]);
+    assert_eq!(send("tidegate/alerts/t/d/r", b"").await, Answer::Taken);
+    assert!(late.message().await.payload.is_empty());
+    let mut later = Client::connect(&broker, "later").await;
+    later.subscribe("tidegate/alerts/#").await;
+    assert_eq!(send("tidegate/alerts/t/d/other", b"1").await, Answer::Taken);
+    assert_eq!(&later.message().await.payload[..], b"1", "the other topic was cleared");
+    assert!(broker.nothing_submitted(), "sources don't see it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

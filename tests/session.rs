@@ -1,5 +1,6 @@
 //! The MQTT session, against mosquitto and against a fake broker.
 
+mod parcels;
 mod traps;
 mod brokers;
 mod rig;

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rmqtt::codec::types::{Publish as CodecPublish, QoS};
+use rmqtt::codec::v5::UserProperties;
 use rmqtt::context::ServerContext;
 use rmqtt::net::{Builder, Listener};
 use rmqtt::server::MqttServer;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Secret;
 use crate::journal::Inbox;
 use crate::metrics::Metrics;
+use crate::mqtt::{Answer, Parcel};
 use intake::Intake;
 use retained::Retained;
 use shared::Groups;
@@ -213,7 +215,16 @@ impl Embedded {
     /// # Errors
     /// [`BrokerError::Publish`] when the topic is no topic name.
     pub async fn publish_retained(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
-        self.publish(topic, payload, QoS::AtLeastOnce, true).await
+        self.publish(topic, payload, QoS::AtLeastOnce, true, &[]).await
+    }
+
+    /// Publishes a parcel as [`Embedded::publish_retained`] does, retained or not, and tells its sender what became of it.
+    pub async fn publish_parcel(&self, parcel: Parcel) {
+        let Parcel { topic, payload, retain, properties, answer } = parcel;
+        let outcome = self.publish(&topic, payload, QoS::AtLeastOnce, retain, &properties).await;
+        let said = outcome.map_or(Answer::Refused("topic_name_invalid"), |()| Answer::Taken);
+        // Whoever asked may be gone.
+        let _ = answer.send(said);
     }
 
     /// Publishes at QoS 0 to the subscribers there are. Sources do not see it.
@@ -221,17 +232,26 @@ impl Embedded {
     /// # Errors
     /// [`BrokerError::Publish`] when the topic is no topic name.
     pub async fn publish_once(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
-        self.publish(topic, payload, QoS::AtMostOnce, false).await
+        self.publish(topic, payload, QoS::AtMostOnce, false, &[]).await
     }
 
-    async fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<(), BrokerError> {
+    async fn publish(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: QoS,
+        retain: bool,
+        user: &[(String, String)],
+    ) -> Result<(), BrokerError> {
         let refused = |detail: String| BrokerError::Publish { topic: topic.to_owned(), detail };
         if !intake::is_topic_name(topic) {
             return Err(refused("empty, or it has a wildcard or a NUL".to_owned()));
         }
         let origin = Id::new(self.context.node.id(), 0, None, None, "tidegate".into(), None);
+        let user: UserProperties = user.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+        let properties = (!user.is_empty()).then(|| user.into());
         let publish =
-            CodecPublish { dup: false, retain, qos, topic: topic.into(), packet_id: None, payload, properties: None };
+            CodecPublish { dup: false, retain, qos, topic: topic.into(), packet_id: None, payload, properties };
         SessionState::forwards(&self.context, Origin::from_system(origin), Publish::from(publish), false, None)
             .await
             .map_err(|error| refused(error.to_string()))

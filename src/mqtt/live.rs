@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::loss::Loss;
 use super::options::Options;
+use super::parcel::{Answer, Parcel};
 use super::protocol::{self, Client, Connection, Event, Sent};
-use super::session::{Link, Memory, RefusedFilter, Rooms, Settings};
+use super::session::{Link, Memory, Orders, RefusedFilter, Rooms, Settings};
 use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
+use crate::alert::request;
 use crate::crash;
 use crate::errands::Errand;
 use crate::journal::Refused;
@@ -44,8 +46,10 @@ pub(super) struct Live<'a> {
     /// Waits for room in the request channel.
     control: VecDeque<Control>,
     subscriptions: Subscriptions,
-    /// Status publishes that await their PUBACK.
-    publishes: Asked<&'static str>,
+    /// Publishes that await their PUBACK.
+    publishes: Asked<Ours>,
+    /// Bytes of the largest packet that the broker takes, where it told.
+    max_packet: Option<usize>,
     watchdog: Watchdog,
     phase: Phase,
     ask_again_at: Instant,
@@ -57,6 +61,13 @@ enum Control {
     Status(&'static str),
     Errand(Errand),
     Disconnect,
+}
+
+/// A publish of ours at QoS 1.
+enum Ours {
+    Status(&'static str),
+    /// The outbox's, by its number.
+    Parcel(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +98,7 @@ impl<'a> Live<'a> {
         settings: &'a Settings,
         rooms: &'a Rooms,
         memory: &'a mut Memory,
-        filters: &mut watch::Receiver<Vec<String>>,
-        errands: &mut mpsc::Receiver<Errand>,
+        orders: &mut Orders,
         stop: &CancellationToken,
     ) -> (End, Duration) {
         let slots = usize::from(settings.broker.receive_maximum).saturating_add(CONTROL_SLOTS);
@@ -106,12 +116,14 @@ impl<'a> Live<'a> {
             control: VecDeque::new(),
             subscriptions: Subscriptions::new(),
             publishes: Asked::new(),
+            max_packet: None,
             watchdog: Watchdog::new(attempt, now),
             phase: Phase::Connecting,
             ask_again_at: now,
             connected_at: None,
         };
-        let end = live.drive(&mut connection, filters, errands, stop).await;
+        live.memory.outbox.begin();
+        let end = live.drive(&mut connection, orders, stop).await;
         let lasted = live.connected_at.map(|at| at.elapsed()).unwrap_or_default();
         // Before anything else can happen: what the journal still releases belongs to this connection.
         rooms.ledger.end();
@@ -121,14 +133,13 @@ impl<'a> Live<'a> {
     async fn drive(
         &mut self,
         connection: &mut Connection,
-        filters: &mut watch::Receiver<Vec<String>>,
-        errands: &mut mpsc::Receiver<Errand>,
+        orders: &mut Orders,
         stop: &CancellationToken,
     ) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let (mut stopping, mut filters_live, mut errands_live) = (false, true, true);
+        let (mut stopping, mut filters_live, mut errands_live, mut parcels_live) = (false, true, true, true);
         // Only what is asked from now on is meant for this connection.
         let mut reconnects = self.rooms.ears.reconnects();
         loop {
@@ -145,11 +156,16 @@ impl<'a> Live<'a> {
                             stopping = true;
                             self.begin_stop()
                         }
-                        changed = filters.changed(), if filters_live => {
+                        changed = orders.filters.changed(), if filters_live => {
                             filters_live = changed.is_ok();
-                            self.change_filters(filters)
+                            self.change_filters(&mut orders.filters)
                         }
-                        errand = errands.recv(), if errands_live && self.has_room() => {
+                        parcel = orders.parcels.recv(), if parcels_live && self.takes_parcels() => {
+                            parcels_live = parcel.is_some();
+                            self.put_parcel(parcel);
+                            Ok(())
+                        }
+                        errand = orders.errands.recv(), if errands_live && self.has_room() => {
                             errands_live = errand.is_some();
                             self.run_errand(errand);
                             Ok(())
@@ -163,12 +179,18 @@ impl<'a> Live<'a> {
                 }
             };
             let step = match polled {
-                Ok(event) => self.handle(event, connection, filters),
+                Ok(event) => self.handle(event, connection, &mut orders.filters),
                 Err(_) if matches!(self.phase, Phase::Closing { .. }) => Err(End::Stopped),
                 Err(loss) => Err(End::Lost(loss)),
             };
             if let Err(end) = step.and_then(|()| self.advance(Instant::now)) {
                 return end;
+            }
+            // Here too: while the broker has much to say, nothing else gets its turn above.
+            while self.takes_parcels()
+                && let Ok(parcel) = orders.parcels.try_recv()
+            {
+                self.put_parcel(Some(parcel));
             }
             if let Err(end) = self.await_room(stop).await {
                 return end;
@@ -206,7 +228,8 @@ impl<'a> Live<'a> {
         self.watchdog.saw();
         match event {
             Event::Publish(publish) => return self.receive(publish),
-            Event::Connected { session_present, keep_alive } => {
+            Event::Connected { session_present, keep_alive, max_packet } => {
+                self.max_packet = max_packet;
                 self.connected(session_present, keep_alive, connection, filters);
             }
             Event::Subscribed { packet_id, grants } => {
@@ -285,6 +308,35 @@ impl<'a> Live<'a> {
         self.request();
     }
 
+    /// Whether a parcel would be published at once.
+    fn takes_parcels(&self) -> bool {
+        self.has_room() && self.memory.outbox.has_room()
+    }
+
+    fn put_parcel(&mut self, parcel: Option<Parcel>) {
+        let Some(parcel) = parcel else { return };
+        self.memory.outbox.put(parcel);
+        self.post();
+    }
+
+    /// Publishes the parcels that this connection has not been given yet, as far as there is room.
+    fn post(&mut self) {
+        while self.has_room()
+            && let Some((number, parcel)) = self.memory.outbox.first()
+        {
+            if let Err(reason) = parcel.check(self.max_packet) {
+                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason }).inc();
+                self.memory.outbox.answer(number, Answer::Refused(reason));
+                continue;
+            }
+            if self.client.publish(parcel).is_err() {
+                return;
+            }
+            self.publishes.hand(Ours::Parcel(number), Instant::now());
+            self.memory.outbox.hand();
+        }
+    }
+
     /// Hands over what waits, as far as there is room.
     fn request(&mut self) {
         while let Some(control) = self.control.front() {
@@ -302,7 +354,7 @@ impl<'a> Live<'a> {
             let now = Instant::now();
             match self.control.pop_front() {
                 Some(Control::Ask(ask)) => self.subscriptions.hand(ask, now),
-                Some(Control::Status(payload)) => self.publishes.hand(payload, now),
+                Some(Control::Status(payload)) => self.publishes.hand(Ours::Status(payload), now),
                 Some(Control::Errand(_)) => {
                     self.rooms.metrics.errands_sent.inc();
                 }
@@ -402,8 +454,9 @@ impl<'a> Live<'a> {
         if self.phase != Phase::Serving {
             return;
         }
-        let refused: Vec<RefusedFilter> =
-            self.subscriptions.refused().into_iter().map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
+        // Readings don't depend on what people ask for by MQTT: a broker that does not allow it is no fault of the link.
+        let sources = self.subscriptions.refused().into_iter().filter(|(filter, _)| !request::is_filter(filter));
+        let refused: Vec<RefusedFilter> = sources.map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
         self.rooms.metrics.broker_connected.set(i64::from(refused.is_empty()));
         self.ask_again_at = Instant::now() + self.settings.timing.ask_again;
         let link = if refused.is_empty() { Link::Up } else { Link::Partial { refused } };
@@ -414,16 +467,24 @@ impl<'a> Live<'a> {
         });
     }
 
-    fn published(&mut self, packet_id: u16, refusal: Option<String>) {
-        let Some(payload) = self.publishes.answered(packet_id) else { return };
+    fn published(&mut self, packet_id: u16, refusal: Option<&'static str>) {
+        let Some(ours) = self.publishes.answered(packet_id) else { return };
         match refusal {
             None => {
                 self.rooms.metrics.messages_published.inc();
             }
             Some(reason) => {
-                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason: "refused" }).inc();
+                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason }).inc();
+            }
+        }
+        match (ours, refusal) {
+            (Ours::Parcel(number), refusal) => {
+                self.memory.outbox.answer(number, refusal.map_or(Answer::Taken, Answer::Refused));
+            }
+            (Ours::Status(payload), Some(reason)) => {
                 tracing::warn!(payload, reason, "the broker refused the status message");
             }
+            (Ours::Status(_), None) => {}
         }
     }
 
@@ -442,6 +503,7 @@ impl<'a> Live<'a> {
             self.request();
             self.settle();
         }
+        self.post();
         if let Phase::Draining { until } = self.phase {
             let settled = self.rooms.ledger.is_settled();
             if settled || now() >= until {

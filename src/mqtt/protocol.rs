@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::ledger::Receipt;
 use super::loss::Loss;
 use super::options::Options;
+use super::parcel::Parcel;
 use super::subscriptions::{Ask, Grant};
 use super::{v4, v5};
 use crate::message::Publish;
@@ -12,10 +13,12 @@ use crate::message::Publish;
 /// Something that the connection reports.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// CONNACK; `keep_alive` is what is in force, for the broker may set its own.
+    /// CONNACK; `keep_alive` is what is in force, for the broker may set its own. `max_packet`: bytes of the largest packet that
+    /// it takes, where it told.
     Connected {
         session_present: bool,
         keep_alive: Duration,
+        max_packet: Option<usize>,
     },
     Publish(Publish),
     Subscribed {
@@ -25,10 +28,10 @@ pub(super) enum Event {
     Unsubscribed {
         packet_id: u16,
     },
-    /// PUBACK to a publish of ours; `refusal` in plain words.
+    /// PUBACK to a publish of ours; `refusal`: its reason code's name.
     Published {
         packet_id: u16,
-        refusal: Option<String>,
+        refusal: Option<&'static str>,
     },
     Sent(Sent),
     /// Anything else that came in.
@@ -143,6 +146,14 @@ impl Client {
                 client.try_publish(topic, qos, true, payload.into()).map_err(|_| Full)
             }
             Client::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, true, payload).map_err(|_| Full),
+        }
+    }
+
+    /// At QoS 1. Its topic is a topic name: another would look like a channel that is full.
+    pub(super) fn publish(&self, parcel: &Parcel) -> Result<(), Full> {
+        match self {
+            Client::V5(client) => v5::publish(client, parcel),
+            Client::V4(client) => v4::publish(client, parcel),
         }
     }
 

@@ -12,6 +12,8 @@ use super::ledger::Ledger;
 use super::live::{End, Live};
 use super::loss::Loss;
 use super::options::{self, Bounds, OptionsError, Purpose};
+use super::outbox::Outbox;
+use super::parcel::Parcel;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::deafness::Ears;
@@ -129,6 +131,15 @@ pub(super) struct Memory {
     pub(super) held: BTreeSet<String>,
     /// Packet ids of QoS 2 whose PUBREL the broker still wants answered.
     pub(super) unreleased: BTreeSet<u16>,
+    /// Publishes of ours that are not answered.
+    pub(super) outbox: Outbox,
+}
+
+/// What the session is told to do, by others.
+pub(super) struct Orders {
+    pub(super) filters: watch::Receiver<Vec<String>>,
+    pub(super) errands: mpsc::Receiver<Errand>,
+    pub(super) parcels: mpsc::Receiver<Parcel>,
 }
 
 /// The handles that a connection works with.
@@ -141,16 +152,18 @@ pub(super) struct Rooms {
 }
 
 /// Runs until `stop`. Messages go to `inbox`; `ledger` sends their acknowledgements once the journal calls it. A change
-/// of `filters` is carried out on the live connection, and `errands` are sent on it; `ears` are told what arrives, and may ask for another. The broker is tried for ever, since it is the operator's to
-/// mend; `broker_connection_errors` counts the failures.
+/// of `filters` is carried out on the live connection, and `errands` are sent on it; `parcels` are published in order, on the next
+/// connection again where this one ends before the broker has answered; `ears` are told what arrives, and may ask for another
+/// connection. The broker is tried for ever, since it is the operator's to mend; `broker_connection_errors` counts the failures.
 ///
 /// # Errors
 /// [`SessionError::Options`] at once, when the configuration can't be used.
 #[allow(clippy::too_many_arguments)] // each is a wire of the composition root
 pub async fn run(
     settings: Settings,
-    mut filters: watch::Receiver<Vec<String>>,
-    mut errands: mpsc::Receiver<Errand>,
+    filters: watch::Receiver<Vec<String>>,
+    errands: mpsc::Receiver<Errand>,
+    parcels: mpsc::Receiver<Parcel>,
     inbox: Inbox,
     ledger: Arc<Ledger>,
     link: watch::Sender<Link>,
@@ -159,6 +172,7 @@ pub async fn run(
     metrics: Metrics,
 ) -> Result<(), SessionError> {
     let rooms = Rooms { inbox, ledger, link, ears, metrics };
+    let mut orders = Orders { filters, errands, parcels };
     let endpoint = options::describe(&settings.broker.endpoint);
     let bounds = Bounds { max_packet: settings.max_packet, connect_timeout: settings.timing.connect };
     let purpose = Purpose::Session { instance_id: &settings.instance_id };
@@ -173,9 +187,7 @@ pub async fn run(
             None => options::build(&settings.broker, &purpose, bounds),
         };
         let (end, lasted) = match built {
-            Ok(options) => {
-                Live::serve(options, &settings, &rooms, &mut memory, &mut filters, &mut errands, &stop).await
-            }
+            Ok(options) => Live::serve(options, &settings, &rooms, &mut memory, &mut orders, &stop).await,
             Err(error) => (End::Lost(Loss::Options(error.to_string())), Duration::ZERO),
         };
         rooms.metrics.broker_connected.set(0);

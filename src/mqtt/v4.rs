@@ -9,6 +9,7 @@ use rumqttc::{
 
 use super::ledger::Receipt;
 use super::loss::{self, Loss};
+use super::parcel::Parcel;
 use super::protocol::{Event, Full, Sent};
 use super::subscriptions::{Ask, Grant};
 use crate::message;
@@ -51,6 +52,7 @@ impl Connection {
             Packet::ConnAck(connack) => Event::Connected {
                 session_present: connack.session_present,
                 keep_alive: self.events.mqtt_options.keep_alive(),
+                max_packet: None,
             },
             Packet::SubAck(suback) => {
                 let grants = suback.return_codes.iter().map(|code| grant(*code)).collect();
@@ -117,6 +119,11 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
         Ask::Listen(filter) => client.try_subscribe(filter, QoS::AtMostOnce).map_err(|_| Full),
         Ask::Unsubscribe(filter) => client.try_unsubscribe(filter).map_err(|_| Full),
     }
+}
+
+pub(super) fn publish(client: &AsyncClient, parcel: &Parcel) -> Result<(), Full> {
+    let (topic, payload) = (parcel.topic.as_str(), parcel.payload.as_ref());
+    client.try_publish(topic, QoS::AtLeastOnce, parcel.retain, payload).map_err(|_| Full)
 }
 
 fn from_wire(publish: Publish) -> message::Publish {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason, Publish, SubscribeReasonCode,
+    ConnectReturnCode, DisconnectReasonCode, Filter, Packet, PubAckReason, Publish, PublishProperties,
+    SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{self, QoS};
 use rumqttc::v5::{self, AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
 
 use super::ledger::Receipt;
 use super::loss::{self, Loss};
+use super::parcel::Parcel;
 use super::protocol::{Event, Full, Sent};
 use super::subscriptions::{Ask, Grant};
 use crate::message;
@@ -61,7 +63,9 @@ impl Connection {
                     self.events.options.set_keep_alive(self.keep_alive);
                 }
                 let keep_alive = self.events.options.keep_alive();
-                Event::Connected { session_present: connack.session_present, keep_alive }
+                let max_packet = connack.properties.and_then(|properties| properties.max_packet_size);
+                let max_packet = max_packet.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+                Event::Connected { session_present: connack.session_present, keep_alive, max_packet }
             }
             Packet::SubAck(suback) => {
                 let grants = suback.return_codes.iter().map(|code| grant(*code)).collect();
@@ -69,11 +73,7 @@ impl Connection {
             }
             Packet::UnsubAck(unsuback) => Event::Unsubscribed { packet_id: unsuback.pkid },
             Packet::PubAck(puback) => {
-                let refusal = match puback.reason {
-                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
-                    reason => Some(in_words(&reason)),
-                };
-                Event::Published { packet_id: puback.pkid, refusal }
+                Event::Published { packet_id: puback.pkid, refusal: publish_refusal(puback.reason) }
             }
             _ => Event::Other,
         }
@@ -146,6 +146,18 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
     }
 }
 
+pub(super) fn publish(client: &AsyncClient, parcel: &Parcel) -> Result<(), Full> {
+    let (topic, payload) = (parcel.topic.as_str(), parcel.payload.clone());
+    let sent = if parcel.properties.is_empty() {
+        client.try_publish(topic, QoS::AtLeastOnce, parcel.retain, payload)
+    } else {
+        let user_properties = parcel.properties.clone();
+        let properties = PublishProperties { user_properties, ..PublishProperties::default() };
+        client.try_publish_with_properties(topic, QoS::AtLeastOnce, parcel.retain, payload, properties)
+    };
+    sent.map_err(|_| Full)
+}
+
 fn from_wire(publish: Publish) -> message::Publish {
     let topic = match String::from_utf8_lossy(&publish.topic) {
         std::borrow::Cow::Borrowed(topic) => topic.to_owned(),
@@ -169,6 +181,20 @@ fn from_wire(publish: Publish) -> message::Publish {
         packet_id: publish.pkid,
         client: None,
         properties: properties.filter(|kept| *kept != message::Properties::default()).map(Box::new),
+    }
+}
+
+/// The name of a PUBACK's reason code, where it is a refusal (MQTT 5, 3.4.2.1).
+fn publish_refusal(code: PubAckReason) -> Option<&'static str> {
+    match code {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+        PubAckReason::UnspecifiedError => Some("unspecified_error"),
+        PubAckReason::ImplementationSpecificError => Some("implementation_specific_error"),
+        PubAckReason::NotAuthorized => Some("not_authorized"),
+        PubAckReason::TopicNameInvalid => Some("topic_name_invalid"),
+        PubAckReason::PacketIdentifierInUse => Some("packet_identifier_in_use"),
+        PubAckReason::QuotaExceeded => Some("quota_exceeded"),
+        PubAckReason::PayloadFormatInvalid => Some("payload_format_invalid"),
     }
 }
 

@@ -396,6 +396,21 @@ fn what_is_retained_teaches_though_its_values_are_ignored() {
 }
 
 #[test]
+fn what_tidegate_says_itself_is_no_telemetry_but_for_a_source_that_names_it() {
+    let everything = |settings: &mut Config| {
+        settings.sources = vec![
+            source("all", "{tenant}/{device}/{metric...}", Decoder::Scalar),
+            source("others", "tidegate/alerts/{tenant}/{device}/heat", Decoder::Json),
+        ];
+    };
+    let mut bench = Bench::new(everything, &snapshot(Vec::new(), Vec::new()));
+    assert_eq!(bench.send("tidegate/alerts/default/d1/too-hot", "1"), Outcome::default());
+    assert_eq!(bench.send("tidegate/alerts/default/d1/heat", r#"{"value": 3}"#).stored, ["value=3"]);
+    assert_eq!(bench.send("tide/d1/level", "3").stored, ["level=3"]);
+    assert_eq!(bench.normalizer.metrics.own_ignored.get(), 1);
+}
+
+#[test]
 fn auto_finds_the_devices_by_itself_and_counts_what_it_ignores() {
     let everything = |settings: &mut Config| {
         settings.sources = vec![source("all", "#", Decoder::Auto)];
@@ -414,7 +429,8 @@ fn auto_finds_the_devices_by_itself_and_counts_what_it_ignores() {
     for ignored in ["cmnd/plug/POWER", "tidegate/status/gw", "devices/d/commands/1"] {
         assert_eq!(heard(ignored, "ON"), (None, String::new()));
     }
-    assert_eq!(bench.normalizer.metrics.auto_ignored.get(), 3);
+    let metrics = &bench.normalizer.metrics;
+    assert_eq!((metrics.auto_ignored.get(), metrics.own_ignored.get()), (2, 1));
     // What announces is heard though it is retained.
     bench.put("homie/car/n/p/$datatype", "string", true);
     assert_eq!(bench.send("homie/car/n/p", "0042").stored, ["n.p=0042"]);

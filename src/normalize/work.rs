@@ -14,7 +14,7 @@ use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::quarantine::{Reason, Refusal};
-use crate::source::{Captures, Source, Sources};
+use crate::source::{Captures, Source, Sources, is_own};
 use crate::store::batch::{Batch, Quarantined, Reading, TextReading};
 use crate::time::UtcMicros;
 
@@ -123,6 +123,14 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
     fn take(&mut self, sources: &'a Sources, counts: &[Counter]) -> Result<(), Refusal> {
         let publish = &self.message.publish;
         let Some(route) = sources.route(&publish.topic) else {
+            if publish.topic.starts_with("$tidegate/") {
+                // The journal's own messages.
+                return Ok(());
+            }
+            if is_own(&publish.topic) {
+                self.metrics.own_ignored.inc();
+                return Ok(());
+            }
             return Err(Refusal::message(Reason::UnknownSource, "no source's filter matches the topic"));
         };
         if let Some(count) = counts.get(route.index) {

@@ -2,7 +2,8 @@
 //!
 //! It is an MQTT topic filter (MQTT 5, 4.7) in which wildcards may have names: `{device}` stands for one level (`+`), a last
 //! `{metric...}` for the rest (`#`). As in MQTT, the rest may be nothing: `a/{device...}` matches `a` too, with an empty
-//! device. A filter that begins with a wildcard matches no topic that begins with `$` (MQTT 5, 4.7.2).
+//! device. A filter that begins with a wildcard matches no topic that begins with `$` (MQTT 5, 4.7.2), nor one of tidegate's own
+//! under `tidegate/`: what it says must not come back as readings, which may be what it says it of.
 
 use std::borrow::Cow;
 
@@ -129,7 +130,8 @@ impl Filter {
 
     /// What the named wildcards stand for in `topic`; none if the filter does not match it.
     pub fn captures<'t>(&self, topic: &'t str) -> Option<Captures<'t>> {
-        if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Literal(_))) {
+        let reserved = topic.starts_with('$') || is_own(topic);
+        if reserved && !matches!(self.levels.first(), Some(Level::Literal(_))) {
             return None;
         }
         let mut captures = Captures::default();
@@ -161,6 +163,11 @@ impl Filter {
     pub(super) fn names_device(&self) -> bool {
         self.rest == Some(Some(Name::Device)) || self.levels.contains(&Level::One(Some(Name::Device)))
     }
+}
+
+/// Whether tidegate says or hears something of its own on the topic.
+pub fn is_own(topic: &str) -> bool {
+    topic.starts_with("tidegate/")
 }
 
 fn dotted(rest: &str) -> Cow<'_, str> {
@@ -252,6 +259,9 @@ mod tests {
     fn wildcards_in_front_do_not_match_system_topics() {
         assert_eq!(captured("{device}/x", "$SYS/x"), None);
         assert_eq!(captured("#", "$SYS/x"), None);
+        assert_eq!(captured("#", "tidegate/alerts/t/d/r"), None);
+        assert_eq!(captured("+/alerts/{tenant}/{device}/#", "tidegate/alerts/t/d/r"), None);
+        assert_eq!(captured("tidegate/alerts/+/{device}/+", "tidegate/alerts/t/d/r").unwrap().device, Some("d"));
         assert_eq!(captured("$SYS/{metric...}", "$SYS/a/b").unwrap().metric.as_deref(), Some("a.b"));
     }
 

@@ -2,7 +2,7 @@
 
 mod filter;
 
-pub use filter::{Captures, Filter, FilterError};
+pub use filter::{Captures, Filter, FilterError, is_own};
 
 use std::sync::Arc;
 

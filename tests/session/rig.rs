@@ -7,7 +7,7 @@ use tidegate::config::{Broker, Config, Endpoint, MqttVersion, Transport};
 use tidegate::deafness::Ears;
 use tidegate::journal::{Acknowledge, Bounds, Inbox, Submission, Token};
 use tidegate::metrics::Metrics;
-use tidegate::mqtt::{Ledger, Link, SessionError, Settings, Timing, session};
+use tidegate::mqtt::{Ledger, Link, Parcel, SessionError, Settings, Timing, session};
 use tidegate::time::UtcMicros;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ pub struct Rig {
     pub ledger: Arc<Ledger>,
     pub link: watch::Receiver<Link>,
     pub filters: watch::Sender<Vec<String>>,
+    pub parcels: mpsc::Sender<Parcel>,
     pub metrics: Metrics,
     stop: CancellationToken,
     task: JoinHandle<Result<(), SessionError>>,
@@ -61,11 +62,13 @@ impl Rig {
         let (link_in, link) = watch::channel(Link::Connecting);
         let (filters, filters_out) = watch::channel(filters.iter().map(ToString::to_string).collect());
         let (_, errands) = mpsc::channel(1);
+        let (parcels, parcels_out) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let task = tokio::spawn(session::run(
             settings,
             filters_out,
             errands,
+            parcels_out,
             inbox.clone(),
             Arc::clone(&ledger),
             link_in,
@@ -73,7 +76,7 @@ impl Rig {
             stop.clone(),
             metrics.clone(),
         ));
-        Rig { inbox, ledger, link, filters, metrics, stop, task }
+        Rig { inbox, ledger, link, filters, parcels, metrics, stop, task }
     }
 
     /// Waits until the link is so; returns it.

@@ -27,7 +27,7 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
     Connect { client_id: String, clean: bool, keep_alive: u16, properties: Vec<u8> },
-    Publish { topic: String, payload: String, qos: u8, retain: bool, dup: bool, id: u16 },
+    Publish { topic: String, payload: String, qos: u8, retain: bool, dup: bool, id: u16, properties: Vec<u8> },
     PubAck(u16),
     PubRec(u16),
     PubRel(u16),
@@ -140,6 +140,12 @@ impl Peer {
 
     pub async fn puback(&mut self, id: u16) {
         self.frame(0x40, &id.to_be_bytes()).await;
+    }
+
+    /// With a reason code; MQTT 5 only.
+    pub async fn puback_with(&mut self, id: u16, code: u8) {
+        let [high, low] = id.to_be_bytes();
+        self.frame(0x40, &[high, low, code]).await;
     }
 
     pub async fn pubrel(&mut self, id: u16) {
@@ -289,9 +295,9 @@ impl<'a> Reader<'a> {
         let topic = self.text();
         let qos = (header >> 1) & 3;
         let id = if qos > 0 { self.u16() } else { 0 };
-        self.properties();
+        let properties = self.properties();
         let payload = String::from_utf8_lossy(self.bytes).into_owned();
-        Packet::Publish { topic, payload, qos, retain: header & 1 != 0, dup: header & 8 != 0, id }
+        Packet::Publish { topic, payload, qos, retain: header & 1 != 0, dup: header & 8 != 0, id, properties }
     }
 
     fn subscribe(&mut self) -> Packet {
