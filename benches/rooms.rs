@@ -1,8 +1,11 @@
 //! Times the rooms between a message and its batch, each alone: `cargo bench --bench rooms [filter]`.
 //!
 //! Payloads are those of the simulated fleet. What a message costs beyond its decoding is routing and normalizing.
-//! `cargo bench --bench rooms -- --formats` times every decoder on the corpus instead, and prints a table.
+//! `cargo bench --bench rooms -- --formats` times every decoder on the corpus instead, and prints a table; `--alert-memory` prints what
+//! alert rules keep in memory.
 
+#[path = "rooms/alerts.rs"]
+mod alerts;
 #[path = "rooms/formats.rs"]
 mod formats;
 
@@ -31,6 +34,8 @@ use tidegate::time::UtcMicros;
 fn main() {
     if std::env::args().any(|argument| argument == "--formats") {
         formats::print();
+    } else if std::env::args().any(|argument| argument == "--alert-memory") {
+        alerts::print_memory();
     } else {
         divan::main();
     }

@@ -35,7 +35,7 @@ impl Budget {
     }
 }
 
-const BUDGETS: [Budget; 15] = [
+const BUDGETS: [Budget; 17] = [
     budget("CPU of tidegate for a stored reading", "metrics-10", results::TIDEGATE_CPU).at_most(1.0, " µs"),
     budget("end to end into PostgreSQL", "metrics-10", results::RATE).at_least(250_000.0, " readings/s"),
     budget("the writer alone, against COPY", "writer", results::OF_CEILING).at_least(0.85, ""),
@@ -43,6 +43,8 @@ const BUDGETS: [Budget; 15] = [
     budget("PUBLISH to PUBACK, idle", "idle-latency", results::IN_FSYNCS).at_most(2.0, " fsyncs"),
     budget("the same, embedded broker", "idle-latency", results::EMBEDDED_IN_FSYNCS).at_most(2.0, " fsyncs"),
     budget("PUBLISH to visible, p99, 10,000 readings/s", "steady-10k", results::VISIBLE_99).at_most(100.0, " ms"),
+    budget("PUBLISH to alert on MQTT, p99, 10,000 readings/s", "alerts-10k", results::ALERT_99).at_most(50.0, " ms"),
+    budget("the same, database down", "alerts-10k", results::ALERT_DOWN_99).at_most(50.0, " ms"),
     budget("memory at full load, 1,000 devices", "metrics-10", results::MEMORY).at_most(96.0, " MiB"),
     budget("memory at full load, 10,000 devices", "devices-10000", results::MEMORY).at_most(96.0, " MiB"),
     budget("memory in 30 minutes at 50,000 readings/s", "soak", results::MEMORY).at_most(96.0, " MiB"),

@@ -1,5 +1,6 @@
 //! Runs one scenario: servers, warm-up, repetitions, and the count of rows that must come out exactly.
 
+pub mod alerts;
 pub mod copy;
 pub mod database;
 pub mod load;
@@ -33,6 +34,7 @@ pub fn run(scenario: &Scenario, effort: &Effort) -> anyhow::Result<Outcome> {
     let measured = match &scenario.shape {
         Shape::Full(setup) => full::measure(setup, effort, &mut outcome),
         Shape::Steady(setup) => steady::measure(setup, effort, &mut outcome),
+        Shape::Alerts(setup) => alerts::measure(setup, effort, &mut outcome),
         Shape::Outage(setup) => outage::measure(setup, effort, &mut outcome),
         Shape::Soak(setup) => soak::measure(setup, effort, &mut outcome),
         Shape::Start(setup) => start::measure(setup, effort, &mut outcome),

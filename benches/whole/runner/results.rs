@@ -20,6 +20,10 @@ pub const PUBACK_50: &str = "PUBLISH to PUBACK, p50";
 pub const PUBACK_99: &str = "PUBLISH to PUBACK, p99";
 pub const VISIBLE_50: &str = "PUBLISH to visible, p50";
 pub const VISIBLE_99: &str = "PUBLISH to visible, p99";
+pub const ALERT_50: &str = "PUBLISH to alert, p50";
+pub const ALERT_99: &str = "PUBLISH to alert, p99";
+pub const ALERT_DOWN_50: &str = "PUBLISH to alert, p50, database down";
+pub const ALERT_DOWN_99: &str = "PUBLISH to alert, p99, database down";
 pub const MEMORY: &str = "peak memory of tidegate";
 pub const DISK: &str = "on disk";
 pub const GROUP: &str = "messages a journal group";
@@ -120,7 +124,7 @@ impl Results {
 impl Outcome {
     pub fn of(scenario: &Scenario, effort: &Effort) -> Outcome {
         let setup = match &scenario.shape {
-            Shape::Full(setup) | Shape::Steady(setup) | Shape::Outage(setup) => Some(setup),
+            Shape::Full(setup) | Shape::Steady(setup) | Shape::Alerts(setup) | Shape::Outage(setup) => Some(setup),
             Shape::Soak(setup) | Shape::Start(setup) | Shape::Writer(setup) => Some(setup),
             Shape::Idle => None,
         };

@@ -34,7 +34,21 @@ impl<'a> Rig<'a> {
     /// # Errors
     /// As [`Stage::start`].
     pub fn start(setup: &'a Setup, effort: &Effort) -> anyhow::Result<Rig<'a>> {
-        let stage = Stage::start(setup)?;
+        Rig::start_with(setup, effort, std::iter::empty())
+    }
+
+    /// The same with further files in the catalog, by name and content.
+    ///
+    /// # Errors
+    /// As [`Stage::start`].
+    pub fn start_with(
+        setup: &'a Setup,
+        effort: &Effort,
+        files: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Rig<'a>> {
+        let mut stage = Stage::prepare(setup)?;
+        files.for_each(|(name, text)| stage.tidegate.catalog_file(&name, &text));
+        stage.begin();
         let stamps = Stamps::default();
         Probe::once(stage.port(), &stamps)?;
         stage.tidegate.wait_for_metric("tidegate_readings_stored_total", 1.0);
@@ -67,6 +81,11 @@ impl<'a> Rig<'a> {
     fn load<'l>(&mut self, setup: &'l Setup) -> Load<'l> {
         self.seed += 1;
         Load { setup, port: self.stage.port(), seed: self.seed }
+    }
+
+    /// When the probe's numbers were due.
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
     }
 
     /// Publishes beside the load until ended.

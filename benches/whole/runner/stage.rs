@@ -41,9 +41,14 @@ impl Stage {
     /// [`Skipped`] where something is not installed; a server that does not start.
     pub fn start(setup: &Setup) -> anyhow::Result<Stage> {
         let mut stage = Stage::prepare(setup)?;
-        stage.tidegate.start();
-        stage.tidegate.listening();
+        stage.begin();
         Ok(stage)
+    }
+
+    /// Starts tidegate.
+    pub fn begin(&mut self) {
+        self.tidegate.start();
+        self.tidegate.listening();
     }
 
     /// The same, with tidegate not yet started.

@@ -81,6 +81,7 @@ impl Evaluator {
             tenant: Arc::clone(tenant),
             uid: Arc::clone(uid),
             template: seed.template.clone(),
+            silence: is_about_silence(&self.program, &instances),
             instances,
             sensors: Vec::new(),
             heard,
@@ -176,6 +177,7 @@ impl Evaluator {
                 Some((Arc::clone(&rule.rule.slug), State::Living(Box::new(instance), rule.fingerprint)))
             })
             .collect();
+        of.silence = is_about_silence(&self.program, &instances);
         of.instances = instances;
         // Marked by their old places.
         of.instances.iter_mut().for_each(|instance| instance.dirty = false);
@@ -209,6 +211,10 @@ impl Evaluator {
             self.forsaken(&tenant, &uid, &slug, episode, Who::Rule);
         }
     }
+}
+
+fn is_about_silence(program: &Program, instances: &[Instance]) -> bool {
+    instances.iter().any(|one| program.rules.get(one.rule as usize).is_some_and(|rule| rule.absent))
 }
 
 fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut i64) -> Instance {

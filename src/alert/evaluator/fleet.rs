@@ -99,6 +99,8 @@ pub(super) struct Device {
     /// Slug.
     pub template: Option<Arc<str>>,
     pub instances: Vec<Instance>,
+    /// Whether a rule is about its silence.
+    pub silence: bool,
     pub sensors: Vec<SensorNo>,
     /// When its last message was received; [`NOT_YET`] if none was.
     pub heard: i64,

@@ -412,6 +412,9 @@ impl Evaluator {
     fn hear(&mut self, no: DeviceNo, at: i64) {
         let Some(device) = self.fleet.devices.get_mut(no as usize) else { return };
         device.heard = at;
+        if !device.silence {
+            return;
+        }
         let time = at.saturating_sub(device.lag);
         let of_silence = |instance: &fleet::Instance| {
             self.program.rules.get(instance.rule as usize).is_some_and(|rule| rule.absent)
