@@ -572,7 +572,7 @@ fn check_sums_up_a_good_configuration_warns_and_leaves_no_trace() {
     let (code, out, err) = check(&path);
     assert_eq!(code, ExitCode::SUCCESS, "{err}");
     let templates = files::load(None).unwrap().templates.len() + 1;
-    assert_eq!(out, format!("configuration ok: 1 source, {templates} templates, 1 device\n"));
+    assert_eq!(out, format!("configuration ok: 1 source, {templates} templates, 1 device, 0 rules\n"));
     let place = path.display();
     assert_eq!(
         err,

@@ -3,6 +3,8 @@
 mod support;
 
 mod alert_commands;
+mod alert_rules;
+mod alerts;
 mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]

@@ -8,26 +8,25 @@ use super::device_file::{self, DeviceEntry};
 use super::example::Example;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
-use super::{Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
+use super::{Declared, DeclaredDevice, DeclaredRule, DeclaredTemplate, Template, extends, references};
+use crate::alert::advice::{self, Known};
+use crate::alert::rule_file::{self, RuleFile};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
-use crate::config::section::Findings;
+use crate::config::section::{Findings, Found};
 use crate::config::{Config, Reading};
 
 /// Directories that a catalog may hold.
 const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
 
-/// The shipped templates, and the operator's templates and devices below `dir`.
+/// The shipped templates, and the operator's templates, devices and rules below `dir`.
 ///
 /// A file that repeats a shipped template exactly is left out.
 ///
 /// # Errors
 /// Every fault in every file.
 pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
-    let catalog = read(dir, &[])?;
-    let templates = catalog.templates.into_iter();
-    let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
-    Ok(Declared { templates: templates.collect(), devices: catalog.devices })
+    read(dir, &[]).map(Catalog::declared)
 }
 
 /// A template's file, read and laid flat.
@@ -45,8 +44,20 @@ pub struct ReadTemplate {
 pub struct Catalog {
     pub templates: Vec<ReadTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    pub rules: Vec<DeclaredRule>,
+    /// What works, but hardly as it was meant.
+    pub warnings: Vec<Fault>,
     /// Slugs of the further files that were asked for, in their order.
     pub asked: Vec<String>,
+}
+
+impl Catalog {
+    /// What the database is to know of it.
+    pub fn declared(self) -> Declared {
+        let templates = self.templates.into_iter();
+        let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
+        Declared { templates: templates.collect(), devices: self.devices, rules: self.rules }
+    }
 }
 
 /// As [`load`], with what only people and tests need; `more`: further templates' files, one of which replaces a file of the
@@ -60,9 +71,9 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         .iter()
         .filter_map(|(name, text)| template_file::read(&Document::parse(&Arc::from(Path::new(name)), text), &findings))
         .collect();
-    let (mut files, entries) = match dir {
+    let Files { templates: mut files, devices: entries, rules } = match dir {
         Some(dir) => read_directory(dir, &findings),
-        None => (Vec::new(), Vec::new()),
+        None => Files::default(),
     };
     let more: Vec<_> = more.iter().filter_map(|path| template_file::read(&Document::read(path), &findings)).collect();
     let asked = more.iter().map(|file| file.slug.value.clone()).collect();
@@ -71,12 +82,14 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     let files = references::distinct(&shipped, files, &findings);
     let locked = shipped.len();
     let files = extends::flatten(shipped.into_iter().chain(files).collect(), &findings);
-    check(&files, &entries, &findings);
+    check(&files, &entries, &rules, &findings);
 
-    let faults = findings.into_inner().faults;
+    let Found { faults, mut warnings, .. } = findings.into_inner();
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
+    warnings.extend(advice(&files, &entries, &rules));
+    let rules = rules.into_iter().filter_map(|file| file.declared).collect();
     let templates = files.into_iter().enumerate().map(|(index, file)| ReadTemplate {
         file: file.slug.place.file().map(Path::to_owned).unwrap_or_default(),
         template: file.template,
@@ -84,7 +97,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         examples: file.examples,
     });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Catalog { templates: templates.collect(), devices, asked })
+    Ok(Catalog { templates: templates.collect(), devices, rules, warnings: Faults::new(warnings).into_vec(), asked })
 }
 
 /// The text of a template's file.
@@ -115,24 +128,44 @@ fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
     config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
 }
 
-fn check(files: &[TemplateFile], entries: &[DeviceEntry], findings: &Findings) {
+/// What the rules say that the other files don't bear out.
+fn advice(files: &[TemplateFile], entries: &[DeviceEntry], rules: &[RuleFile]) -> Vec<Fault> {
+    let known = Known {
+        templates: files.iter().map(|file| (file.slug.value.as_str(), &file.template)).collect(),
+        devices: entries.iter().map(|entry| &entry.device).collect(),
+    };
+    let sound = rules.iter().filter_map(|file| Some((file, file.declared.as_ref()?)));
+    sound.flat_map(|(file, declared)| advice::advise(&declared.rule, &known, |key| file.place_of(key))).collect()
+}
+
+fn check(files: &[TemplateFile], entries: &[DeviceEntry], rules: &[RuleFile], findings: &Findings) {
     let known: BTreeMap<&str, &Template> =
         files.iter().map(|file| (file.slug.value.as_str(), &file.template)).collect();
     references::slots(files, &known, findings);
     references::devices(entries, &known, findings);
+    references::rules(rules, findings);
 }
 
-fn read_directory(dir: &Path, findings: &Findings) -> (Vec<TemplateFile>, Vec<DeviceEntry>) {
+/// The operator's files, read.
+#[derive(Default)]
+struct Files {
+    templates: Vec<TemplateFile>,
+    devices: Vec<DeviceEntry>,
+    rules: Vec<RuleFile>,
+}
+
+fn read_directory(dir: &Path, findings: &Findings) -> Files {
     if !dir.is_dir() {
         findings.fault(Place::File(Arc::from(dir)), "", "is no directory that can be read");
-        return (Vec::new(), Vec::new());
+        return Files::default();
     }
     misspelt_directories(dir, findings);
-    let templates = toml_files(&dir.join("templates"), findings);
-    let devices = toml_files(&dir.join("devices"), findings);
-    let templates = templates.iter().filter_map(|path| template_file::read(&Document::read(path), findings)).collect();
-    let devices = devices.iter().flat_map(|path| device_file::read(&Document::read(path), findings)).collect();
-    (templates, devices)
+    let documents = |name: &str| toml_files(&dir.join(name), findings).into_iter().map(|path| Document::read(&path));
+    Files {
+        templates: documents("templates").filter_map(|file| template_file::read(&file, findings)).collect(),
+        devices: documents("devices").flat_map(|file| device_file::read(&file, findings)).collect(),
+        rules: documents("rules").filter_map(|file| rule_file::read(&file, findings)).collect(),
+    }
 }
 
 /// A directory `template/` would be passed over in silence.

@@ -1,10 +1,11 @@
-//! Whether what the catalog's files say of each other is so: slugs, slots, parents.
+//! Whether what the catalog's files say of each other is so: slugs, slots, parents, rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::device_file::{DeviceEntry, ModuleEntry};
 use super::template_file::TemplateFile;
 use super::{Slot, Template};
+use crate::alert::rule_file::RuleFile;
 use crate::config::fault::{Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
 
@@ -50,6 +51,20 @@ pub(super) fn distinct(shipped: &[TemplateFile], files: Vec<TemplateFile>, findi
         }
     }
     kept
+}
+
+/// A rule's slug is its own.
+pub(super) fn rules(files: &[RuleFile], findings: &Findings) {
+    let mut places: HashMap<&str, &Place> = HashMap::new();
+    for file in files {
+        match places.get(file.slug.as_str()) {
+            Some(earlier) => {
+                let message = format!("\"{}\" is the slug of another rule, at {earlier}", file.slug);
+                findings.fault(file.place.clone(), "slug", message);
+            }
+            None => drop(places.insert(&file.slug, &file.place)),
+        }
+    }
 }
 
 /// Every slug that a slot calls compatible must be a template.

@@ -8,7 +8,7 @@ use crate::config::fault::Wrong;
 use crate::config::section::Section;
 
 /// Most tags of one device, or labels of one rule.
-pub(crate) const MAX_TAGS: usize = 32;
+const MAX_TAGS: usize = 32;
 /// Most bytes of a tag's name.
 const MAX_TAG: usize = 64;
 

@@ -109,13 +109,16 @@ pub struct Checked {
 /// Every fault in any of the files.
 pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<Checked, Faults> {
     let reading = Config::read(config_path, env);
-    let catalog = files::load(reading.config.catalog.dir.as_deref());
+    let catalog = files::read(reading.config.catalog.dir.as_deref(), &[]);
     let mut faults = reading.faults.clone();
     match catalog {
-        Ok(declared) => {
+        Ok(mut catalog) => {
+            let more = std::mem::take(&mut catalog.warnings);
+            let declared = catalog.declared();
             faults.extend(files::check_sources(&reading, &declared));
             if faults.is_empty() {
-                let Reading { config, file, warnings, .. } = reading;
+                let Reading { config, file, mut warnings, .. } = reading;
+                warnings.extend(more);
                 return Ok(Checked { config, declared, file, warnings });
             }
         }
@@ -159,10 +162,11 @@ pub fn check(
     }
     writeln!(
         out,
-        "configuration ok: {}, {}, {}",
+        "configuration ok: {}, {}, {}, {}",
         counted(checked.config.sources.len(), "source"),
         counted(checked.declared.templates.len(), "template"),
         counted(checked.declared.devices.len(), "device"),
+        counted(checked.declared.rules.len(), "rule"),
     )?;
     Ok((ExitCode::SUCCESS, Some(checked)))
 }

@@ -42,6 +42,7 @@ impl Value {
         match self {
             Value::Text(_) => "a text",
             Value::Integer(_) => "an integer",
+            Value::Float(float) if !float.is_finite() => "a number that is not finite",
             Value::Float(_) => "a number with a fraction",
             Value::Flag(_) => "true or false",
             Value::Moment(_) => "a date or time",

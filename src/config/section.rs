@@ -47,14 +47,20 @@ impl Findings {
     pub fn read<T>(&self, document: &Document, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let scratch = Findings::default();
         let value = Section::open(&document.root, "", &scratch, read);
-        let found = scratch.into_inner();
+        let mut found = scratch.into_inner();
+        found.faults.retain(|fault| document.trusts(fault));
+        self.inner.borrow_mut().faults.extend(document.faults.iter().cloned());
+        self.add(found);
+        value
+    }
+
+    /// Takes over what another reading has brought to light.
+    pub fn add(&self, found: Found) {
         let mut inner = self.inner.borrow_mut();
-        inner.faults.extend(document.faults.iter().cloned());
-        inner.faults.extend(found.faults.into_iter().filter(|fault| document.trusts(fault)));
+        inner.faults.extend(found.faults);
         inner.warnings.extend(found.warnings);
         inner.places.extend(found.places);
         inner.known.extend(found.known);
-        value
     }
 }
 
@@ -321,6 +327,16 @@ impl<'a> Section<'a> {
     /// Reads a table below this one; `key`: as it is told.
     pub fn item<T>(&self, node: &'a Node, key: &str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
         Section::open(node, &self.path_of(key), self.findings, read)
+    }
+
+    /// Whether it was written, and is a table.
+    pub fn is_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether this key is in it, and no other.
+    pub fn has_only(&self, key: &str) -> bool {
+        self.has(key) && self.table.is_some_and(|table| table.len() == 1)
     }
 
     /// Whether no key is in it.
