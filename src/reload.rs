@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::Remembered;
+use crate::alert::Evaluator;
 use crate::alert::desk::Desk;
 use crate::backoff::{self, Backoff};
 use crate::catalog::{Declared, Snapshot};
@@ -42,8 +42,8 @@ pub struct Opening {
     pub snapshot: Snapshot,
     /// What decoders remembered there.
     pub memory: Memory,
-    /// What alert rules remembered there.
-    pub alert_states: Vec<Remembered>,
+    /// The alert rules, with what they remembered there.
+    pub evaluator: Evaluator,
     /// The last message that the database has.
     pub position: Seq,
 }
@@ -172,8 +172,11 @@ impl CatalogKeeper {
             self.store.rewind(instance, &self.journal_id, self.journal_last)?;
             position = 0;
         }
-        let (memory, alert_states) = (self.store.memory(instance)?, self.store.alert_states(instance)?);
-        Ok(Opening { snapshot: self.store.snapshot()?, memory, alert_states, position })
+        let memory = self.store.memory(instance)?;
+        let snapshot = self.store.snapshot()?;
+        let mut evaluator = Evaluator::new(&snapshot, self.store.alert_states(instance)?);
+        evaluator.recall(&self.store.recent(&evaluator.wanted())?);
+        Ok(Opening { snapshot, memory, evaluator, position })
     }
 
     /// Brings what the files declare into the database.

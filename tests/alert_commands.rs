@@ -136,9 +136,15 @@ fn rules_are_listed_and_switched() {
     let (by_hand, too_hot) = (&rules[0], &rules[1]);
     assert_eq!((&by_hand["rule"], &by_hand["declared"]), (&"by-hand".into(), &false.into()));
     assert!(by_hand["invalid"].as_str().unwrap().contains("slug"), "{by_hand}");
-    assert_eq!((&too_hot["active"], &too_hot["severity"], &too_hot["invalid"]), (&1.into(), &"critical".into(), &Value::Null));
+    assert_eq!(
+        (&too_hot["active"], &too_hot["severity"], &too_hot["invalid"]),
+        (&1.into(), &"critical".into(), &Value::Null)
+    );
     let table = tidegate.output(&["alerts", "rules"]);
-    assert!(table.contains("every device") && table.contains("invalid") && table.contains("can't be read: "), "{table}");
+    assert!(
+        table.contains("every device") && table.contains("invalid") && table.contains("can't be read: "),
+        "{table}"
+    );
     assert_eq!(tidegate.output(&["alerts", "rules", "disable", "too-hot"]), "rule too-hot is disabled\n");
     assert_eq!(tidegate.output(&["alerts", "rules", "disable", "too-hot"]), "rule too-hot is disabled already\n");
     assert_eq!(tidegate.json(&["alerts", "rules"])[1]["enabled"], false);
@@ -180,12 +186,14 @@ fn a_running_daemon_takes_what_is_asked() {
 
     // Rules that people put in, and the switch, are taken up too.
     let definition = RULE.replace("too-hot", "hot-too");
-    let definition: toml::Value = toml::from_str(&definition).unwrap();
+    let definition: toml::Table = toml::from_str(&definition).unwrap();
     let definition = serde_json::to_string(&definition).unwrap();
     let row = |slug: &str, json: &str| {
         sqlite(
             &database(&tidegate),
-            &format!("INSERT INTO alert_rules (slug, name, severity, definition) VALUES ('{slug}', 'S', 'info', '{json}')"),
+            &format!(
+                "INSERT INTO alert_rules (slug, name, severity, definition) VALUES ('{slug}', 'S', 'info', '{json}')"
+            ),
         )
     };
     row("broken", "{\"slug\": 1}");

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Store, alerts};
 use super::batch::Batch;
 use super::error::{During, StoreError};
 use super::identity::Learning;
@@ -18,6 +17,7 @@ use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
 use super::rollups::mark_late;
+use super::{Store, alerts};
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;

@@ -87,7 +87,8 @@ fn steps_and_the_episode_go_with_the_position(site: &Site) {
     assert_eq!((alert.value, alert.threshold, alert.unit.as_str()), (Some(33.5), Some(30.0), "°C"));
     assert_eq!((alert.acknowledged_at, alert.acknowledged_by.as_deref()), (Some(at(102)), Some("eve")));
     assert_eq!((alert.onset, alert.since, alert.resolved_at), (at(10), at(100), None));
-    let told: Vec<_> = detail.steps.iter().map(|step| (step.step, step.severity.as_str(), step.who.as_deref())).collect();
+    let told: Vec<_> =
+        detail.steps.iter().map(|step| (step.step, step.severity.as_str(), step.who.as_deref())).collect();
     assert_eq!(told, [(0, "warning", None), (1, "critical", None), (2, "warning", Some("eve"))]);
     assert!(detail.steps.is_sorted_by(|a, b| a.recorded_at < b.recorded_at));
 
@@ -119,7 +120,8 @@ fn a_step_from_before_changes_nothing(site: &Site) {
 
 fn remembered(site: &Site, of: &str) -> Vec<(String, String)> {
     let states = site.store.alert_states(of).unwrap().into_iter();
-    let mut states: Vec<_> = states.map(|one: Remembered| (format!("{} {}", one.rule, one.device), one.state)).collect();
+    let mut states: Vec<_> =
+        states.map(|one: Remembered| (format!("{} {}", one.rule, one.device), one.state)).collect();
     states.sort();
     states
 }
@@ -178,7 +180,7 @@ fn texts_that_no_table_takes_are_cut(site: &Site) {
     let detail = site.store.alert("ab00").unwrap();
     assert!(detail.alert.message.starts_with("ä\u{2400}") && detail.alert.message.len() > 4000);
     assert_eq!(detail.steps[0].who.as_ref().unwrap().len(), 512);
-    // What is not so is refused, and says why; nobody is left in the dark by a batch that is tried for ever.
+    // An id that is none would be a fault of tidegate's own.
     let fault = Transition { id: "short".into(), ..step("ab", 0, State::Firing) };
     assert!(matches!(writer.commit(&steps(3, vec![fault]), &lookup), Err(StoreError::Query { .. })));
 }

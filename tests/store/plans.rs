@@ -98,7 +98,10 @@ pub(super) const EXPECTED: [Expected; 14] = [
     Expected {
         heading: "Alerts of a device, newest first",
         telemetry: Telemetry::Never,
-        indexes: (&["devices_uid_tenant_id_key", "alerts_by_device"], &["sqlite_autoindex_devices_1", "alerts_by_device"]),
+        indexes: (
+            &["devices_uid_tenant_id_key", "alerts_by_device"],
+            &["sqlite_autoindex_devices_1", "alerts_by_device"],
+        ),
     },
     Expected {
         heading: "Last values of a metric over all devices",

@@ -13,13 +13,7 @@ use crate::time::UtcMicros;
 ///
 /// # Errors
 /// The store's, and those of writing.
-pub fn list(
-    store: &Store,
-    filter: &AlertFilter,
-    limit: i64,
-    as_json: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+pub fn list(store: &Store, filter: &AlertFilter, limit: i64, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let rows = store.alerts(filter, limit)?;
     if as_json {
         output::json(out, &rows.iter().map(alert_json).collect())?;

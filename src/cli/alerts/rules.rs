@@ -17,8 +17,7 @@ use crate::store::alerts::RuleRow;
 /// # Errors
 /// The store's, and those of writing.
 pub fn rules(store: &Store, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let rows: Vec<RuleRow> =
-        store.alert_rules()?.into_iter().filter(|row| !row.retired || row.active > 0).collect();
+    let rows: Vec<RuleRow> = store.alert_rules()?.into_iter().filter(|row| !row.retired || row.active > 0).collect();
     if as_json {
         output::json(out, &rows.iter().map(rule_json).collect())?;
         return Ok(());

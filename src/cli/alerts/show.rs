@@ -21,9 +21,9 @@ pub fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyh
         return Ok(());
     }
     let AlertDetail { alert, steps, waiting } = &detail;
-    let acknowledged = alert.acknowledged_at.map(|at| {
-        format!("{} by {}", instant(at), alert.acknowledged_by.as_deref().unwrap_or("somebody"))
-    });
+    let acknowledged = alert
+        .acknowledged_at
+        .map(|at| format!("{} by {}", instant(at), alert.acknowledged_by.as_deref().unwrap_or("somebody")));
     let facts = [
         ("alert", alert.id.clone()),
         ("rule", alert.rule.clone()),

@@ -296,7 +296,8 @@ pub(super) fn find(conn: &mut Conn<'_>, beginning: &str) -> Result<String, Store
         [only] => Ok(only.clone()),
         [] => Err(unfit(format!(
             "there is no alert {digits}{}",
-            near(conn, &digits)?.unwrap_or_else(|| "; `tidegate alerts list --state all` shows those there are".to_owned())
+            near(conn, &digits)?
+                .unwrap_or_else(|| "; `tidegate alerts list --state all` shows those there are".to_owned())
         ))),
         several => {
             Err(unfit(format!("more than one alert begins with {digits}: {}; give more digits", several.join(", "))))

@@ -19,7 +19,7 @@ use crate::time::UtcMicros;
 const LEFT_TO_THE_RULE: Duration = Duration::from_secs(10);
 
 #[derive(Queryable)]
-struct Row {
+pub(super) struct Row {
     id: String,
     step: i32,
     rule: String,
@@ -48,13 +48,17 @@ impl Store {
     pub fn unpublished(&self, instance: &str, limit: usize) -> Result<Vec<Transition>, StoreError> {
         let (now, limit) = (clock::now(), i64::try_from(limit).unwrap_or(i64::MAX));
         let asked_before = now.checked_sub(LEFT_TO_THE_RULE).unwrap_or(now);
+        // What is over by another step is not said to be otherwise.
+        let forsaken = alert_transitions::recorded_at
+            .lt(asked_before)
+            .and(alerts::resolved_at.is_null().or(alert_transitions::state.eq(State::Resolved.word())));
         let rows: Vec<Row> = self.db.with(|conn| {
             with_db!(conn, |c| alert_transitions::table
                 .inner_join(alerts::table.inner_join(devices::table))
                 .inner_join(tenants::table.on(tenants::id.eq(alerts::tenant_id)))
                 .filter(not(alert_transitions::published))
                 .filter(alerts::instance.eq(instance))
-                .filter(not(alert_transitions::asked).or(alert_transitions::recorded_at.lt(asked_before)))
+                .filter(not(alert_transitions::asked).or(forsaken))
                 .order((alert_transitions::recorded_at, alert_transitions::alert_id, alert_transitions::step))
                 .limit(limit)
                 .select((
@@ -106,7 +110,7 @@ impl Store {
     }
 }
 
-fn transition(row: Row) -> Transition {
+pub(super) fn transition(row: Row) -> Transition {
     Transition {
         id: row.id.into(),
         step: u32::try_from(row.step).unwrap_or(0),

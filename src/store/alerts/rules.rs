@@ -179,7 +179,9 @@ pub(in crate::store) fn check_lengths(declared: &Declared) -> Result<(), StoreEr
         let text = definition.to_string();
         let fault = limits::fault("a rule's slug", &rule.slug, limits::SLUG)
             .or_else(|| limits::fault("a rule's name", &rule.name, limits::UID))
-            .or_else(|| limits::fault(&format!("the file of the rule {}, as JSON,", rule.slug), &text, limits::DEFINITION));
+            .or_else(|| {
+                limits::fault(&format!("the file of the rule {}, as JSON,", rule.slug), &text, limits::DEFINITION)
+            });
         if let Some(detail) = fault {
             return Err(unfit(detail));
         }

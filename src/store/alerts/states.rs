@@ -42,17 +42,19 @@ impl Store {
                 found.push(Remembered { rule: slug, tenant, device: uid, state: text });
                 Ok(())
             };
-            let query = table
-                .inner_join(devices::table.inner_join(tenants::table))
-                .filter(instance.eq(of))
-                .select((rule, tenants::name, devices::uid, state));
+            let query = table.inner_join(devices::table.inner_join(tenants::table)).filter(instance.eq(of)).select((
+                rule,
+                tenants::name,
+                devices::uid,
+                state,
+            ));
             match conn {
-                Conn::Postgres(c) => query
-                    .load_iter::<Row, PgRowByRowLoadingMode>(*c)
-                    .and_then(|mut rows| rows.try_for_each(&mut add)),
-                Conn::Sqlite(c) => query
-                    .load_iter::<Row, DefaultLoadingMode>(*c)
-                    .and_then(|mut rows| rows.try_for_each(&mut add)),
+                Conn::Postgres(c) => {
+                    query.load_iter::<Row, PgRowByRowLoadingMode>(*c).and_then(|mut rows| rows.try_for_each(&mut add))
+                }
+                Conn::Sqlite(c) => {
+                    query.load_iter::<Row, DefaultLoadingMode>(*c).and_then(|mut rows| rows.try_for_each(&mut add))
+                }
             }
             .during("reading what rules remember")?;
             Ok(found)
@@ -61,12 +63,7 @@ impl Store {
 }
 
 /// Keeps what has changed; of one rule and device the last counts.
-pub(super) fn keep(
-    conn: &mut Conn<'_>,
-    of: &str,
-    changes: &[StateChange],
-    owners: &Owners,
-) -> Result<(), StoreError> {
+pub(super) fn keep(conn: &mut Conn<'_>, of: &str, changes: &[StateChange], owners: &Owners) -> Result<(), StoreError> {
     let mut newest: BTreeMap<(i32, &str), Option<&str>> = BTreeMap::new();
     for change in changes {
         if let Some(device) = owners.device(&change.tenant, &change.device) {

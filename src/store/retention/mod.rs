@@ -21,7 +21,8 @@ use crate::time::UtcMicros;
 const AT_ONCE: i64 = 5000;
 
 /// An alert of which the broker is still to hear how it ended stays: its topic would keep what was retained.
-const TOLD: &str = "NOT EXISTS (SELECT 1 FROM alert_transitions t WHERE t.alert_id = alerts.id AND NOT t.published)";
+const TOLD: &str = "NOT EXISTS (SELECT 1 FROM alert_transitions t WHERE t.alert_id = alerts.id AND NOT t.published \
+    AND (NOT t.asked OR t.state = 'resolved'))";
 
 /// A table whose rows expire one by one. The key is what tells its rows apart, the time what they are old by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,12 @@ pub enum Class {
 impl Class {
     fn expiring(self) -> Expiring {
         match self {
-            Class::HourlyRollups => Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket", only: "TRUE" },
-            Class::DailyRollups => Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket", only: "TRUE" },
+            Class::HourlyRollups => {
+                Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket", only: "TRUE" }
+            }
+            Class::DailyRollups => {
+                Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket", only: "TRUE" }
+            }
             Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
             Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },

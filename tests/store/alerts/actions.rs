@@ -6,7 +6,7 @@ use tidegate::clock;
 use tidegate::store::alerts::AlertRow;
 
 use super::{Site, begun, id, on_both, step, steps};
-use crate::store::lookup;
+use crate::store::{at, lookup};
 
 on_both!(
     what_is_asked_holds_without_a_daemon,
@@ -43,7 +43,8 @@ fn what_is_asked_holds_without_a_daemon(site: &Site) {
 
     let detail = site.store.alert("ab00").unwrap();
     assert_eq!((detail.alert, detail.waiting), (alert, 3));
-    let told = detail.steps.iter().map(|step| (step.state.as_str(), step.who.as_deref(), step.why.as_str(), step.asked));
+    let told =
+        detail.steps.iter().map(|step| (step.state.as_str(), step.who.as_deref(), step.why.as_str(), step.asked));
     assert_eq!(
         told.collect::<Vec<_>>(),
         [
@@ -64,7 +65,7 @@ fn the_daemons_own_step_takes_the_place(site: &Site) {
     writer.commit(&steps(3, vec![by_eve(step("ab", 1, State::Acknowledged))]), &lookup).unwrap();
     let detail = site.store.alert("ab00").unwrap();
     assert_eq!(detail.steps.len(), 2);
-    assert_eq!((detail.steps[1].asked, detail.steps[1].at), (false, super::super::at(101)));
+    assert_eq!((detail.steps[1].asked, detail.steps[1].at), (false, at(101)));
     assert_eq!(detail.alert.acknowledged_at, asked.acknowledged_at, "when it was said counts");
     assert_eq!(site.store.unpublished("gw", 10).unwrap().len(), 2);
 }

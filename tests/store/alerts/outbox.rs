@@ -21,7 +21,8 @@ fn unpublished_steps_are_found_in_order(site: &Site) {
     let mut writer = begun(site);
     // One episode ends, and another of the same rule and device begins: the other way round the broker would keep the wrong one.
     let snoozed = Transition { snoozed: true, ..step("f0", 2, State::Firing) };
-    let first = vec![step("f0", 0, State::Firing), step("f0", 1, State::Firing), snoozed, step("f0", 3, State::Resolved)];
+    let first =
+        vec![step("f0", 0, State::Firing), step("f0", 1, State::Firing), snoozed, step("f0", 3, State::Resolved)];
     let mut second = step("a1", 0, State::Firing);
     second.who = Who::Person("eve".into());
     writer.commit(&steps(2, [first.clone(), vec![second.clone()]].concat()), &lookup).unwrap();
@@ -50,4 +51,13 @@ fn steps_asked_for_are_left_to_the_daemon_at_first(site: &Site) {
     let back = if site.is_postgres { "recorded_at - interval '11 seconds'" } else { "recorded_at - 11000000" };
     site.execute(&format!("UPDATE alert_transitions SET recorded_at = {back}"));
     assert_eq!(waiting(site, "gw", 10), keys(&[("ab", 1)]));
+
+    // What the readings have ended meanwhile is not acknowledged afterwards.
+    writer.commit(&steps(3, vec![step("cd", 0, State::Firing)]), &lookup).unwrap();
+    let act = |deed| Action { id: id("cd"), action: deed, note: "n".into(), ..resolve.clone() };
+    site.store.ask_of_alert(&act(Deed::Acknowledge)).unwrap();
+    site.store.ask_of_alert(&act(Deed::Note)).unwrap();
+    writer.commit(&steps(4, vec![step("cd", 1, State::Resolved)]), &lookup).unwrap();
+    site.execute(&format!("UPDATE alert_transitions SET recorded_at = {back}"));
+    assert_eq!(waiting(site, "gw", 10), keys(&[("ab", 1), ("cd", 0), ("cd", 1)]));
 }

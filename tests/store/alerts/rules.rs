@@ -63,11 +63,10 @@ fn the_rules_in_force_are_those_of_the_files(site: &Site) {
     assert_eq!(report.catalog_version, site.store.catalog_version().unwrap());
     assert_eq!(in_force(site), ["acme-hot", "too-hot"]);
     let rows = site.store.alert_rules().unwrap();
-    assert_eq!(rows.iter().map(|row| (row.slug.as_str(), row.retired)).collect::<Vec<_>>(), [
-        ("acme-hot", false),
-        ("hotter", true),
-        ("too-hot", false)
-    ]);
+    assert_eq!(
+        rows.iter().map(|row| (row.slug.as_str(), row.retired)).collect::<Vec<_>>(),
+        [("acme-hot", false), ("hotter", true), ("too-hot", false)]
+    );
     // It comes back as the row it was.
     assert_eq!(site.store.reconcile(&all).unwrap().rules_changed, ["hotter", "too-hot"]);
     assert_eq!((in_force(site).len(), site.rows("alert_rules")), (3, 3));
