@@ -107,6 +107,7 @@ name = "Leaf"
 template = "acme-meter"
 parent = "root"
 site = "hall"
+tags = { floor = "2" }
 [[device.module]]
 uid = "m1"
 slot = "rs485-1"
@@ -122,11 +123,13 @@ address = "18"
         ("devices/b.toml", "[[device]]\nuid = \"root\"\n[[device]]\nuid = \"leaf\"\ntenant = \"other\"\n"),
         ("templates/meter.toml", METER),
         ("templates/notes.txt", "not read"),
-        ("rules/hot.toml", "not = \"read here\""),
+        ("other/hot.toml", "not = \"read here\""),
     ]);
     let leaf = &declared.devices[0];
     assert_eq!((leaf.tenant.as_str(), leaf.uid.as_str()), ("default", "leaf"));
     assert_eq!((leaf.parent.as_deref(), leaf.site.as_deref()), (Some("root"), Some("hall")));
+    assert_eq!(leaf.tags.iter().collect::<Vec<_>>(), [(&"floor".to_owned(), &"2".to_owned())]);
+    assert!(declared.devices[1].tags.is_empty());
     let place = (leaf.modules[0].slot.as_deref(), leaf.modules[0].address.as_deref());
     assert_eq!(place, (Some("rs485-1"), Some("17")));
     assert_eq!((leaf.modules[1].uid.as_str(), leaf.modules[1].template.as_deref()), ("m2", None));

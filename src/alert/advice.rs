@@ -219,10 +219,10 @@ impl<F: Fn(&str) -> Place> Advisor<'_, F> {
             return;
         }
         match check {
-            Check::Text { any, not } => return self.texts(key, metric, any, *not, found),
+            Check::Text { any, not } => self.texts(key, metric, any, *not, found),
             _ if found.iter().all(|series| series.kind == Kind::Text) => {
                 let message = format!("\"{metric}\" is a text: only eq, ne and absent look at texts");
-                return self.warn(format!("{key}.metric"), message);
+                self.warn(format!("{key}.metric"), message);
             }
             Check::Number(is) | Check::Samples { is, .. } => self.range(key, metric, *is, found),
             Check::Window { aggregate, is, .. } => {

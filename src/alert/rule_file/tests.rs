@@ -368,7 +368,8 @@ fn too_many_conditions_are_told_once() {
 fn a_rule_that_the_table_could_not_take_is_refused() {
     let devices = format!("\"{}\",", "d".repeat(255)).repeat(1024);
     let text = format!("slug = \"a\"\nseverity = \"info\"\nscope.device = [{devices}]\nwhen.absent = \"1m\"\n");
-    assert_eq!(refused(&text), "hot.toml: has 264251 bytes as JSON, 262144 are the most");
+    let faults = refused(&text);
+    assert!(faults.starts_with("hot.toml: has 264") && faults.ends_with("as JSON, 262144 are the most"), "{faults}");
 }
 
 #[test]
