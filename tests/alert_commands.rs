@@ -21,6 +21,7 @@ const RULE: &str = "slug = \"too-hot\"\nname = \"Too hot\"\nseverity = \"critica
 fn with_alerts(transitions: Vec<Transition>) -> Tidegate {
     let tidegate = Tidegate::configured(&between("mqtt://127.0.0.1:1", "sqlite:tidegate.db"));
     tidegate.catalog_file("rules/too-hot.toml", RULE);
+    std::fs::create_dir(tidegate.state_dir()).unwrap();
     let said = tidegate.output(&["migrate"]);
     assert!(said.contains("rules: 1 added, 0 changed, 0 retired"), "{said}");
     let url = DatabaseUrl::Sqlite(database(&tidegate));
@@ -160,6 +161,7 @@ fn a_running_daemon_takes_what_is_asked() {
     tidegate.catalog_file("rules/too-hot.toml", RULE);
     tidegate.start();
     tidegate.listening();
+    eventually("the database is open", || tidegate.said("database open"));
     let mut boiler = Device::connect(([127, 0, 0, 1], broker.port).into(), "boiler");
     boiler.publish("devices/boiler/telemetry", "{\"temperature\": 35}");
     let id = eventually("it fires", || {

@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn a_submission_is_settled_with_its_turn() {
+        let inbox = inbox();
+        inbox.submit(publish(1, 1), Some(Token(1))).unwrap();
+        inbox.submit(publish(1, 1), None).unwrap();
+        assert_eq!(inbox.submit(publish(0, 1), None), Err(Refused::Full));
+        let number = inbox.submitted();
+        assert_eq!(number, 2, "what is refused does not count");
+        inbox.settle(1);
+        assert!(inbox.is_settled(1) && !inbox.is_settled(number));
+        inbox.settle(1);
+        assert!(inbox.is_settled(number));
+    }
+
+    #[test]
     fn a_closed_inbox_is_drained_then_ends() {
         let inbox = inbox();
         inbox.submit(publish(1, 1), Some(Token(1))).unwrap();

@@ -1,12 +1,14 @@
 //! Alerts as the database has them: their steps, what rules remember, what people ask, and what is still to be published.
 
 mod actions;
+mod desk;
 mod outbox;
 mod rules;
 
 use std::time::Duration;
 
 use tidegate::alert::{Remembered, Severity, State, StateChange, Transition, Who};
+use tidegate::catalog::{Declared, DeclaredDevice};
 use tidegate::config::{Config, Retention as Lifetimes};
 use tidegate::store::alerts::{AlertFilter, Which};
 use tidegate::store::batch::Batch;
@@ -266,4 +268,26 @@ fn devices_have_their_site_tags_and_last_seen(site: &Site) {
     assert_eq!(tagged.tags.iter().map(|(name, text)| format!("{name}={text}")).collect::<Vec<_>>(), ["floor=2"]);
     let plain = &snapshot.devices[1];
     assert_eq!((plain.site.as_deref(), plain.last_seen, plain.tags.len()), (None, None, 0));
+
+    // Those of a file take their place, and go with it again.
+    let declared = |tags: &[(&str, &str)]| Declared {
+        devices: vec![DeclaredDevice {
+            tenant: "default".into(),
+            uid: "d0".into(),
+            name: None,
+            template: None,
+            parent: None,
+            site: None,
+            tags: tags.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+            modules: Vec::new(),
+        }],
+        ..Declared::default()
+    };
+    let tags = || site.store.snapshot().unwrap().devices.remove(0).tags;
+    let both = declared(&[("floor", "3"), ("room \"b\"", "ä")]);
+    assert_eq!(site.store.reconcile(&both).unwrap().devices_changed, 1);
+    assert_eq!(tags(), both.devices[0].tags);
+    assert!(site.store.reconcile(&both).unwrap().is_empty());
+    assert_eq!(site.store.reconcile(&declared(&[])).unwrap().devices_changed, 1);
+    assert_eq!(tags().len(), 0);
 }
