@@ -94,15 +94,27 @@ impl Evaluator {
                 self.rows.push((id, no));
             }
         }
+        self.look_from_newest(device);
         self.enlist(device);
         self.end_orphans(device, seed.states);
         device
     }
 
+    /// What was taken up is as it was after the newest reading.
+    fn look_from_newest(&mut self, device: DeviceNo) {
+        let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
+        let sensors = of.sensors.iter().filter_map(|no| self.fleet.sensors.get(*no as usize));
+        let newest = sensors.map(|sensor| sensor.latest).max().unwrap_or(NOT_YET);
+        for instance in &mut of.instances {
+            instance.at = instance.at.max(newest);
+        }
+    }
+
     /// Arms the device's instances and finds its episodes again.
     fn enlist(&mut self, device: DeviceNo) {
         let Some(of) = self.fleet.devices.get(device as usize) else { return };
-        let episodes = of.instances.iter().map(|instance| instance.episode.as_ref().map(|episode| Arc::clone(&episode.id)));
+        let episodes =
+            of.instances.iter().map(|instance| instance.episode.as_ref().map(|episode| Arc::clone(&episode.id)));
         let episodes: Vec<_> = episodes.collect();
         for (place, episode) in (0..).zip(episodes) {
             if let Some(id) = episode {
@@ -160,7 +172,8 @@ impl Evaluator {
         let mut old: Vec<Option<Instance>> = of.instances.drain(..).map(Some).collect();
         let mut instances = Vec::with_capacity(rules.len());
         for place in rules {
-            let kept = old.iter_mut().find(|one| one.as_ref().is_some_and(|one| one.rule == place)).and_then(Option::take);
+            let kept =
+                old.iter_mut().find(|one| one.as_ref().is_some_and(|one| one.rule == place)).and_then(Option::take);
             let Some(rule) = self.program.rules.get(place as usize) else { continue };
             let mut lag = of.lag;
             instances.push(match kept {

@@ -60,7 +60,10 @@ pub(super) enum Past {
     Nothing,
     Series(Series),
     /// The newest number, and since when it is that.
-    Same { value: f64, since: i64 },
+    Same {
+        value: f64,
+        since: i64,
+    },
     Usual(Box<Usual>),
 }
 
@@ -104,7 +107,7 @@ pub(super) struct Device {
     pub sensors: Vec<SensorNo>,
     /// When its last message was received; [`NOT_YET`] if none was.
     pub heard: i64,
-    /// How far its own time is behind the journal's, in whole seconds but for less than one.
+    /// How far its own time is behind the journal's, in whole seconds, rounded up.
     pub lag: i64,
 }
 
@@ -144,7 +147,10 @@ pub(super) struct Fleet {
 impl Fleet {
     pub fn find(&self, tenant: &str, uid: &str) -> Option<DeviceNo> {
         let numbers = self.by_uid.get(uid)?;
-        numbers.iter().copied().find(|no| self.devices.get(*no as usize).is_some_and(|device| *device.tenant == *tenant))
+        numbers
+            .iter()
+            .copied()
+            .find(|no| self.devices.get(*no as usize).is_some_and(|device| *device.tenant == *tenant))
     }
 
     /// The newest number of a device's metric.

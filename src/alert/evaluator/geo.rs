@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn polygons_may_be_hollow_at_a_side() {
-        let corners = vec![(0.0, 0.0), (0.0, 4.0), (4.0, 4.0), (4.0, 3.0), (1.0, 3.0), (1.0, 1.0), (4.0, 1.0), (4.0, 0.0)];
+        let corners =
+            vec![(0.0, 0.0), (0.0, 4.0), (4.0, 4.0), (4.0, 3.0), (1.0, 3.0), (1.0, 1.0), (4.0, 1.0), (4.0, 0.0)];
         let area = Area::Polygon(corners);
         assert!(is_within(&area, (0.5, 2.0)) && is_within(&area, (3.0, 0.5)) && is_within(&area, (3.0, 3.5)));
         assert!(!is_within(&area, (3.0, 2.0)) && !is_within(&area, (5.0, 2.0)));

@@ -45,13 +45,10 @@ impl Judge<'_> {
 
     /// Takes every step that time alone brings about up to and including `until`, by the device's own time.
     pub fn run_due(&mut self, device: DeviceNo, at: u32, until: i64) {
-        while let Some((instance, rule)) = self.instance(device, at) {
+        while let Some((instance, _)) = self.instance(device, at) {
             let due = instance.due;
             if due > until {
                 return;
-            }
-            if refresh(instance, rule, due) {
-                self.mark(device, at);
             }
             // Never the same again, whatever a condition says.
             self.settle(device, at, due);
@@ -68,7 +65,8 @@ impl Judge<'_> {
         let Some((instance, rule)) = self.instance(device, place) else { return };
         let at = time.max(instance.at);
         instance.at = at;
-        let mut changed = combine(instance, rule, at);
+        let mut changed = refresh(instance, rule, at);
+        changed |= combine(instance, rule, at);
         let held = |node: NodeId| held(instance, rule, node, at);
         let when = held(rule.when);
         let cleared = match rule.clear {
@@ -83,12 +81,14 @@ impl Judge<'_> {
         }
         let may_end = rule.rule.resolve == Resolve::Auto;
         match &mut instance.episode {
-            None if when == Some(true) && at >= instance.quiet_until && !instance.spent => {
+            // Where both hold, what clears it counts: else it would begin and end in turn.
+            None if when == Some(true) && !cleared && at >= instance.quiet_until && !instance.spent => {
                 self.fire(device, place, at, severity);
             }
             None => {}
             Some(episode) if cleared && may_end && at >= episode.since.saturating_add(rule.min_firing) => {
-                let why = if rule.clear.is_some() { "what clears it holds" } else { "its condition does not hold any more" };
+                let why =
+                    if rule.clear.is_some() { "what clears it holds" } else { "its condition does not hold any more" };
                 self.resolve(device, place, at, Who::Rule, why.to_owned());
             }
             Some(episode) if episode.severity != severity => {
@@ -226,11 +226,9 @@ impl Judge<'_> {
         }
         instance.armed = NEVER;
         let silent = rule.absent;
-        // It was armed for at once: the rule is new, and what was never heard is silent from now on.
-        let at = if at == NOT_YET { self.now } else { at };
-        if silent && let Some((instance, _)) = self.instance(device, place) && instance.from == NOT_YET {
-            instance.from = at;
-            self.mark(device, place);
+        if at == NOT_YET {
+            self.begin_silence(device, place);
+            return;
         }
         let lag = self.fleet.devices.get(device as usize).map_or(0, |device| device.lag);
         let time = at.saturating_sub(lag);
@@ -239,6 +237,21 @@ impl Judge<'_> {
             self.settle(device, place, time);
         }
         self.wake(device, place, at, time);
+        self.arm(device, place);
+    }
+
+    /// If something that a rule waits for was never heard, its silence counts from now on.
+    pub fn begin_silence(&mut self, device: DeviceNo, place: u32) {
+        let now = self.now;
+        let Some(of) = self.fleet.devices.get(device as usize) else { return };
+        let Some(instance) = of.instances.get(place as usize) else { return };
+        let Some(rule) = self.program.rules.get(instance.rule as usize) else { return };
+        if silence_due(self.fleet, of, instance, rule) == NOT_YET
+            && let Some((instance, _)) = self.instance(device, place)
+        {
+            instance.from = now;
+            self.mark(device, place);
+        }
         self.arm(device, place);
     }
 

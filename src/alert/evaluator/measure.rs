@@ -19,7 +19,8 @@ pub(super) struct Measured {
 pub(super) fn measured(fleet: &Fleet, device: &Device, instance: &Instance, rule: &Compiled, at: i64) -> Measured {
     let nothing = Measured { value: None, threshold: None, unit: "".into() };
     let until = usize::from(rule.when).saturating_add(1);
-    let mut leaves = rule.nodes.iter().enumerate().take(until).filter(|(_, node)| matches!(node.kind, NodeKind::Metric { .. }));
+    let mut leaves =
+        rule.nodes.iter().enumerate().take(until).filter(|(_, node)| matches!(node.kind, NodeKind::Metric { .. }));
     let first = leaves.clone().next();
     let holds = |place: usize| instance.nodes.get(place).is_some_and(|state| state.truth == Some(true));
     let Some((place, Node { kind: NodeKind::Metric { metric, check }, .. })) =

@@ -45,7 +45,8 @@ use crate::store::batch::{Change, DeviceChange, DeviceIntro, Reading, SensorIntr
 use crate::store::batch::{DeviceIndex, SensorIndex};
 use crate::time::UtcMicros;
 
-/// A device's time that is behind the journal's by less counts as right, microseconds.
+/// What a device is behind the journal's time is rounded up to these, microseconds: so its timers wait for a reading that is under way,
+/// and need not be set anew with each one.
 const SECOND: i64 = 1_000_000;
 
 /// A rule's memory of a device, as the database has it.
@@ -186,8 +187,7 @@ impl Evaluator {
             id: Some(sensor.id),
         });
         let template = device.template.as_deref().map(|slug| self.fleet.text(slug));
-        let mut seed =
-            Seed { template, placed, heard, lag: 0, sensors: sensors.collect(), states: HashMap::new() };
+        let mut seed = Seed { template, placed, heard, lag: 0, sensors: sensors.collect(), states: HashMap::new() };
         change(&mut seed);
         self.adopt(&device.tenant, &device.uid, seed);
     }
@@ -325,7 +325,9 @@ impl Evaluator {
 
     /// Takes what a message has become; messages come in the journal's order.
     pub fn message(&mut self, received_at: UtcMicros, seq: Seq, added: Added<'_>) {
-        self.advance(received_at, seq);
+        // Not what is due at this very instant: its readings count first.
+        self.advance(UtcMicros(received_at.0.saturating_sub(1)), seq);
+        self.now = received_at.0;
         self.introduce(&added);
         for (device, at) in added.seen.iter().rev() {
             if *at != received_at {
@@ -344,6 +346,7 @@ impl Evaluator {
         for group in entries.chunk_by_mut(|a, b| (a.device, a.time) == (b.device, b.time)) {
             self.instant(group, added.texts, received_at.0);
         }
+        self.conclude();
         entries.clear();
         self.entries = entries;
     }
@@ -369,7 +372,8 @@ impl Evaluator {
             } else {
                 let (tenant, uid) = (Arc::clone(&known.tenant), Arc::clone(&known.uid));
                 let placed = self.placed.get(&(Arc::clone(&tenant), Arc::clone(&uid))).cloned().unwrap_or_default();
-                let no = self.adopt(&tenant, &uid, Seed { template: Some(Arc::clone(slug)), placed, ..Seed::default() });
+                let no =
+                    self.adopt(&tenant, &uid, Seed { template: Some(Arc::clone(slug)), placed, ..Seed::default() });
                 if let Some(known) = self.devices.get_mut(change.device as usize) {
                     known.no = no;
                 }
@@ -408,7 +412,7 @@ impl Evaluator {
         }
     }
 
-    /// The device was heard, whatever it said.
+    /// The device was heard, whatever it said. What that makes of its rules is for after its readings.
     fn hear(&mut self, no: DeviceNo, at: i64) {
         let Some(device) = self.fleet.devices.get_mut(no as usize) else { return };
         device.heard = at;
@@ -416,16 +420,15 @@ impl Evaluator {
             return;
         }
         let time = at.saturating_sub(device.lag);
-        let of_silence = |instance: &fleet::Instance| {
-            self.program.rules.get(instance.rule as usize).is_some_and(|rule| rule.absent)
-        };
+        let of_silence =
+            |instance: &fleet::Instance| self.program.rules.get(instance.rule as usize).is_some_and(|rule| rule.absent);
         let places: Vec<u32> =
             (0..).zip(&device.instances).filter(|(_, one)| of_silence(one)).map(|(place, _)| place).collect();
         for place in places {
             if self.judge().look_for_silence(no, place, at, time) {
-                self.judge().settle(no, place, time);
+                self.touched.push((no, place, time));
             }
-            self.judge().arm(no, place);
+            self.judge().begin_silence(no, place);
         }
     }
 
@@ -472,6 +475,13 @@ impl Evaluator {
             };
             self.watch(entry, value, received, &mut touched);
         }
+        self.touched = touched;
+        self.conclude();
+    }
+
+    /// Draws the conclusions wherever a condition may have changed.
+    fn conclude(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
         for (device, place, time) in touched.drain(..) {
@@ -481,7 +491,7 @@ impl Evaluator {
     }
 
     fn keep_lag(&mut self, no: DeviceNo, behind: i64) {
-        let lag = if behind < SECOND { 0 } else { behind.div_euclid(SECOND).saturating_add(1).saturating_mul(SECOND) };
+        let lag = behind.max(0).saturating_add(SECOND - 1).div_euclid(SECOND).saturating_mul(SECOND);
         let Some(device) = self.fleet.devices.get_mut(no as usize) else { return };
         if device.lag == lag {
             return;
@@ -506,8 +516,8 @@ impl Evaluator {
             else {
                 continue;
             };
-            if in_order && instance.due <= time {
-                self.judge().run_due(no, watch.instance, time);
+            if in_order && instance.due < time {
+                self.judge().run_due(no, watch.instance, time.saturating_sub(1));
             }
             let Some(others) = self.others(entry, watch) else { continue };
             let Some(instance) = self

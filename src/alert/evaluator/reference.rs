@@ -30,16 +30,30 @@ fn truth(history: &History, condition: &Condition, at: i64) -> Option<bool> {
             Some(at - heard >= after.as_secs() as i64)
         }
         Test::Absent { metric: Some(metric), after } => {
-            let (heard, _) = values(history, metric, at).next_back()?;
+            // Never heard, it is silent since the device was heard first.
+            let first = history.range(..=at).next().map(|(first, _)| *first)?;
+            let heard = values(history, metric, at).next_back().map_or(first, |(heard, _)| heard);
             Some(at - heard >= after.as_secs() as i64)
         }
         Test::All(all) => {
             let all: Vec<_> = all.iter().map(|one| held_at(history, one, at)).collect();
-            if all.contains(&Some(false)) { Some(false) } else if all.contains(&None) { None } else { Some(true) }
+            if all.contains(&Some(false)) {
+                Some(false)
+            } else if all.contains(&None) {
+                None
+            } else {
+                Some(true)
+            }
         }
         Test::Any(any) => {
             let any: Vec<_> = any.iter().map(|one| held_at(history, one, at)).collect();
-            if any.contains(&Some(true)) { Some(true) } else if any.contains(&None) { None } else { Some(false) }
+            if any.contains(&Some(true)) {
+                Some(true)
+            } else if any.contains(&None) {
+                None
+            } else {
+                Some(false)
+            }
         }
         Test::Not(one) => held_at(history, one, at).map(|truth| !truth),
     }
@@ -94,15 +108,16 @@ fn episodes(history: &History, rule: &Rule, end: i64) -> Vec<(&'static str, i64)
     let (mut firing, mut quiet_until): (Option<i64>, i64) = (None, i64::MIN);
     for at in 0..=end {
         let when = held_at(history, &rule.when, at);
+        let clears = |at| rule.clear.as_ref().is_some_and(|clear| held_at(history, clear, at) == Some(true));
         match firing {
-            None if when == Some(true) && at >= quiet_until => {
+            None if when == Some(true) && !clears(at) && at >= quiet_until => {
                 firing = Some(at);
                 steps.push(("firing", at));
             }
             None => {}
             Some(since) => {
                 let cleared = match &rule.clear {
-                    Some(clear) => held_at(history, clear, at) == Some(true),
+                    Some(_) => clears(at),
                     None => when == Some(false),
                 };
                 if cleared && at >= since + rule.min_firing.as_secs() as i64 {
@@ -129,12 +144,20 @@ fn compares() -> impl Strategy<Value = Compare> {
 }
 
 fn checks() -> impl Strategy<Value = Check> {
-    let aggregates = prop_oneof![Just(Aggregate::Avg), Just(Aggregate::Count), Just(Aggregate::Max), Just(Aggregate::Sum)];
+    let aggregates =
+        prop_oneof![Just(Aggregate::Avg), Just(Aggregate::Count), Just(Aggregate::Max), Just(Aggregate::Sum)];
     prop_oneof![
         compares().prop_map(Check::Number),
-        (compares(), 1..4_usize, 0..3_usize).prop_map(|(is, least, more)| Check::Samples { is, least, of: least + more }),
-        (1..40_u64, aggregates, compares())
-            .prop_map(|(over, aggregate, is)| Check::Window { over: seconds(over), aggregate, is }),
+        (compares(), 1..4_usize, 0..3_usize).prop_map(|(is, least, more)| Check::Samples {
+            is,
+            least,
+            of: least + more
+        }),
+        (1..40_u64, aggregates, compares()).prop_map(|(over, aggregate, is)| Check::Window {
+            over: seconds(over),
+            aggregate,
+            is
+        }),
         (1..40_u64, compares()).prop_map(|(per, is)| Check::Rate { per: seconds(per), counter: false, is }),
         (1..40_u64).prop_map(|over| Check::Stuck { over: seconds(over) }),
     ]
@@ -160,11 +183,8 @@ fn conditions() -> impl Strategy<Value = Condition> {
 
 fn rules() -> impl Strategy<Value = Rule> {
     let spans = || prop_oneof![2 => Just(0_u64), 1 => 1..60_u64];
-    (conditions(), proptest::option::of(conditions()), spans(), spans()).prop_map(|(when, clear, least, cooldown)| Rule {
-        clear,
-        min_firing: seconds(least),
-        cooldown: seconds(cooldown),
-        ..rule("r", when)
+    (conditions(), proptest::option::of(conditions()), spans(), spans()).prop_map(|(when, clear, least, cooldown)| {
+        Rule { clear, min_firing: seconds(least), cooldown: seconds(cooldown), ..rule("r", when) }
     })
 }
 
@@ -193,6 +213,9 @@ fn send(stage: &mut Stage, at: i64, readings: &[(&'static str, f64)]) {
 
 /// What the database has of a device at a time.
 fn stored(rules: &[Arc<Rule>], history: &History, until: i64) -> Snapshot {
+    if history.range(..=until).next().is_none() {
+        return Snapshot { rules: rules.to_vec(), ..Snapshot::default() };
+    }
     let mut device = testing::device(1, "d", None);
     device.last_seen = history.range(..=until).next_back().map(|(at, _)| UtcMicros((T0 + at) * SECOND));
     for (id, name) in [(1, "a"), (2, "b")] {

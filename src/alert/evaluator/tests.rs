@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::alert::rule::{Aggregate, Area, Compare, Condition, Raise, Resolve, Scope, Season, Selector, Severity, Test};
+use crate::alert::rule::{
+    Aggregate, Area, Compare, Condition, Raise, Resolve, Scope, Season, Selector, Severity, Test,
+};
 use crate::catalog::Kind;
 use crate::store::batch::SensorOrigin;
 
@@ -258,7 +260,8 @@ fn comparisons() {
 #[test]
 fn texts() {
     let is = |not| metric("m", Check::Text { any: vec!["open".to_owned(), "ajar".to_owned()], not });
-    let fires = |not, text: &str| !Stage::new(vec![rule("r", is(not))]).send(0, "d", &[("m", text.into())]).told.is_empty();
+    let fires =
+        |not, text: &str| !Stage::new(vec![rule("r", is(not))]).send(0, "d", &[("m", text.into())]).told.is_empty();
     assert_eq!([fires(false, "open"), fires(false, "ajar"), fires(false, "shut")], [true, true, false]);
     assert_eq!([fires(true, "open"), fires(true, "shut")], [false, true]);
 }
@@ -272,7 +275,10 @@ fn for_needs_the_condition_on_end_and_fires_by_the_clock_when_nothing_comes() {
     assert_eq!(stage.evaluator.next_due(), Some(UtcMicros(T0 + 190 * SECOND)));
     stage.tick(500);
     assert_eq!(stage.steps(), [("firing", 190)]);
-    assert_eq!((stage.told[0].onset.0 - T0, stage.told[0].value, stage.told[0].threshold), (70 * SECOND, Some(31.0), Some(30.0)));
+    assert_eq!(
+        (stage.told[0].onset.0 - T0, stage.told[0].value, stage.told[0].threshold),
+        (70 * SECOND, Some(31.0), Some(30.0))
+    );
     stage.send(501, "d", &[("m", 30.0.into())]);
     assert_eq!(stage.steps(), [("firing", 190), ("resolved", 501)]);
 }
@@ -320,11 +326,15 @@ fn any_is_or_and_all_is_and_and_readings_of_one_instant_count_together() {
         assert_eq!(truth(Test::All(both()), a, b), a > 1.0 && b > 1.0);
     }
     let not = || Test::Not(Box::new(gt("a", 1.0)));
-    assert!(truth(not(), 0.0, 0.0) && !Stage::new(vec![rule("r", Condition { test: not(), hold: seconds(0) })])
-        .send(0, "d", &[("b", 1.0.into())])
-        .told
-        .iter()
-        .any(|_| true), "what was never told is not `not`");
+    assert!(
+        truth(not(), 0.0, 0.0)
+            && !Stage::new(vec![rule("r", Condition { test: not(), hold: seconds(0) })])
+                .send(0, "d", &[("b", 1.0.into())])
+                .told
+                .iter()
+                .any(|_| true),
+        "what was never told is not `not`"
+    );
     // Both change at once: at no time were both above.
     let mut stage = Stage::new(vec![rule("r", Condition { test: Test::All(both()), hold: Duration::ZERO })]);
     stage.send(0, "d", &[("a", 0.0.into()), ("b", 2.0.into())]).send(1, "d", &[("a", 2.0.into()), ("b", 0.0.into())]);
@@ -358,7 +368,11 @@ fn a_window_empties_by_the_clock() {
 fn differences_and_areas() {
     let difference = metric("supply", Check::Difference { other: "back".into(), is: Compare::Lt(5.0) });
     let mut stage = Stage::new(vec![rule("r", difference)]);
-    stage.send(0, "d", &[("supply", 50.0.into())]).send(1, "d", &[("back", 40.0.into())]).send(2, "d", &[("back", 46.0.into())]);
+    stage.send(0, "d", &[("supply", 50.0.into())]).send(1, "d", &[("back", 40.0.into())]).send(
+        2,
+        "d",
+        &[("back", 46.0.into())],
+    );
     assert_eq!(stage.steps(), [("firing", 2)]);
     assert_eq!((stage.told[0].value, stage.told[0].threshold), (Some(4.0), Some(5.0)));
 
@@ -415,7 +429,8 @@ fn one_metric_may_be_silent_while_the_device_speaks() {
 #[test]
 fn a_device_that_was_never_heard_is_silent_from_the_rules_beginning() {
     let device = crate::normalize::testing::device(1, "d", None);
-    let snapshot = Snapshot { rules: vec![Arc::new(rule("r", absent(None, 600)))], devices: vec![device], ..Snapshot::default() };
+    let snapshot =
+        Snapshot { rules: vec![Arc::new(rule("r", absent(None, 600)))], devices: vec![device], ..Snapshot::default() };
     let mut stage = Stage::with(snapshot.clone());
     assert!(stage.evaluator.next_due().is_some(), "the clock is asked for at once");
     stage.tick(0).tick(300).restart(&snapshot).tick(301);
@@ -450,7 +465,8 @@ fn severity_rises_and_falls_within_the_episode() {
 
 #[test]
 fn an_episode_lasts_its_least_time_and_the_next_waits_for_the_cooldown() {
-    let mut stage = Stage::new(vec![Rule { min_firing: seconds(60), cooldown: seconds(100), ..rule("r", gt("m", 30.0)) }]);
+    let mut stage =
+        Stage::new(vec![Rule { min_firing: seconds(60), cooldown: seconds(100), ..rule("r", gt("m", 30.0)) }]);
     stage.send(0, "d", &[("m", 31.0.into())]).send(10, "d", &[("m", 20.0.into())]).tick(59);
     assert_eq!(stage.steps(), [("firing", 0)]);
     stage.tick(61).send(70, "d", &[("m", 31.0.into())]);
@@ -492,7 +508,8 @@ fn scopes_choose_devices() {
 #[test]
 fn pending_conditions_episodes_and_their_ids_survive_a_restart() {
     let rules = vec![Arc::new(rule("r", held(gt("m", 30.0), 120)))];
-    let snapshot = Snapshot { rules, devices: vec![crate::normalize::testing::device(1, "d", None)], ..Snapshot::default() };
+    let snapshot =
+        Snapshot { rules, devices: vec![crate::normalize::testing::device(1, "d", None)], ..Snapshot::default() };
     let mut whole = Stage::with(snapshot.clone());
     let mut cut = Stage::with(snapshot.clone());
     for stage in [&mut whole, &mut cut] {

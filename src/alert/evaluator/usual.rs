@@ -37,11 +37,7 @@ impl Moments {
         let all = count + other.0;
         if all > 0.0 {
             let off = other.1 - mean;
-            *self = Moments(
-                all,
-                mean + off * other.0 / all,
-                squares + other.2 + off * off * count * other.0 / all,
-            );
+            *self = Moments(all, mean + off * other.0 / all, squares + other.2 + off * off * count * other.0 / all);
         }
     }
 
