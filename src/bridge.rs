@@ -9,6 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::announcer::announcer;
+use crate::alert::desk::Desk;
+use crate::alert::publisher::{Publisher, Recorded};
+use crate::alert::watch::Watch;
 use crate::archive::Archive;
 #[cfg(feature = "embedded-broker")]
 use crate::broker;
@@ -24,8 +28,9 @@ use crate::journal::{self, Inbox, Journal};
 use crate::latency::LatencyRecorder;
 use crate::listening::Listening;
 use crate::metrics::Metrics;
-use crate::mqtt::{self, Ledger, Link};
+use crate::mqtt::{self, Ledger, Link, Parcel};
 use crate::normalize::Normalizer;
+use crate::notify::{self, Channel, Notifier};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
@@ -42,6 +47,8 @@ use crate::writer::Writer;
 
 /// Batches between pipeline and writer: one that waits, while one is committed and one is made.
 const BATCHES_WAITING: usize = 2;
+/// Publishes between whoever makes them and the broker's connection; there they have a window of their own.
+const PARCELS_WAITING: usize = 16;
 /// What waits for the journal at most: QoS 0 bursts; QoS 1 is bounded by the receive maximum, and where a broker ignores that
 /// by four times as much.
 const INBOX: journal::Bounds = journal::Bounds { messages: 65_536, bytes: 8 << 20 };
@@ -159,6 +166,8 @@ impl Bridge {
         let (requests, requests_in) = sync_channel(1);
         let (batches_out, batches) = sync_channel(BATCHES_WAITING);
         let (errands, errands_in) = errands(config.sparkplug.rebirth_every, metrics.clone());
+        let (mut announcer, announced) = announcer(metrics.clone());
+        let (parcels_out, parcels) = mpsc::channel(PARCELS_WAITING);
 
         let keeper = CatalogKeeper {
             store: store.clone(),
@@ -172,6 +181,7 @@ impl Bridge {
             reloads: reloads_out,
             listening: listening.clone(),
             unanswered: unanswered.clone(),
+            desk: Desk::new(inbox.clone()),
             stop: stop.waiting.clone(),
             metrics: metrics.clone(),
         };
@@ -181,6 +191,7 @@ impl Bridge {
             inbox: &inbox,
             listening,
             errands: errands_in,
+            parcels,
             link,
             link_watch,
             metrics: &metrics,
@@ -188,15 +199,51 @@ impl Bridge {
         }
         .start(journal, &mut crew)
         .await?;
+        let notices = parcels_out.clone();
+        let publisher = Publisher {
+            announced,
+            parcels: parcels_out,
+            record: Arc::new(Recorded { store: store.clone(), instance: config.instance.id.clone() }),
+            committed: {
+                let progress = progress.clone();
+                Box::new(move || progress.position())
+            },
+            forgetful: matches!(config.broker.endpoint, Endpoint::Embedded { .. }),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("alert publisher", publisher.run());
+        if !config.notify.is_empty() {
+            let (steps, begun) = announcer.notify(&config.notify);
+            let channel = |notify: &config::Notify| (notify.clone(), Channel::new(notify, &notices));
+            let notifier = Notifier {
+                steps,
+                begun,
+                channels: config.notify.iter().map(channel).collect(),
+                record: Arc::new(notify::Recorded { store: store.clone(), instance: config.instance.id.clone() }),
+                committed: {
+                    let progress = progress.clone();
+                    Box::new(move || progress.position())
+                },
+                stop: stop.http.clone(),
+                metrics: metrics.clone(),
+            };
+            crew.task("notifier", notifier.run());
+        }
         crew.thread("catalog", move || keeper.run(declared))?;
         crew.thread("pipeline", {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
+            let inbox = inbox.clone();
             move || -> Result<(), PipelineError> {
                 let Ok(opening) = opening.recv() else { return Ok(()) };
+                announcer.begin();
                 let normalizer = Normalizer::new(&config, &opening.snapshot, opening.memory, metrics.clone())?;
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
-                Pipeline { normalizer, reader, position, batches, batch_max, reloads, errands, stop, metrics }.run()
+                let evaluator = opening.evaluator;
+                let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
+                Pipeline { normalizer, reader, position, batches, batch_max, reloads, watch, errands, stop, metrics }
+                    .run()
             }
         })?;
         let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());
@@ -311,7 +358,8 @@ impl Bridge {
         }
 
         self.stop.http.cancel();
-        let (ended, _) = self.crew.wait_for(&["http", "unanswered"], Instant::now() + Duration::from_secs(1)).await;
+        let last = ["http", "unanswered", "alert publisher", "notifier"];
+        let (ended, _) = self.crew.wait_for(&last, Instant::now() + Duration::from_secs(1)).await;
         exits.extend(ended);
         first_failure(exits)
     }
@@ -324,6 +372,7 @@ struct Ingest<'a> {
     inbox: &'a Inbox,
     listening: Listening,
     errands: mpsc::Receiver<Errand>,
+    parcels: mpsc::Receiver<Parcel>,
     link: watch::Sender<Link>,
     link_watch: watch::Receiver<Link>,
     metrics: &'a Metrics,
@@ -352,9 +401,10 @@ impl Ingest<'_> {
                     let (link, stop, metrics) = (self.link_watch, stop.clone(), self.metrics.clone());
                     crew.task("host state", mqtt::host_state::run(state, link, stop, metrics));
                 }
-                let (errands, metrics) = (self.errands, self.metrics.clone());
-                let session =
-                    mqtt::session::run(settings, filters, errands, inbox, ledger, self.link, ears, stop, metrics);
+                let (errands, parcels, metrics) = (self.errands, self.parcels, self.metrics.clone());
+                let session = mqtt::session::run(
+                    settings, filters, errands, parcels, inbox, ledger, self.link, ears, stop, metrics,
+                );
                 crew.task("broker session", session);
                 Ok(None)
             }
@@ -392,7 +442,7 @@ impl Ingest<'_> {
         let address = embedded.local_addr();
         crew.thread("journal", move || journal.run(waiters))?;
         let status = mqtt::status::topic(&self.config.instance.id);
-        let (stop, link, errands) = (self.stop.clone(), self.link, self.errands);
+        let (stop, link, errands, mut parcels) = (self.stop.clone(), self.link, self.errands, self.parcels);
         let host_state = self.config.sparkplug.host_id.as_deref().map(mqtt::host_state::topic);
         crew.task("embedded broker", async move {
             embedded.publish_retained(&status, "online".into()).await?;
@@ -406,6 +456,7 @@ impl Ingest<'_> {
             tokio::select! {
                 () = embedded.run(stop) => {}
                 () = run_errands(&embedded, errands, &metrics) => {}
+                () = publish_parcels(&embedded, &mut parcels) => {}
             }
             metrics.sparkplug_state_online.set(0);
             metrics.broker_connected.set(0);
@@ -424,6 +475,15 @@ async fn run_errands(embedded: &broker::Embedded, mut errands: mpsc::Receiver<Er
         if embedded.publish_once(&errand.topic, errand.payload).await.is_ok() {
             metrics.errands_sent.inc();
         }
+    }
+    std::future::pending().await
+}
+
+/// Publishes for whoever hands a parcel in, for as long as it is polled.
+#[cfg(feature = "embedded-broker")]
+async fn publish_parcels(embedded: &broker::Embedded, parcels: &mut mpsc::Receiver<Parcel>) {
+    while let Some(parcel) = parcels.recv().await {
+        embedded.publish_parcel(parcel).await;
     }
     std::future::pending().await
 }
@@ -507,6 +567,7 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("rollups", old.rollups == new.rollups),
         ("figures", old.figures == new.figures),
         ("maintenance", old.maintenance == new.maintenance),
+        ("notify", old.notify == new.notify),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

@@ -36,10 +36,14 @@ pub mod decode;
 pub mod catalog;
 /// Samples → readings or refusals.
 pub mod normalize;
+/// Rules over readings, and the episodes they raise.
+pub mod alert;
 /// What a broker has, as a configuration.
 pub mod discover;
 /// Reason codes.
 pub mod quarantine;
+/// Who is told of alerts beside MQTT's subscribers.
+pub mod notify;
 /// What decoders want told to devices.
 pub mod errands;
 /// The thread that commits batches.

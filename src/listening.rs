@@ -86,7 +86,10 @@ mod tests {
         listening.change(&config);
         assert!(!listening.wants("devices/d1/telemetry") && listening.wants("tele/p1/SENSOR"));
         let filters = filters.borrow_and_update().clone();
-        assert_eq!(filters.split_first().unwrap(), (&"tele/+/SENSOR".to_owned(), request::FILTERS.map(str::to_owned).as_slice()));
+        assert_eq!(
+            filters.split_first().unwrap(),
+            (&"tele/+/SENSOR".to_owned(), request::FILTERS.map(str::to_owned).as_slice())
+        );
         assert!(listening.wants("tidegate/alerts/default/7/ack"));
     }
 }

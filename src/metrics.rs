@@ -24,6 +24,12 @@ pub struct BySource {
     pub source: String,
 }
 
+/// A label set of one notification channel's name.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByChannel {
+    pub channel: String,
+}
+
 /// A label set of one chore's name.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByChore {
@@ -161,6 +167,12 @@ metrics! {
     alerts_refused: Family<ByReason, Count> = "alerts_refused";
     /// Published steps of alerts that the database was not told of for so long that the next start publishes them once more
     alerts_unmarked: Count = "alerts_unmarked";
+    /// Notifications that a channel of `[[notify]]` has taken, by its name
+    notifications_sent: Family<ByChannel, Count> = "notifications_sent";
+    /// Attempts at notifications that failed, by channel
+    notification_errors: Family<ByChannel, Count> = "notification_errors";
+    /// Notifications given up, by channel
+    notifications_dead: Family<ByChannel, Count> = "notifications_dead";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

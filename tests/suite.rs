@@ -5,6 +5,7 @@ mod support;
 mod alert_commands;
 mod alert_rules;
 mod alerts;
+mod alerts_out;
 mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]

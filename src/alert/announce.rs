@@ -94,7 +94,7 @@ pub fn payload(transition: &Transition) -> Bytes {
 }
 
 /// A name as one level of a topic; see the module.
-fn level(name: &str) -> String {
+pub(crate) fn level(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for letter in name.chars() {
         if is_plain(letter) {

@@ -3,14 +3,19 @@
 //! Steps go over a bounded channel. Once one did not fit, it and all that follow are *deferred*: they are left to the database, which
 //! gets them with their batch as unpublished, and from which the publisher takes them in order when it has caught up. So no step
 //! of an alert can overtake another.
+//!
+//! The steps that go by a channel of `[[notify]]` are handed to the notifier likewise. What finds no room there is in the database too,
+//! where the notifier looks for it; it need not keep any order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::transition::Transition;
+use crate::config::{Notify, Route};
 use crate::message::Seq;
 use crate::metrics::Metrics;
+use crate::notify::Order;
 
 /// Steps between pipeline and publisher at most.
 const WAITING: usize = 4096;
@@ -19,8 +24,16 @@ const WAITING: usize = 4096;
 pub struct Announcer {
     way: mpsc::Sender<Transition>,
     deferral: Deferral,
-    begun: Option<oneshot::Sender<()>>,
+    begun: Vec<oneshot::Sender<()>>,
+    notified: Option<Notified>,
     metrics: Metrics,
+}
+
+/// The way to the notifier.
+struct Notified {
+    way: mpsc::Sender<Transition>,
+    /// By name of the channel.
+    routes: Vec<(Arc<str>, Route)>,
 }
 
 /// The publisher's end.
@@ -41,16 +54,40 @@ fn with_room(room: usize, metrics: Metrics) -> (Announcer, Announced) {
     let (begun, told) = oneshot::channel();
     let deferral = Deferral::default();
     let announced = Announced { steps, deferral: deferral.clone(), begun: told };
-    (Announcer { way, deferral, begun: Some(begun), metrics }, announced)
+    (Announcer { way, deferral, begun: vec![begun], notified: None, metrics }, announced)
 }
 
 impl Announcer {
     /// The database has been opened and brought up to date: it can be asked for what an earlier run left unpublished.
     pub fn begin(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            // The publisher may be gone.
+        for begun in self.begun.drain(..) {
+            // Whoever waits for it may be gone.
             let _ = begun.send(());
         }
+    }
+
+    /// Has steps go by these channels too. Returns the notifier's end: the steps, and what [`Announcer::begin`] tells.
+    pub fn notify(&mut self, channels: &[Notify]) -> (mpsc::Receiver<Transition>, oneshot::Receiver<()>) {
+        let (way, steps) = mpsc::channel(WAITING);
+        let (begun, told) = oneshot::channel();
+        let routes = channels.iter().map(|channel| (channel.name.as_str().into(), channel.route.clone()));
+        self.notified = Some(Notified { way, routes: routes.collect() });
+        self.begun.push(begun);
+        (steps, told)
+    }
+
+    /// By which channels steps go: to be recorded with them.
+    pub fn orders(&self, steps: &[Transition]) -> Vec<Order> {
+        let routes = self.notified.iter().flat_map(|notified| &notified.routes);
+        let order = |step: &Transition, channel: &Arc<str>| {
+            let (id, channel) = (Arc::clone(&step.id), Arc::clone(channel));
+            Order { id, step: step.step, channel }
+        };
+        routes
+            .flat_map(|(channel, route)| {
+                steps.iter().filter(|step| route.takes(step)).map(move |step| order(step, channel))
+            })
+            .collect()
     }
 
     /// Whether steps are left to the database for now.
@@ -58,9 +95,16 @@ impl Announcer {
         self.deferral.lock().steps > 0
     }
 
-    /// Hands steps to the publisher, in order. What does not fit is counted and left to the database.
+    /// Hands steps to the publisher, in order, and to the notifier those that somebody is told of. What does not fit is left to the
+    /// database.
     pub fn announce(&self, steps: &[Transition]) {
         for step in steps {
+            if let Some(Notified { way, routes }) = &self.notified
+                && routes.iter().any(|(_, route)| route.takes(step))
+            {
+                // Its orders are recorded with it.
+                let _ = way.try_send(step.clone());
+            }
             let mut deferred = self.deferral.lock();
             if deferred.steps > 0 || self.way.try_send(step.clone()).is_err() {
                 deferred.steps = deferred.steps.saturating_add(1);

@@ -12,8 +12,12 @@ use super::transition::{Action, Deed};
 use crate::message::Message;
 
 /// What is subscribed to. No rule has one of these last levels for its slug, so no alert is on such a topic.
-pub const FILTERS: [&str; 4] =
-    ["tidegate/alerts/+/+/ack", "tidegate/alerts/+/+/resolve", "tidegate/alerts/+/+/snooze", "tidegate/alerts/+/+/note"];
+pub const FILTERS: [&str; 4] = [
+    "tidegate/alerts/+/+/ack",
+    "tidegate/alerts/+/+/resolve",
+    "tidegate/alerts/+/+/snooze",
+    "tidegate/alerts/+/+/note",
+];
 /// Longest payload, bytes.
 const LONGEST: usize = 16 << 10;
 /// Longest name of who asks and longest remark, bytes.
@@ -111,7 +115,8 @@ fn action(message: &Message, id: &str, verb: Verb) -> Result<Action, RequestErro
         Verb::Note => Deed::Note,
         Verb::Snooze => {
             let lasts = snooze(body.lasts.as_deref())?;
-            let until = message.received_at.checked_add(lasts).ok_or_else(|| RequestError::For("too long".to_owned()))?;
+            let until =
+                message.received_at.checked_add(lasts).ok_or_else(|| RequestError::For("too long".to_owned()))?;
             Deed::Snooze { until: until.0 }
         }
     };
@@ -217,8 +222,12 @@ mod tests {
 
     #[test]
     fn other_topics_are_no_requests() {
-        let other =
-            ["tidegate/alerts/t/d/too-hot", "tidegate/alerts/t/summary", "tidegate/alerts/t/ack", "tidegate/alerts/t/i/ack/x"];
+        let other = [
+            "tidegate/alerts/t/d/too-hot",
+            "tidegate/alerts/t/summary",
+            "tidegate/alerts/t/ack",
+            "tidegate/alerts/t/i/ack/x",
+        ];
         for topic in other.into_iter().chain(["tidegate/status/gw", "alerts/t/i/ack"]) {
             assert!(ask(topic, "").is_none() && !is_request(topic), "{topic}");
         }

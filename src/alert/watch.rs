@@ -99,6 +99,7 @@ impl Watch {
             self.metrics.alert_transitions.inc_by(transitions.len() as u64);
             self.metrics.alerts_active.set(i64::try_from(self.evaluator.active()).unwrap_or(i64::MAX));
             self.announcer.announce(&transitions);
+            batch.notifications.append(&mut self.announcer.orders(&transitions));
         }
         let late = self.evaluator.take_late();
         if late > 0 {

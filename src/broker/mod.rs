@@ -248,7 +248,8 @@ impl Embedded {
             return Err(refused("empty, or it has a wildcard or a NUL".to_owned()));
         }
         let origin = Id::new(self.context.node.id(), 0, None, None, "tidegate".into(), None);
-        let user: UserProperties = user.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+        let user: UserProperties =
+            user.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
         let properties = (!user.is_empty()).then(|| user.into());
         let publish =
             CodecPublish { dup: false, retain, qos, topic: topic.into(), packet_id: None, payload, properties };

@@ -1,8 +1,10 @@
-//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | backtest`.
+//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | explain | notify | backtest`.
 
 mod act;
 mod backtest;
+mod explain;
 mod list;
+mod notify;
 mod rules;
 mod show;
 
@@ -63,6 +65,10 @@ enum AlertsAction {
     },
     /// List the rules, or switch one on or off
     Rules(RulesArgs),
+    /// Tell why an alert fired, or why a rule does not fire on a device: its conditions, the readings, what holds it back
+    Explain(explain::ExplainArgs),
+    /// What the channels of [[notify]] have been told, and were not
+    Notify(notify::NotifyArgs),
     /// Tell which alerts a rule would have raised, before it is trusted
     Backtest(backtest::BacktestArgs),
 }
@@ -149,6 +155,8 @@ pub(super) fn run(place: &Place, args: &AlertsArgs) -> anyhow::Result<ExitCode> 
             act.run(place, Deed::Snooze { until }, &mut out)?;
         }
         AlertsAction::Note { act } => act.run(place, Deed::Note, &mut out)?,
+        AlertsAction::Explain(args) => explain::run(place, args, &mut out)?,
+        AlertsAction::Notify(args) => notify::run(place, args, &mut out)?,
         AlertsAction::Backtest(args) => backtest::run(&place.reader()?, args, &mut out)?,
         AlertsAction::Rules(args) => match &args.action {
             None => rules(&place.reader()?, args.json, &mut out)?,

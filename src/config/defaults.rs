@@ -39,6 +39,7 @@ impl Default for Config {
             rollups: Rollups::default(),
             figures: Figures::default(),
             maintenance: Maintenance::default(),
+            notify: Vec::new(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },

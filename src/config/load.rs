@@ -92,9 +92,9 @@ impl Config {
         interpret(Document::parse(&Arc::from(file), text), Some(file.to_owned()), env)
     }
 
-    /// Every dotted key that a configuration may have; those of `[[sources]]` as `sources.name`.
+    /// Every dotted key that a configuration may have; those of `[[sources]]` as `sources.name`, and of `[[notify]]` likewise.
     pub fn keys() -> Vec<String> {
-        let document = Document::parse(&Arc::from(Path::new("")), "[[sources]]");
+        let document = Document::parse(&Arc::from(Path::new("")), "[[sources]]\n[[notify]]");
         let findings = Findings::default();
         findings.read(&document, |root| sections(root, &Surroundings { directory: None, env: &[] }));
         let known = findings.into_inner().known;
@@ -132,6 +132,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         rollups: root.table("rollups", Rollups::read),
         figures: root.table("figures", Figures::read),
         maintenance: root.table("maintenance", Maintenance::read),
+        notify: notify::read(root, around),
         http: root.table("http", Http::read),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),

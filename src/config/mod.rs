@@ -8,6 +8,7 @@ mod environment;
 pub mod fault;
 mod lifetime;
 mod load;
+mod notify;
 pub mod section;
 mod secret;
 mod settings;
@@ -17,6 +18,7 @@ mod sparkplug;
 pub use defaults::DOCUMENTED;
 pub use fault::{Fault, Faults, Place};
 pub use load::{Reading, SYSTEM_FILE};
+pub use notify::{Notify, NotifyBy, Route, SyslogAddress};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +43,8 @@ pub struct Config {
     pub rollups: Rollups,
     pub figures: Figures,
     pub maintenance: Maintenance,
+    /// Who is told of alerts beside MQTT's subscribers.
+    pub notify: Vec<Notify>,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,

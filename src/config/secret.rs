@@ -13,18 +13,24 @@ const MAX_SECRET: u64 = 64 << 10;
 
 /// What `password` and `password_file` of a section say.
 pub(super) fn password(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Secret> {
-    let inline = section.text("password");
-    let file = section.text("password_file").map(|text| around.path(text));
+    given(section, around, ["password", "password_file"])
+}
+
+/// A secret under one key, or in the file that the other key names.
+pub(super) fn given(section: &mut Section<'_>, around: &Surroundings<'_>, keys: [&'static str; 2]) -> Option<Secret> {
+    let [key, file_key] = keys;
+    let inline = section.text(key);
+    let file = section.text(file_key).map(|text| around.path(text));
     if inline.is_some() && file.is_some() {
-        section.fault("password_file", "is given beside password; give one of them");
+        section.fault(file_key, format!("is given beside {key}; give one of them"));
         return None;
     }
     if let Some(text) = inline {
         if text.is_empty() {
-            section.fault("password", "is empty");
+            section.fault(key, "is empty");
         }
-        if matches!(section.place_of("password"), Place::Line { .. }) {
-            section.warn("password", "is written in the configuration; password_file keeps it apart");
+        if matches!(section.place_of(key), Place::Line { .. }) {
+            section.warn(key, format!("is written in the configuration; {file_key} keeps it apart"));
         }
         return Some(Secret::new(text.to_owned()));
     }
@@ -32,12 +38,12 @@ pub(super) fn password(section: &mut Section<'_>, around: &Surroundings<'_>) -> 
     match from_file(&file) {
         Ok(secret) => {
             if readable_by_all(&file) {
-                section.warn("password_file", format!("{} can be read by every user", file.display()));
+                section.warn(file_key, format!("{} can be read by every user", file.display()));
             }
             Some(secret)
         }
         Err(reason) => {
-            section.fault("password_file", format!("{} {reason}", file.display()));
+            section.fault(file_key, format!("{} {reason}", file.display()));
             None
         }
     }

@@ -130,12 +130,7 @@ impl<'a> Live<'a> {
         (end, lasted)
     }
 
-    async fn drive(
-        &mut self,
-        connection: &mut Connection,
-        orders: &mut Orders,
-        stop: &CancellationToken,
-    ) -> End {
+    async fn drive(&mut self, connection: &mut Connection, orders: &mut Orders, stop: &CancellationToken) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopped = std::pin::pin!(stop.cancelled());
@@ -324,6 +319,11 @@ impl<'a> Live<'a> {
         while self.has_room()
             && let Some((number, parcel)) = self.memory.outbox.first()
         {
+            // Whoever asked has given it up.
+            if parcel.answer.is_closed() {
+                self.memory.outbox.answer(number, Answer::Refused("given_up"));
+                continue;
+            }
             if let Err(reason) = parcel.check(self.max_packet) {
                 self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason }).inc();
                 self.memory.outbox.answer(number, Answer::Refused(reason));

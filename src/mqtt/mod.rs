@@ -30,3 +30,4 @@ pub use parcel::{Answer, Parcel};
 pub use probe::probe;
 pub use session::{Link, RefusedFilter, SessionError, Settings, Timing};
 pub use tls::TlsError;
+pub(crate) use tls::client_config;

@@ -11,7 +11,7 @@ use crate::config::{self, Endpoint, MqttVersion};
 
 /// Publishes of its own that tidegate has unacknowledged at once: more than the outbox hands over, since at this many rumqttc
 /// sends nothing more, acknowledgements neither. Its default of 65,535 allocates 14 MB.
-const OUTGOING_IN_FLIGHT: u16 = 32;
+const OUTGOING_IN_FLIGHT: u16 = 16;
 /// The largest packet that MQTT has (MQTT 3.1.1, 2.2.3), with its fixed header.
 const LARGEST_PACKET: usize = 268_435_455 + 5;
 /// rumqttc panics below this.

@@ -16,7 +16,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Unanswered parcels at once. Fewer than the publishes that rumqttc lets out, at which it stops to send
     /// acknowledgements too.
-    pub(super) const WINDOW: usize = 16;
+    pub(super) const WINDOW: usize = 8;
 
     pub(super) fn has_room(&self) -> bool {
         self.parcels.len() < Self::WINDOW

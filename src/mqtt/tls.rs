@@ -29,7 +29,7 @@ pub enum TlsError {
 }
 
 /// Reads the files anew at each call, so that renewed certificates are taken up at the next connection.
-pub(super) fn client_config(tls: &config::Tls) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(tls: &config::Tls) -> Result<Arc<ClientConfig>, TlsError> {
     // Given here, not installed for the process: other parts of it may choose their own.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)

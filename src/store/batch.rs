@@ -8,6 +8,7 @@ use crate::catalog::matching::GivenBy;
 use crate::decode::Told;
 use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
+use crate::notify::Order;
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
 
@@ -42,6 +43,8 @@ pub struct Batch {
     pub transitions: Vec<Transition>,
     /// What rules remember from now on; of one rule and device the last counts.
     pub alert_states: Vec<StateChange>,
+    /// By which channels the steps are told.
+    pub notifications: Vec<Order>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
     /// all of them for each message would be dear.
     pub bytes: usize,
@@ -83,6 +86,7 @@ impl Batch {
         self.memory.append(&mut later.memory);
         self.transitions.append(&mut later.transitions);
         self.alert_states.append(&mut later.alert_states);
+        self.notifications.append(&mut later.notifications);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }

@@ -527,6 +527,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_notifications (id) {
+        id -> BigInt,
+        alert_id -> Text,
+        step -> Integer,
+        channel -> Text,
+        attempts -> Integer,
+        state -> Text,
+        next_at -> Instant,
+        last_error -> Nullable<Text>,
+        at -> Instant,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_templates -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
@@ -564,4 +581,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     alert_transitions,
     alert_states,
     alert_actions,
+    alert_notifications,
 );

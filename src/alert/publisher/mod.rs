@@ -248,7 +248,9 @@ impl<R: Record> Work<R> {
                 self.overtake(&step);
                 self.mark((step.id, step.step), step.seq);
             }
-            (Subject::Step(step, attempts), Some(reason)) => self.refused(*step, attempts.saturating_add(1), reason, now),
+            (Subject::Step(step, attempts), Some(reason)) => {
+                self.refused(*step, attempts.saturating_add(1), reason, now)
+            }
             (Subject::Summary, None) => {}
             (Subject::Summary, Some(reason)) => {
                 tracing::warn!(reason, "the broker refused a summary of alerts; the next change makes another");
@@ -261,8 +263,7 @@ impl<R: Record> Work<R> {
         for before in self.refusals.take_before(&step.id, step.step) {
             self.mark((Arc::clone(&step.id), before), 0);
         }
-        let (overtaken, left) =
-            std::mem::take(&mut self.again).into_iter().partition(|again| again.step.id == step.id);
+        let (overtaken, left) = std::mem::take(&mut self.again).into_iter().partition(|again| again.step.id == step.id);
         self.again = left;
         for Again { step, .. } in overtaken {
             self.mark((step.id, step.step), step.seq);
@@ -381,13 +382,7 @@ impl<R: Record> Work<R> {
         }
     }
 
-    fn take_unpublished(
-        &mut self,
-        steps: Vec<Transition>,
-        seen: Deferred,
-        deferral: &Deferral,
-        now: Instant,
-    ) {
+    fn take_unpublished(&mut self, steps: Vec<Transition>, seen: Deferred, deferral: &Deferral, now: Instant) {
         let mut marked_soon = false;
         for step in steps {
             let key = (Arc::clone(&step.id), step.step);

@@ -202,7 +202,8 @@ async fn a_refused_step_is_tried_three_times_and_stays_unpublished() {
     for _ in 0..ATTEMPTS {
         assert_eq!(rig.next(Answer::Refused("not_authorized")).await, "a firing");
     }
-    let refused = |metrics: &Metrics| metrics.alerts_refused.get_or_create(&ByReason { reason: "not_authorized" }).get();
+    let refused =
+        |metrics: &Metrics| metrics.alerts_refused.get_or_create(&ByReason { reason: "not_authorized" }).get();
     rig.until("the count", |_, metrics| refused(metrics) == 3).await;
     let second = at("a", 1, State::Acknowledged, 2);
     rig.announcer.announce(std::slice::from_ref(&second));

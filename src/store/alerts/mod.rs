@@ -2,6 +2,7 @@
 
 mod actions;
 mod list;
+mod notifications;
 mod outbox;
 mod record;
 mod rules;
@@ -10,6 +11,7 @@ mod windows;
 
 pub use actions::Waiting;
 pub use list::{AlertDetail, AlertFilter, AlertRow, StepRow, Which};
+pub use notifications::{NotificationFilter, NotificationRow};
 pub(super) use record::keep;
 pub use rules::RuleRow;
 pub(super) use rules::{check_lengths, load, reconcile};

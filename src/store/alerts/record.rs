@@ -6,7 +6,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Integer, Nullable, Text};
 
-use super::{Owners, states};
+use super::{Owners, notifications, states};
 use crate::alert::{State, Transition, Who};
 use crate::clock;
 use crate::store::batch::Batch;
@@ -14,6 +14,7 @@ use crate::store::error::{During, StoreError};
 use crate::store::introduce::DeviceId;
 use crate::store::limits;
 use crate::store::pool::{Conn, with_db};
+use crate::store::query::EARLIEST;
 use crate::store::schema::{self, alert_rules, alert_transitions, alerts};
 use crate::time::UtcMicros;
 
@@ -78,28 +79,28 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
     let owners = Owners::of(conn, batch)?;
     let mut steps: Vec<(DeviceId, &Transition)> = Vec::with_capacity(batch.transitions.len());
     for step in &batch.transitions {
-        match owners.device(&step.tenant, &step.device) {
-            Some(device) => steps.push((device, step)),
-            None => tracing::warn!(
-                alert = &*step.id,
-                rule = &*step.rule,
-                device = &*step.device,
-                "an alert is not recorded, since its device has no row"
-            ),
-        }
+        // One that no table takes must not hold up what was committed with it.
+        let why = match owners.device(&step.tenant, &step.device) {
+            Some(device) if step.id.len() == limits::ALERT => {
+                steps.push((device, step));
+                continue;
+            }
+            Some(_) => "its id is none",
+            None => "its device has no row",
+        };
+        let (alert, rule, device) = (&*step.id, &*step.rule, &*step.device);
+        tracing::warn!(alert, rule, device, why, "a step of an alert is not recorded");
     }
     if !steps.is_empty() {
         keep_episodes(conn, instance, &steps)?;
         keep_steps(conn, &steps)?;
+        let recorded = steps.iter().map(|(_, step)| &*step.id).collect();
+        notifications::order(conn, &batch.notifications, &recorded)?;
     }
     states::keep(conn, instance, &batch.alert_states, &owners)
 }
 
-fn keep_episodes(
-    conn: &mut Conn<'_>,
-    instance: &str,
-    steps: &[(DeviceId, &Transition)],
-) -> Result<(), StoreError> {
+fn keep_episodes(conn: &mut Conn<'_>, instance: &str, steps: &[(DeviceId, &Transition)]) -> Result<(), StoreError> {
     let rules = rule_ids(conn, steps)?;
     let mut episodes: BTreeMap<&str, Episode<'_>> = BTreeMap::new();
     for (device, step) in steps {
@@ -158,7 +159,7 @@ fn keep_steps(conn: &mut Conn<'_>, steps: &[(DeviceId, &Transition)]) -> Result<
             alert_id: &step.id,
             step: number(step),
             tenant_id: device.tenant_id,
-            at: step.at,
+            at: step.at.max(EARLIEST),
             recorded_at: now,
             state: step.state.word(),
             severity: step.severity.word(),
@@ -194,11 +195,8 @@ fn write_steps(conn: &mut Conn<'_>, rows: &[Step<'_>]) -> Result<(), StoreError>
                 .during("taking back a step that was asked for")?;
         }
     }
-    with_db!(conn, |c| diesel::insert_into(alert_transitions::table)
-        .values(rows)
-        .on_conflict_do_nothing()
-        .execute(c))
-    .during("writing steps of alerts")?;
+    with_db!(conn, |c| diesel::insert_into(alert_transitions::table).values(rows).on_conflict_do_nothing().execute(c))
+        .during("writing steps of alerts")?;
     Ok(())
 }
 
@@ -218,11 +216,11 @@ fn episode<'a>(instance: &'a str, device: DeviceId, rule_id: Option<i32>, step: 
         value: step.value,
         threshold: step.threshold,
         unit: limits::clip(&step.unit, limits::UNIT),
-        onset: step.onset,
-        since: step.since,
-        acknowledged_at: acknowledged.then_some(step.at),
+        onset: step.onset.max(EARLIEST),
+        since: step.since.max(EARLIEST),
+        acknowledged_at: acknowledged.then_some(step.at.max(EARLIEST)),
         acknowledged_by: if acknowledged { who(step) } else { None },
-        resolved_at: (step.state == State::Resolved).then_some(step.at),
+        resolved_at: (step.state == State::Resolved).then_some(step.at.max(EARLIEST)),
         message: limits::clip(&step.message, limits::MESSAGE),
     }
 }
@@ -238,10 +236,7 @@ fn who(step: &Transition) -> Option<String> {
     }
 }
 
-fn rule_ids<'a>(
-    conn: &mut Conn<'_>,
-    steps: &[(DeviceId, &'a Transition)],
-) -> Result<HashMap<String, i32>, StoreError> {
+fn rule_ids<'a>(conn: &mut Conn<'_>, steps: &[(DeviceId, &'a Transition)]) -> Result<HashMap<String, i32>, StoreError> {
     let slugs: BTreeSet<&'a str> = steps.iter().map(|(_, step)| &*step.rule).collect();
     let slugs: Vec<&str> = slugs.into_iter().collect();
     let mut ids = HashMap::new();

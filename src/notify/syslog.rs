@@ -1,0 +1,137 @@
+//! Syslog (RFC 5424): by UDP (RFC 5426), TCP with octet counting (RFC 6587, 3.4.1), or a local datagram socket.
+//!
+//! Nothing answers a syslog message: told is what was handed to the network.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UdpSocket, UnixDatagram};
+
+use super::Failure;
+use super::template::sentence;
+use crate::alert::{Severity, State, Transition};
+use crate::config::SyslogAddress;
+
+/// System daemons (RFC 5424, 6.2.1).
+const FACILITY: u8 = 3;
+/// What every receiver takes at least by UDP (RFC 5426, 3.2), bytes; a longer text is cut.
+const LONGEST: usize = 2048;
+
+/// A syslog server.
+pub struct Syslog {
+    address: SyslogAddress,
+}
+
+impl Syslog {
+    pub(super) fn new(address: SyslogAddress) -> Syslog {
+        Syslog { address }
+    }
+
+    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
+        let message = message(step, std::process::id());
+        let sent = match &self.address {
+            SyslogAddress::Udp(address) => udp(address, message.as_bytes()).await,
+            SyslogAddress::Tcp(address) => tcp(address, &message).await,
+            SyslogAddress::Unix(path) => match UnixDatagram::unbound() {
+                Ok(socket) => socket.send_to(message.as_bytes(), path).await.map(drop),
+                Err(error) => Err(error),
+            },
+        };
+        sent.map_err(|error| Failure::passing(format!("can't send to syslog: {error}")))
+    }
+}
+
+async fn udp(address: &str, message: &[u8]) -> std::io::Result<()> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host(address).await? {
+        let local: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(local).await?;
+        match socket.send_to(message, address).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn tcp(address: &str, message: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("{} {message}", message.len()).as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn message(step: &Transition, process: u32) -> String {
+    let severity: u8 = match (step.state, step.severity) {
+        // Notice, critical, warning, informational.
+        (State::Resolved, _) => 5,
+        (_, Severity::Critical) => 2,
+        (_, Severity::Warning) => 4,
+        (_, Severity::Info) => 6,
+    };
+    let priority = FACILITY.saturating_mul(8).saturating_add(severity);
+    let text: String = sentence(step).chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    // No host name: what receives it knows where it comes from. No structured data.
+    let mut message = format!("<{priority}>1 {} - tidegate {process} alert - {text}", step.at);
+    message.truncate(message.floor_char_boundary(LONGEST));
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::alert::announce::tests::step;
+
+    fn expected(step: &Transition) -> String {
+        message(step, std::process::id())
+    }
+
+    #[test]
+    fn the_message_is_as_rfc_5424_has_it() {
+        let mut step = step("ab", 0, State::Firing);
+        let text = "d1: too hot (too-hot on d1, alert ab)";
+        let told = message(&step, 42);
+        assert_eq!(told, format!("<26>1 2023-11-14T22:13:21.5Z - tidegate 42 alert - [CRITICAL] firing: {text}"));
+        step.state = State::Resolved;
+        step.message = format!("two\nlines {}", "ü".repeat(LONGEST));
+        let told = message(&step, 42);
+        assert!(told.starts_with("<29>1 ") && told.contains("two lines") && told.len() <= LONGEST);
+    }
+
+    #[tokio::test]
+    async fn it_goes_by_udp_tcp_and_a_local_socket() {
+        let step = step("ab", 0, State::Firing);
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap().to_string();
+        Syslog::new(SyslogAddress::Udp(address)).tell(&step).await.unwrap();
+        let mut buffer = [0; 4096];
+        let (length, _) = udp.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], expected(&step).as_bytes());
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let receiving = tokio::spawn(async move {
+            let mut text = String::new();
+            listener.accept().await.unwrap().0.read_to_string(&mut text).await.unwrap();
+            text
+        });
+        Syslog::new(SyslogAddress::Tcp(address)).tell(&step).await.unwrap();
+        let framed = format!("{} {}", expected(&step).len(), expected(&step));
+        assert_eq!(receiving.await.unwrap(), framed);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let syslog = Syslog::new(SyslogAddress::Unix(path.clone()));
+        syslog.tell(&step).await.unwrap();
+        let length = socket.recv(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], expected(&step).as_bytes());
+        drop(socket);
+        assert!(syslog.tell(&step).await.is_err());
+    }
+}

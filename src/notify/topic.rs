@@ -1,0 +1,65 @@
+//! Another topic of the broker that tidegate is connected to.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Failure;
+use super::template::{Template, within_json};
+use crate::alert::{Transition, announce};
+use crate::mqtt::{Answer, Parcel};
+
+/// Where to publish, and what: the alert's JSON, unless the operator has given a text. At QoS 1.
+pub struct Topic {
+    topic: Template,
+    retain: bool,
+    body: Option<Template>,
+    parcels: mpsc::Sender<Parcel>,
+}
+
+impl Topic {
+    pub(super) fn new(topic: Template, retain: bool, body: Option<Template>, parcels: mpsc::Sender<Parcel>) -> Topic {
+        Topic { topic, retain, body, parcels }
+    }
+
+    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
+        let payload = match &self.body {
+            Some(template) if template.looks_like_json() => template.render(step, within_json).into(),
+            Some(template) => template.render(step, |value| value).into(),
+            None => announce::payload(step),
+        };
+        let topic = self.topic.render(step, |value| announce::level(&value));
+        let (answer, told) = oneshot::channel();
+        let parcel = Parcel { topic, payload, retain: self.retain, properties: Vec::new(), answer };
+        if self.parcels.send(parcel).await.is_err() {
+            return Err(Failure::passing("nothing is published any more"));
+        }
+        match told.await {
+            Ok(Answer::Taken) => Ok(()),
+            Ok(Answer::Refused(reason)) => Err(Failure::passing(format!("the broker refuses it: {reason}"))),
+            Err(_) => Err(Failure::passing("the connection to the broker was given up")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::State;
+    use crate::alert::announce::tests::step;
+
+    #[tokio::test]
+    async fn it_is_told_once_the_broker_has_taken_it() {
+        let (parcels, mut taken) = mpsc::channel(1);
+        let mut odd = step("ab", 0, State::Firing);
+        odd.device = "press/7".into();
+        let topic = Topic::new(Template::parse("plant/{device}/alarm").unwrap(), true, None, parcels);
+        let broker = async {
+            let parcel: Parcel = taken.recv().await.unwrap();
+            assert_eq!((parcel.topic.as_str(), parcel.retain), ("plant/press%2F7/alarm", true));
+            parcel.answer.send(Answer::Refused("quota_exceeded")).unwrap();
+        };
+        let (outcome, ()) = tokio::join!(topic.tell(&odd), broker);
+        assert!(outcome.unwrap_err().detail.contains("quota_exceeded"));
+        drop(taken);
+        assert!(topic.tell(&step("ab", 0, State::Firing)).await.is_err());
+    }
+}
