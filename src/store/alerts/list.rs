@@ -168,7 +168,7 @@ impl Store {
                 let mut query = joined!().select(alert_columns()).into_boxed::<B>();
                 query = match filter.which {
                     Which::Active => query.filter(alerts::resolved_at.is_null()),
-                    Which::In(state) if state == State::Resolved => query.filter(alerts::resolved_at.is_not_null()),
+                    Which::In(State::Resolved) => query.filter(alerts::resolved_at.is_not_null()),
                     Which::In(state) => {
                         query.filter(alerts::resolved_at.is_null()).filter(alerts::state.eq(state.word()))
                     }

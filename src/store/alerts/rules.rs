@@ -55,13 +55,15 @@ impl Store {
     pub fn alert_rules(&self) -> Result<Vec<RuleRow>, StoreError> {
         self.look(|conn| {
             let rows = read(conn)?;
-            let active: Vec<(String, i64)> = with_db!(conn, |c| alerts::table
+            // Counted here: SQLite would go through every alert there ever was to have them by rule.
+            let slugs: Vec<String> = with_db!(conn, |c| alerts::table
                 .filter(alerts::resolved_at.is_null())
-                .group_by(alerts::rule)
-                .select((alerts::rule, diesel::dsl::count_star()))
+                .order(alerts::since)
+                .select(alerts::rule)
                 .load(c))
             .during("counting active alerts")?;
-            let mut active: HashMap<String, i64> = active.into_iter().collect();
+            let mut active: HashMap<String, i64> = HashMap::new();
+            slugs.into_iter().for_each(|slug| *active.entry(slug).or_default() += 1);
             let shown = |row: Row| RuleRow {
                 rule: rule_of(&row),
                 active: active.remove(&row.slug).unwrap_or(0),
