@@ -198,7 +198,7 @@ fn clear(root: &mut Section<'_>, when: Option<&Condition>, left: &Left) -> Optio
         let clear = Reader { inherited: Inherited::of(when), left }.condition(section)?;
         let when = when?;
         if contradiction::is_implied(&when.test, &clear.test) {
-            let message = "holds whenever [when] does, so that an episode would end as it begins";
+            let message = "holds whenever [when] does, so that no episode could begin";
             let opposite = Some("leave [clear] out for the opposite of [when]".to_owned());
             section.fault_here(Wrong::new(message).suggest(opposite));
             return None;
@@ -206,8 +206,7 @@ fn clear(root: &mut Section<'_>, when: Option<&Condition>, left: &Left) -> Optio
         if let Some((one, other)) = contradiction::of_one_number(&when.test, &clear.test)
             && let Some(number) = contradiction::common(one, other)
         {
-            let message =
-                format!("holds together with [when], at {number} for one: an episode would end and begin anew");
+            let message = format!("holds together with [when], at {number} for one: then no episode begins");
             section.warn(comparison_file::key(other), message);
         }
         Some(clear)

@@ -283,7 +283,7 @@ fn a_rule_that_could_not_do_its_work_is_refused() {
     for (rest, fault) in [
         ("", "hot.toml: when: is missing: what begins an episode?"),
         ("when = 3", "when: expected a table, found an integer"),
-        ("WHEN\nclear.gt = 30", "clear: holds whenever [when] does, so that an episode would end as it begins"),
+        ("WHEN\nclear.gt = 30", "clear: holds whenever [when] does, so that no episode could begin"),
         ("WHEN\nclear.gt = 28", "clear: holds whenever [when] does"),
         ("WHEN\nclear = { any = [{ gt = 29 }, { lt = 2 }] }", "clear: holds whenever [when] does"),
         ("WHEN\nclear = {}", "clear: is empty"),
