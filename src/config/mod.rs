@@ -18,7 +18,7 @@ mod sparkplug;
 pub use defaults::DOCUMENTED;
 pub use fault::{Fault, Faults, Place};
 pub use load::{Reading, SYSTEM_FILE};
-pub use notify::{Notify, NotifyBy, Route, SyslogAddress};
+pub use notify::{MailTls, Mailing, Notify, NotifyBy, Route, SyslogAddress};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

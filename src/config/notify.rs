@@ -75,10 +75,37 @@ pub enum NotifyBy {
     Slack { url: Secret, body: Option<Template> },
     /// A local program and its arguments, with the alert's JSON on its standard input.
     Command { program: Vec<String> },
+    /// E-mail by SMTP.
+    Email(Mailing),
     /// RFC 5424.
     Syslog { address: SyslogAddress },
     /// Another topic, by the broker that tidegate is connected to.
     Mqtt { topic: Template, retain: bool, body: Option<Template> },
+}
+
+/// A mail server, and who is written to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mailing {
+    pub host: String,
+    pub port: u16,
+    pub tls: MailTls,
+    pub credentials: Option<(String, Secret)>,
+    /// A mailbox, `Name <address>` or the address alone, as are those of `to`; there is one at least.
+    pub from: String,
+    pub to: Vec<String>,
+    pub subject: Option<Template>,
+    pub body: Option<Template>,
+}
+
+/// How the way to a mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTls {
+    /// Not at all.
+    None,
+    /// By STARTTLS, or not used (RFC 3207).
+    StartTls,
+    /// From the first byte (RFC 8314, 3.3).
+    Wrapped,
 }
 
 /// Where a syslog server listens.
@@ -96,28 +123,38 @@ enum Kind {
     Webhook,
     Slack,
     Command,
+    Email,
     Syslog,
     Mqtt,
 }
 
 impl Kind {
-    const ALL: [(&'static str, Kind); 5] = [
+    const ALL: [(&'static str, Kind); 6] = [
         ("webhook", Kind::Webhook),
         ("slack", Kind::Slack),
         ("command", Kind::Command),
+        ("email", Kind::Email),
         ("syslog", Kind::Syslog),
         ("mqtt", Kind::Mqtt),
     ];
 
     /// The keys that only some kinds have, and which these are.
-    const KEYS: [(&'static str, &'static [Kind]); 10] = [
+    const KEYS: [(&'static str, &'static [Kind]); 18] = [
         ("url", &[Kind::Webhook, Kind::Slack]),
         ("url_file", &[Kind::Webhook, Kind::Slack]),
         ("secret", &[Kind::Webhook]),
         ("secret_file", &[Kind::Webhook]),
-        ("body", &[Kind::Webhook, Kind::Slack, Kind::Mqtt]),
+        ("body", &[Kind::Webhook, Kind::Slack, Kind::Email, Kind::Mqtt]),
         ("content_type", &[Kind::Webhook]),
         ("program", &[Kind::Command]),
+        ("server", &[Kind::Email]),
+        ("tls", &[Kind::Email]),
+        ("username", &[Kind::Email]),
+        ("password", &[Kind::Email]),
+        ("password_file", &[Kind::Email]),
+        ("from", &[Kind::Email]),
+        ("to", &[Kind::Email]),
+        ("subject", &[Kind::Email]),
         ("address", &[Kind::Syslog]),
         ("topic", &[Kind::Mqtt]),
         ("retain", &[Kind::Mqtt]),
@@ -150,7 +187,8 @@ fn channel(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Notif
         section.fault("name", "expected 1 to 64 of the characters A-Z a-z 0-9 _ . -");
     }
     if !section.has("kind") {
-        section.fault_here("kind is missing: one of \"webhook\", \"slack\", \"command\", \"syslog\", \"mqtt\"");
+        section
+            .fault_here("kind is missing: one of \"webhook\", \"slack\", \"command\", \"email\", \"syslog\", \"mqtt\"");
     }
     let kind = section.word("kind", &Kind::ALL);
     let route = route(section);
@@ -227,6 +265,13 @@ struct Given {
     body: Option<Template>,
     content_type: Option<String>,
     program: Option<Vec<String>>,
+    server: Option<(String, Option<u16>)>,
+    tls: MailTls,
+    username: Option<String>,
+    password: Option<Secret>,
+    from: Option<String>,
+    to: Vec<String>,
+    subject: Option<Template>,
     address: Option<SyslogAddress>,
     topic: Option<Template>,
     retain: bool,
@@ -236,12 +281,21 @@ impl Given {
     fn read(section: &mut Section<'_>, around: &Surroundings<'_>) -> Given {
         let template = |text: &str| Template::parse(text).map_err(|error| Wrong::from(error.to_string()));
         let program = section.texts("program");
+        let to = section.texts("to").unwrap_or_default();
+        let tls = [("starttls", MailTls::StartTls), ("tls", MailTls::Wrapped), ("none", MailTls::None)];
         Given {
             url: secret::given(section, around, ["url", "url_file"]),
             secret: secret::given(section, around, ["secret", "secret_file"]),
             body: section.parsed("body", "a text with placeholders such as {message}", template),
             content_type: section.parsed("content_type", "a media type, such as \"text/plain\"", media_type),
             program: program.map(|texts| texts.into_iter().map(|(text, _)| text.to_owned()).collect()),
+            server: section.parsed("server", "a host, perhaps with a port, such as \"mail.example:587\"", server),
+            tls: section.word("tls", &tls).unwrap_or(MailTls::StartTls),
+            username: section.text("username").map(str::to_owned),
+            password: secret::password(section, around),
+            from: section.parsed("from", "a mailbox, such as \"tidegate <gw@plant.example>\"", mailbox),
+            to: mailboxes(section, to),
+            subject: section.parsed("subject", "a text with placeholders such as {message}", template),
             address: section.parsed("address", "an address, such as \"udp://127.0.0.1:514\"", syslog_address),
             topic: section.parsed("topic", "a topic with placeholders such as {device}", topic),
             retain: section.flag("retain").unwrap_or(false),
@@ -285,6 +339,7 @@ impl Given {
                     None
                 }
             },
+            Kind::Email => self.mailing(section).map(NotifyBy::Email),
             Kind::Syslog => {
                 // The local one, unless told.
                 let address =
@@ -299,6 +354,72 @@ impl Given {
             }
         }
     }
+}
+
+impl Given {
+    fn mailing(self, section: &Section<'_>) -> Option<Mailing> {
+        for key in ["server", "from", "to"] {
+            if !section.has(key) {
+                section.fault_here(format!("{key} is missing"));
+            }
+        }
+        if section.has("to") && self.to.is_empty() {
+            section.fault("to", "names nobody");
+            return None;
+        }
+        if self.username.is_none() && self.password.is_some() {
+            section.fault_here("username is missing, and a password is given");
+        }
+        let (host, port) = self.server?;
+        let usual = match self.tls {
+            MailTls::None => 25,
+            MailTls::StartTls => 587,
+            MailTls::Wrapped => 465,
+        };
+        Some(Mailing {
+            host,
+            port: port.unwrap_or(usual),
+            tls: self.tls,
+            credentials: self.username.zip(self.password),
+            from: self.from?,
+            to: self.to,
+            subject: self.subject,
+            body: self.body,
+        })
+    }
+}
+
+/// A host and, where it is given, a port.
+fn server(text: &str) -> Result<(String, Option<u16>), Wrong> {
+    let wrong = || {
+        Wrong::new(format!("\"{text}\" is no mail server, expected a host, perhaps with a port: \"mail.example:587\""))
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),
+        None => (text, None),
+    };
+    if host.is_empty() || host.contains([':', '/', '@', ' ']) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn mailbox(text: &str) -> Result<String, Wrong> {
+    match text.parse::<lettre::message::Mailbox>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("\"{text}\" is no mailbox such as \"Ann <ann@plant.example>\": {error}").into()),
+    }
+}
+
+fn mailboxes(section: &Section<'_>, texts: Vec<(&str, super::Place)>) -> Vec<String> {
+    let mut boxes = Vec::new();
+    for (text, place) in texts {
+        match mailbox(text) {
+            Ok(one) => boxes.push(one),
+            Err(wrong) => section.fault_at(place, "to", wrong),
+        }
+    }
+    boxes
 }
 
 /// The URL is not quoted: it often is a secret.
@@ -353,4 +474,116 @@ fn syslog_address(text: &str) -> Result<SyslogAddress, Wrong> {
         _ => None,
     };
     address.ok_or_else(|| Wrong::new(format!("\"{text}\" is no syslog address, {expected}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::*;
+    use crate::alert::announce::tests::step;
+
+    fn read(text: &str) -> (Vec<Notify>, String) {
+        let reading = Config::parse(Path::new("t.toml"), text, &[]);
+        let faults: Vec<String> = reading.faults.iter().map(ToString::to_string).collect();
+        (reading.config.notify, faults.join("\n"))
+    }
+
+    fn good(table: &str) -> Notify {
+        let (mut channels, faults) = read(&format!("[[notify]]\nname = \"n\"\n{table}"));
+        assert_eq!(faults, "");
+        channels.remove(0)
+    }
+
+    /// What is said of a bad table.
+    fn bad(table: &str) -> String {
+        read(&format!("[[notify]]\nname = \"n\"\n{table}")).1
+    }
+
+    #[test]
+    fn each_kind_can_be_set() {
+        let hook = good(
+            "kind = \"webhook\"\nurl = \"https://h/x\"\nsecret = \"s\"\nattempts = 3\nretry = \"1s\"\ntimeout = \"2s\"",
+        );
+        assert_eq!((hook.attempts, hook.retry, hook.timeout), (3, Duration::from_secs(1), Duration::from_secs(2)));
+        assert!(matches!(hook.by, NotifyBy::Webhook { secret: Some(_), body: None, .. }));
+        assert!(!format!("{hook:?}").contains("h/x"), "a URL is a secret");
+        assert!(matches!(good("kind = \"slack\"\nurl = \"http://h\"").by, NotifyBy::Slack { .. }));
+        let command = good("kind = \"command\"\nprogram = [\"/bin/x\", \"-y\"]").by;
+        assert_eq!(command, NotifyBy::Command { program: vec!["/bin/x".into(), "-y".into()] });
+        let syslog = |address: &str| good(&format!("kind = \"syslog\"\n{address}")).by;
+        assert_eq!(syslog(""), NotifyBy::Syslog { address: SyslogAddress::Unix("/dev/log".into()) });
+        let udp = NotifyBy::Syslog { address: SyslogAddress::Udp("loghost:514".into()) };
+        assert_eq!(syslog("address = \"udp://loghost\""), udp);
+        let tcp = NotifyBy::Syslog { address: SyslogAddress::Tcp("[::1]:6514".into()) };
+        assert_eq!(syslog("address = \"tcp://[::1]:6514\""), tcp);
+        assert!(matches!(good("kind = \"mqtt\"\ntopic = \"a/{device}\"").by, NotifyBy::Mqtt { retain: false, .. }));
+        let mail =
+            "kind = \"email\"\nserver = \"mail.example\"\nfrom = \"gw@a.example\"\nto = [\"Ann <ann@a.example>\"]";
+        let NotifyBy::Email(mailing) = good(mail).by else { panic!("e-mail") };
+        assert_eq!((mailing.port, mailing.tls, mailing.credentials), (587, MailTls::StartTls, None));
+        let NotifyBy::Email(mailing) = good(&format!("{mail}\ntls = \"tls\"\nusername = \"u\"\npassword = \"p\"")).by
+        else {
+            panic!("e-mail")
+        };
+        assert_eq!((mailing.port, mailing.credentials.map(|(user, _)| user)), (465, Some("u".to_owned())));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (table, words) in [
+            ("", "kind is missing"),
+            ("kind = \"pigeon\"", "unknown"),
+            ("kind = \"webhook\"", "url is missing"),
+            ("kind = \"webhook\"\nurl = \"ftp://h\"", "http:// or https://"),
+            (
+                "kind = \"webhook\"\nurl = \"http://h\"\nprogram = [\"x\"]",
+                "program: has a meaning with kind = \"command\" only",
+            ),
+            ("kind = \"slack\"\nurl = \"http://h\"\nbody = \"{mesage}\"", "`{mesage}`"),
+            ("kind = \"command\"\nprogram = []", "is empty"),
+            ("kind = \"command\"", "program is missing"),
+            ("kind = \"syslog\"\naddress = \"loghost\"", "no syslog address"),
+            ("kind = \"mqtt\"", "topic is missing"),
+            ("kind = \"mqtt\"\ntopic = \"a/#\"", "without + and #"),
+            ("kind = \"mqtt\"\ntopic = \"tidegate/alerts/x\"", "tidegate's own"),
+            ("kind = \"email\"", "server is missing"),
+            ("kind = \"email\"\nserver = \"m\"\nfrom = \"nobody\"\nto = [\"a@b.c\"]", "no mailbox"),
+            ("kind = \"email\"\nserver = \"m:x\"\nfrom = \"a@b.c\"\nto = [\"a@b.c\"]", "no mail server"),
+            ("kind = \"syslog\"\nseverities = [\"grave\"]", "\"grave\" is unknown"),
+            ("kind = \"syslog\"\nseverities = [\"info\"]\nleast = \"info\"", "give one of them"),
+            ("kind = \"syslog\"\nstates = []", "nothing would be told"),
+            ("kind = \"syslog\"\nattempts = 0", "not within 1 to 100"),
+            ("kind = \"syslog\"\ncolour = 1", "unknown key"),
+        ] {
+            let said = bad(table);
+            assert!(said.contains(words) && said.contains("t.toml:"), "{table}: {said}");
+        }
+        let twice = "[[notify]]\nname = \"n\"\nkind = \"syslog\"\n";
+        assert!(read(&twice.repeat(2)).1.contains("earlier [[notify]]"));
+        assert!(read(&twice.replace("\"n\"", "\"a b\"")).1.contains("1 to 64"));
+    }
+
+    #[test]
+    fn a_step_goes_by_a_channel_whose_route_fits_in_everything() {
+        let route = |rest: &str| good(&format!("kind = \"syslog\"\n{rest}")).route;
+        let firing = step("ab", 0, State::Firing);
+        let with = |change: &dyn Fn(&mut Transition)| {
+            let mut step = firing.clone();
+            change(&mut step);
+            step
+        };
+        let usual = route("");
+        assert!(usual.takes(&firing) && usual.takes(&with(&|step| step.state = State::Resolved)));
+        assert!(!usual.takes(&with(&|step| step.state = State::Acknowledged)));
+        assert!(!usual.takes(&with(&|step| step.snoozed = true)));
+        let warning = with(&|step| step.severity = Severity::Warning);
+        assert!(route("least = \"warning\"").takes(&warning) && !route("least = \"critical\"").takes(&warning));
+        assert!(route("severities = [\"info\", \"critical\"]").takes(&firing));
+        assert!(!route("severities = [\"info\", \"critical\"]").takes(&warning));
+        assert!(route("rules = [\"too-hot\"]\ntenants = [\"default\"]").takes(&firing));
+        assert!(!route("rules = [\"too-hot\"]\ntenants = [\"acme\"]").takes(&firing));
+        assert!(!route("rules = [\"too-cold\"]").takes(&firing));
+    }
 }

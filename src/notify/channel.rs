@@ -5,6 +5,7 @@ use std::fmt::Display;
 use tokio::sync::mpsc;
 
 use super::command::Program;
+use super::email::Email;
 use super::syslog::Syslog;
 use super::topic::Topic;
 use super::webhook::Webhook;
@@ -40,6 +41,7 @@ impl Failure {
 pub enum Channel {
     Webhook(Webhook),
     Command(Program),
+    Email(Email),
     Syslog(Syslog),
     Topic(Topic),
 }
@@ -53,6 +55,7 @@ impl Channel {
             }
             NotifyBy::Slack { url, body } => Channel::Webhook(Webhook::chat(url.clone(), body.clone())),
             NotifyBy::Command { program } => Channel::Command(Program::new(program.clone())),
+            NotifyBy::Email(mailing) => Channel::Email(Email::new(mailing.clone(), notify.timeout)),
             NotifyBy::Syslog { address } => Channel::Syslog(Syslog::new(address.clone())),
             NotifyBy::Mqtt { topic, retain, body } => {
                 Channel::Topic(Topic::new(topic.clone(), *retain, body.clone(), parcels.clone()))
@@ -68,6 +71,7 @@ impl Channel {
         match self {
             Channel::Webhook(webhook) => webhook.tell(step).await,
             Channel::Command(program) => program.tell(step).await,
+            Channel::Email(email) => email.tell(step).await,
             Channel::Syslog(syslog) => syslog.tell(step).await,
             Channel::Topic(topic) => topic.tell(step).await,
         }

@@ -5,6 +5,7 @@
 
 mod channel;
 mod command;
+mod email;
 mod http;
 mod notifier;
 mod queue;

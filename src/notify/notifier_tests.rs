@@ -9,10 +9,13 @@ use crate::config::Config;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A database in memory: rows by (alert, channel), each with the attempts and what became of it.
+/// By alert and channel: the attempts, what became of them, and the step.
+type Rows = BTreeMap<(String, String), (u32, Option<Fate>, Transition)>;
+
+/// A database in memory.
 #[derive(Default)]
 struct Book {
-    rows: Mutex<BTreeMap<(String, String), (u32, Option<Fate>, Transition)>>,
+    rows: Mutex<Rows>,
     committed: AtomicU64,
     down: AtomicBool,
 }
