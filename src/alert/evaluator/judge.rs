@@ -232,8 +232,10 @@ impl Judge<'_> {
         }
         let lag = self.fleet.devices.get(device as usize).map_or(0, |device| device.lag);
         let time = at.saturating_sub(lag);
-        self.run_due(device, place, time);
-        if silent && self.look_for_silence(device, place, at, time) {
+        self.run_due(device, place, time.saturating_sub(1));
+        // Whatever is so at this instant is so at once.
+        let changed = silent && self.look_for_silence(device, place, at, time);
+        if changed || self.instance(device, place).is_some_and(|(instance, _)| instance.due <= time) {
             self.settle(device, place, time);
         }
         self.wake(device, place, at, time);

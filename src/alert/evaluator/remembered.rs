@@ -16,6 +16,9 @@ pub(super) struct Memory {
     nodes: Vec<(Option<bool>, Option<i64>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     usual: Vec<Option<Usual>>,
+    /// Of values that have not changed for long: what they are, and since when; readings tell of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    same: Vec<Option<(f64, i64)>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     episode: Option<Episode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,6 +27,9 @@ pub(super) struct Memory {
     spent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<i64>,
+    /// When it was last looked at: what time alone has changed until then is not to happen again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<i64>,
     /// The device's, where its time is behind.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lag: i64,
@@ -36,7 +42,8 @@ fn is_zero(number: &i64) -> bool {
 impl Memory {
     /// None where the first readings tell all of it.
     pub fn of(instance: &Instance, rule: &Compiled, lag: i64) -> Option<Memory> {
-        let simple = matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
+        let simple = instance.episode.is_none()
+            && matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
         let unknown = instance.nodes.iter().all(|node| node.truth.is_none());
         let nodes = |node: &NodeState| (node.truth, (node.since != NEVER).then_some(node.since));
         let usual = |past: &Past| match past {
@@ -44,18 +51,25 @@ impl Memory {
             _ => None,
         };
         let usual: Vec<Option<Usual>> = instance.past.iter().flatten().map(usual).collect();
+        let same = |(past, node): (&Past, &NodeState)| match past {
+            Past::Same { value, since } if node.truth == Some(true) => Some((*value, *since)),
+            _ => None,
+        };
+        let same: Vec<Option<(f64, i64)>> = instance.past.iter().flatten().zip(&instance.nodes).map(same).collect();
         let memory = Memory {
             conditions: rule.fingerprint,
             nodes: if simple || unknown { Vec::new() } else { instance.nodes.iter().map(nodes).collect() },
             usual: if usual.iter().any(Option::is_some) { usual } else { Vec::new() },
+            same: if same.iter().any(Option::is_some) { same } else { Vec::new() },
             episode: instance.episode.as_deref().cloned(),
             quiet_until: (instance.quiet_until != NOT_YET).then_some(instance.quiet_until),
             spent: instance.spent,
             from: (instance.from != NOT_YET).then_some(instance.from),
+            at: rule.keeps.then_some(instance.at),
             lag: 0,
         };
         let nothing = Memory { conditions: rule.fingerprint, ..Memory::default() };
-        (memory != nothing).then_some(Memory { lag, ..memory })
+        (memory != nothing).then_some(Memory { at: Some(instance.at), lag, ..memory })
     }
 
     /// The episode that goes on, if one does.
@@ -68,12 +82,18 @@ impl Memory {
         instance.episode = self.episode.map(Box::new);
         instance.quiet_until = self.quiet_until.unwrap_or(NOT_YET);
         instance.from = self.from.unwrap_or(NOT_YET);
+        instance.at = self.at.unwrap_or(NOT_YET);
         if self.conditions != rule.fingerprint {
             return;
         }
         instance.spent = self.spent;
         for (node, (truth, since)) in instance.nodes.iter_mut().zip(self.nodes) {
             *node = NodeState { truth, since: since.unwrap_or(NEVER) };
+        }
+        for (past, same) in instance.past.iter_mut().flatten().zip(self.same) {
+            if let Some((value, since)) = same {
+                *past = Past::Same { value, since };
+            }
         }
         for (past, usual) in instance.past.iter_mut().flatten().zip(self.usual) {
             if let (Past::Usual(past), Some(usual)) = (past, usual) {

@@ -81,6 +81,7 @@ impl Series {
 
     /// None: there is nothing to aggregate. A count is 0 then, once there has been a reading at all.
     pub fn aggregate(&self, aggregate: Aggregate, at: i64, over: i64) -> Option<f64> {
+        self.points.front()?;
         let values = || self.within(at, over).map(|(_, value)| value);
         let count = values().count();
         if aggregate == Aggregate::Count {
