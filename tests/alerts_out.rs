@@ -2,13 +2,19 @@
 //! servers and programs.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+#[cfg(feature = "embedded-broker")]
+use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ring::hmac;
 use serde_json::Value;
 
+use crate::support::certificates::Certificates;
+#[cfg(feature = "embedded-broker")]
+use crate::support::daemon::lasting_port;
 use crate::support::daemon::{NATIVE, Tidegate, between, eventually};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::stranger::{SQLITE, Stranger};
@@ -24,10 +30,15 @@ metric = "temperature"
 gt = 30.0
 "#;
 
-fn watching(broker: &Mosquitto, more: &str) -> Tidegate {
+fn configured(broker: &Mosquitto, more: &str) -> Tidegate {
     let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + NATIVE + more;
-    let mut tidegate = Tidegate::configured(&toml);
+    let tidegate = Tidegate::configured(&toml);
     tidegate.catalog_file("rules/hot.toml", HOT);
+    tidegate
+}
+
+fn watching(broker: &Mosquitto, more: &str) -> Tidegate {
+    let mut tidegate = configured(broker, more);
     tidegate.start();
     tidegate.listening();
     eventually("the database is open", || tidegate.said("database open"));
@@ -82,7 +93,7 @@ fn server(codes: &'static [u16]) -> (u16, Receiver<Request>) {
     (port, requests)
 }
 
-fn read_request(stream: &mut TcpStream) -> Request {
+fn read_request(stream: &mut impl Read) -> Request {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while reader.read_line(&mut head).unwrap() > 2 {}
@@ -91,6 +102,31 @@ fn read_request(stream: &mut TcpStream) -> Request {
     request.body.resize(length, 0);
     reader.read_exact(&mut request.body).unwrap();
     request
+}
+
+/// A server over TLS that takes everything.
+fn tls_server(certificates: &Certificates) -> (u16, Receiver<Request>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = Arc::clone(certificates.acceptor().config());
+    let (sender, requests) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            // One that does not trust it says so, and goes.
+            while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
+            if stream.conn.is_handshaking() {
+                continue;
+            }
+            let request = read_request(&mut stream);
+            let _ = write!(stream, "HTTP/1.1 204 No Content\r\n\r\n");
+            if sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    (port, requests)
 }
 
 fn next(requests: &Receiver<Request>) -> Request {
@@ -157,6 +193,34 @@ fn a_webhook_that_hangs_is_given_up_and_sent_when_somebody_asks() {
 }
 
 #[test]
+fn a_server_over_tls_is_told_only_where_the_systems_authorities_vouch_for_it() {
+    let broker = Mosquitto::plain();
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = Certificates::make(dir.path());
+    let (port, requests) = tls_server(&certificates);
+    let table = format!(
+        "[[notify]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"https://localhost:{port}/\"\nretry = \"100ms\"\nattempts = 100\n"
+    );
+    let mut tidegate = configured(&broker, &table);
+    let trust = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    tidegate.start_with(&[("SSL_CERT_FILE", &trust(&certificates.stranger))]);
+    tidegate.listening();
+    eventually("the database is open", || tidegate.said("database open"));
+    send(&broker, "oven", 31.5);
+    eventually("it is not trusted", || {
+        let failures = tidegate.told("a notification failed", "error");
+        failures.first().filter(|error| error.contains("TLS") && error.contains("certificate")).cloned()
+    });
+    tidegate.kill();
+    tidegate.start_with(&[("SSL_CERT_FILE", &trust(&certificates.ca))]);
+    assert_eq!(next(&requests).json()["device"], "oven");
+    eventually("it is recorded", || {
+        Some(tidegate.json(&["alerts", "notify", "list"])).filter(|rows| rows[0]["state"] == "sent")
+    });
+    assert!(tidegate.stop().success());
+}
+
+#[test]
 fn a_program_a_topic_and_a_lasting_refusal_by_their_routes_over_a_kill() {
     let broker = Mosquitto::plain();
     let (port, requests) = server(&[404]);
@@ -211,5 +275,61 @@ fn notifications_go_out_while_the_database_is_away_and_are_recorded_later() {
     eventually("it is recorded", || {
         (stranger.number("SELECT count(*) FROM alert_notifications WHERE state = 'sent'") == 1).then_some(())
     });
+    assert!(tidegate.stop().success());
+}
+
+/// The retained message of a topic, or the next: user properties and payload.
+#[cfg(feature = "embedded-broker")]
+fn read(port: u16, topic: &str) -> (String, String) {
+    let output = Command::new("mosquitto_sub")
+        .args(["-V", "5", "-p", &port.to_string(), "-t", topic, "-q", "1", "-C", "1", "-W", "20", "-F", "%P|%p"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (properties, payload) = text.trim().split_once('|').unwrap_or_else(|| panic!("nothing on {topic}"));
+    (properties.to_owned(), payload.to_owned())
+}
+
+#[cfg(feature = "embedded-broker")]
+fn publish(port: u16, topic: &str, payload: &str) {
+    let arguments = ["-p", &port.to_string(), "-t", topic, "-q", "1", "-m", payload];
+    assert!(Command::new("mosquitto_pub").args(arguments).status().unwrap().success());
+}
+
+#[cfg(feature = "embedded-broker")]
+#[test]
+fn an_embedded_broker_keeps_alerts_and_their_number_and_has_them_again_after_a_kill() {
+    let port = lasting_port();
+    let toml = between(&format!("embedded://127.0.0.1:{port}"), SQLITE) + NATIVE;
+    let mut tidegate = Tidegate::configured(&toml);
+    tidegate.catalog_file("rules/hot.toml", HOT);
+    tidegate.start();
+    eventually("the database is open", || tidegate.said("database open"));
+    publish(port, "devices/a/telemetry", r#"{"temperature": 40}"#);
+    publish(port, "devices/b/telemetry", r#"{"temperature": 41}"#);
+    let alert = "tidegate/alerts/default/a/too-hot";
+    let both = r#"{"info":0,"warning":0,"critical":2}"#;
+    let number = || read(port, "tidegate/alerts/default/summary").1;
+    eventually("both are counted", || (number() == both).then_some(()));
+    let (properties, payload) = read(port, alert);
+    for property in ["severity:critical", "state:firing", "rule:too-hot", "tenant:default"] {
+        assert!(properties.contains(property), "{property}: {properties}");
+    }
+    let stranger = Stranger::of_file(&tidegate);
+    eventually("it is marked", || {
+        (stranger.number("SELECT count(*) FROM alert_transitions WHERE published") == 2).then_some(())
+    });
+    tidegate.kill();
+    tidegate.start();
+    assert_eq!(read(port, alert).1, payload);
+    eventually("both are counted again", || (number() == both).then_some(()));
+
+    let id = serde_json::from_str::<Value>(&payload).unwrap()["id"].as_str().unwrap().to_owned();
+    publish(port, &format!("tidegate/alerts/default/{id}/ack"), r#"{"who": "ann"}"#);
+    eventually("it is acknowledged", || read(port, alert).0.contains("state:acknowledged").then_some(()));
+    publish(port, "devices/a/telemetry", r#"{"temperature": 10}"#);
+    eventually("one is left", || (number() == r#"{"info":0,"warning":0,"critical":1}"#).then_some(()));
+    // What is retained now is the other one only.
+    assert!(read(port, "tidegate/alerts/default/+/too-hot").1.contains(r#""device":"b""#));
     assert!(tidegate.stop().success());
 }
