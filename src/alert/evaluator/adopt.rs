@@ -17,6 +17,9 @@ use crate::alert::rule::Check;
 use crate::alert::transition::Who;
 use crate::time::UtcMicros;
 
+/// The newest readings that are asked for however old they are: a rate begins before its span, perhaps before a long gap.
+const BEFORE_A_GAP: usize = 64;
+
 /// Where a device is, and what it is called by.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Placed {
@@ -100,13 +103,13 @@ impl Evaluator {
         device
     }
 
-    /// What was taken up is as it was after the newest reading.
+    /// What was taken up is as it was with the newest reading; what is due at that very instant may still be to come.
     fn look_from_newest(&mut self, device: DeviceNo) {
         let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
         let sensors = of.sensors.iter().filter_map(|no| self.fleet.sensors.get(*no as usize));
         let newest = sensors.map(|sensor| sensor.latest).max().unwrap_or(NOT_YET);
         for instance in &mut of.instances {
-            instance.at = instance.at.max(newest);
+            instance.at = instance.at.max(newest.saturating_sub(1));
         }
     }
 
@@ -290,7 +293,7 @@ pub(super) fn wanted(program: &Program, fleet: &Fleet, rows: &[(i32, SensorNo)])
     for (id, no) in rows {
         let Some(sensor) = fleet.sensors.get(*no as usize) else { continue };
         let Some(device) = fleet.devices.get(sensor.device as usize) else { continue };
-        let (mut since, mut most) = (NEVER, 0);
+        let (mut since, mut most, mut one_older) = (NEVER, 0, false);
         for watch in &sensor.watches {
             let Some(instance) = device.instances.get(watch.instance as usize) else { continue };
             let Some(rule) = program.rules.get(instance.rule as usize) else { continue };
@@ -307,9 +310,13 @@ pub(super) fn wanted(program: &Program, fleet: &Fleet, rows: &[(i32, SensorNo)])
                 since = since.min(from);
                 most = most.max(count);
             }
+            one_older |= matches!(check, Check::Rate { .. });
         }
         if most > 0 {
             wanted.push((*id, UtcMicros(since), most));
+        }
+        if one_older {
+            wanted.push((*id, UtcMicros(NOT_YET), BEFORE_A_GAP));
         }
     }
     wanted
@@ -320,7 +327,6 @@ fn needs(check: &Check, past: Option<&Past>, latest: i64) -> Option<(i64, usize)
     match (check, past) {
         (Check::Samples { of, .. }, _) => Some((NOT_YET, *of)),
         (Check::Window { over, .. } | Check::Stuck { over }, _) => Some((back(*over), Check::MOST_IN_WINDOW)),
-        // The reading before the span may be older than it by as much again, and more: then the rate is unknown for a while.
         (Check::Rate { per, .. }, _) => Some((back(per.saturating_mul(4)), Check::MOST_IN_WINDOW)),
         (Check::Anomaly { .. }, Some(Past::Usual(usual))) => Some((usual.hour_began(), Check::MOST_IN_WINDOW)),
         _ => None,

@@ -24,7 +24,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use explain::{Standing, Stands};
@@ -273,10 +273,14 @@ impl Evaluator {
         adopt::wanted(&self.program, &self.fleet, &self.rows)
     }
 
-    /// Takes what [`Evaluator::wanted`] asked for, each sensor's in order of time. To be called once, before the first message.
+    /// Takes what [`Evaluator::wanted`] asked for. To be called once, before the first message.
     pub fn recall(&mut self, found: &[(i32, Vec<(UtcMicros, f64)>)]) {
         let rows: HashMap<i32, SensorNo> = std::mem::take(&mut self.rows).into_iter().collect();
+        let mut merged: BTreeMap<i32, BTreeMap<UtcMicros, f64>> = BTreeMap::new();
         for (id, readings) in found {
+            merged.entry(*id).or_default().extend(readings.iter().copied());
+        }
+        for (id, readings) in &merged {
             let Some(sensor) = rows.get(id).and_then(|no| self.fleet.sensors.get(*no as usize)) else { continue };
             let (device, metric, watches) = (sensor.device, Arc::clone(&sensor.metric), sensor.watches.clone());
             for watch in &watches {
@@ -690,7 +694,7 @@ impl Seed {
     }
 }
 
-fn recall(check: &Check, past: &mut Past, readings: &[(UtcMicros, f64)]) {
+fn recall(check: &Check, past: &mut Past, readings: &BTreeMap<UtcMicros, f64>) {
     for (time, value) in readings {
         match (check, &mut *past) {
             (Check::Stuck { .. }, _) => {
