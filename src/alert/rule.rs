@@ -109,9 +109,15 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
     /// Something about the readings of one metric.
-    Metric { metric: Arc<str>, check: Check },
+    Metric {
+        metric: Arc<str>,
+        check: Check,
+    },
     /// Nothing came for so long: of the metric, or of the device as a whole.
-    Absent { metric: Option<Arc<str>>, after: Duration },
+    Absent {
+        metric: Option<Arc<str>>,
+        after: Duration,
+    },
     All(Vec<Condition>),
     Any(Vec<Condition>),
     Not(Box<Condition>),

@@ -42,13 +42,25 @@ fn draw(out: &mut String, panel: &Panel<'_>, y: f64, (from, until): (UtcMicros, 
     let span = (until.0.saturating_sub(from.0)).max(1) as f64;
     let x = |at: UtcMicros| LEFT + (at.0.saturating_sub(from.0) as f64 / span).clamp(0.0, 1.0) * (WIDTH - LEFT - 10.0);
     let points = numbers(panel, from, until);
-    let (low, high) = points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, value)| {
-        (low.min(*value), high.max(*value))
-    });
-    let (low, high) = if low < high { (low, high) } else if low.is_finite() { (low - 1.0, high + 1.0) } else { (0.0, 1.0) };
+    let (low, high) = points
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, value)| (low.min(*value), high.max(*value)));
+    let (low, high) = if low < high {
+        (low, high)
+    } else if low.is_finite() {
+        (low - 1.0, high + 1.0)
+    } else {
+        (0.0, 1.0)
+    };
     let (top, bottom) = (y + TOP, y + HEIGHT - BOTTOM);
     let scaled = |value: f64| bottom - (value - low) / (high - low) * (bottom - top);
-    let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"{}\">{}: {}</text>", y + 20.0, escaped(panel.device), escaped(panel.metric));
+    let _ = writeln!(
+        out,
+        "<text x=\"{LEFT}\" y=\"{}\">{}: {}</text>",
+        y + 20.0,
+        escaped(panel.device),
+        escaped(panel.metric)
+    );
     for episode in panel.episodes {
         let (begin, end) = (x(episode.since), x(episode.resolved.unwrap_or(until)));
         let _ = writeln!(
@@ -60,13 +72,17 @@ fn draw(out: &mut String, panel: &Panel<'_>, y: f64, (from, until): (UtcMicros, 
             escaped(&format!("{} since {}: {}", episode.severity.word(), episode.since, episode.message)),
         );
     }
-    let line: Vec<String> =
-        points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), scaled(*value))).collect();
+    let line: Vec<String> = points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), scaled(*value))).collect();
     let _ = writeln!(out, "<polyline fill=\"none\" stroke=\"#1f4e79\" points=\"{}\"/>", line.join(" "));
-    for threshold in panel.episodes.iter().filter_map(|episode| episode.threshold).filter(|at| (low..=high).contains(at)).take(1) {
+    for threshold in
+        panel.episodes.iter().filter_map(|episode| episode.threshold).filter(|at| (low..=high).contains(at)).take(1)
+    {
         let at = scaled(threshold);
         let right = WIDTH - 10.0;
-        let _ = writeln!(out, "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>");
+        let _ = writeln!(
+            out,
+            "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>"
+        );
     }
     let _ = writeln!(
         out,
@@ -81,7 +97,8 @@ fn draw(out: &mut String, panel: &Panel<'_>, y: f64, (from, until): (UtcMicros, 
 
 /// The metric's numbers between the instants; of many in one column the least and the greatest.
 fn numbers(panel: &Panel<'_>, from: UtcMicros, until: UtcMicros) -> Vec<(UtcMicros, f64)> {
-    let within = panel.readings.iter().filter(|one| *one.metric == *panel.metric && one.time >= from && one.time <= until);
+    let within =
+        panel.readings.iter().filter(|one| *one.metric == *panel.metric && one.time >= from && one.time <= until);
     let all: Vec<(UtcMicros, f64)> = within
         .filter_map(|reading| match reading.value {
             PastValue::Number(value) => Some((reading.time, value)),

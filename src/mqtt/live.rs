@@ -433,6 +433,14 @@ impl<'a> Live<'a> {
     fn report_refused(&self, refused: &[(String, &'static str)]) {
         for (filter, reason) in refused {
             self.rooms.metrics.subscriptions_refused.inc();
+            if request::is_filter(filter) {
+                tracing::warn!(
+                    filter,
+                    reason,
+                    "the broker refused a subscription: this can't be asked of alerts by MQTT"
+                );
+                continue;
+            }
             tracing::error!(
                 filter,
                 reason,

@@ -170,3 +170,19 @@ async fn a_stop_waits_for_the_answers_to_what_is_under_way() {
     assert_eq!(peer.next().await, Packet::Disconnect);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_broker_that_lets_nobody_ask_of_alerts_serves_the_sources_all_the_same() {
+    let fake = FakeBroker::start(5).await;
+    let mut rig = Rig::start(broker(fake.port, MqttVersion::V5, "asking"), &["a", "tidegate/alerts/+/+/ack"]);
+    let mut peer = fake.accept().await;
+    peer.next().await;
+    peer.connack(false, 0, &[]).await;
+    let Packet::Subscribe { id, filters } = peer.next().await else { panic!("no SUBSCRIBE") };
+    let code = |filter: &str| if filter == "a" { 1 } else { 0x87 };
+    let codes: Vec<u8> = filters.iter().map(|(filter, _)| code(filter)).collect();
+    peer.suback(id, &codes).await;
+    rig.up().await;
+    assert_eq!(rig.metrics.subscriptions_refused.get(), 1);
+    rig.crash().await;
+}
