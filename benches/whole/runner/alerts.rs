@@ -39,7 +39,10 @@ pub fn rules() -> impl Iterator<Item = (String, String)> {
     });
     let fleet = (0..FLEET_RULES).map(move |n| {
         let (slug, metric) = (format!("fleet{n}"), n % 10 + 1);
-        (format!("rules/{slug}.toml"), rule(&slug, "template = \"bench\"", &format!("metric = \"q{metric}\"\ngt = 200")))
+        (
+            format!("rules/{slug}.toml"),
+            rule(&slug, "template = \"bench\"", &format!("metric = \"q{metric}\"\ngt = 200")),
+        )
     });
     probe.chain(fleet)
 }
@@ -124,7 +127,10 @@ fn repeat(rig: &mut Rig<'_>, listener: &Listener, messages: u64, rate: f64) -> a
     Load::finish(rig.paced(messages, rate));
     probe.end()?;
     let last = rig.stamps().count() as usize;
-    anyhow::ensure!(last <= PROBE_RULES as usize, "there are rules for {PROBE_RULES} numbers only; fewer repetitions fit");
+    anyhow::ensure!(
+        last <= PROBE_RULES as usize,
+        "there are rules for {PROBE_RULES} numbers only; fewer repetitions fit"
+    );
     let mut latencies = Vec::new();
     for _ in first..last {
         let (at, number) = listener.firing.recv_timeout(PATIENCE).context("an alert did not come")?;

@@ -136,7 +136,11 @@ pub fn all() -> Vec<Scenario> {
         other("catch-up", "the database away for a while, load and all", Shape::Outage(USUAL)),
         other("idle-latency", "PUBLISH to PUBACK, one message at a time, beside the disk's fsync", Shape::Idle),
         other("steady-10k", "10,000 readings a second: PUBLISH to visible", Shape::Steady(USUAL)),
-        other("alerts-10k", "10,000 readings a second and 1,000 rules: PUBLISH to the alert on MQTT", Shape::Alerts(USUAL)),
+        other(
+            "alerts-10k",
+            "10,000 readings a second and 1,000 rules: PUBLISH to the alert on MQTT",
+            Shape::Alerts(USUAL),
+        ),
         other("start-100k", "a start with 100,000 devices of 10 sensors known", Shape::Start(devices(100_000))),
         Scenario { name: "soak", about: "a long time at a rate", long: true, shape: Shape::Soak(USUAL) },
     ]

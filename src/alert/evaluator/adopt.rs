@@ -12,7 +12,6 @@ use super::fleet::{
 use super::program::{Compiled, NodeKind, Program, Subject};
 use super::remembered::Memory;
 use super::series::{Keep, Series};
-use super::usual::Usual;
 use crate::alert::rule::Check;
 use crate::alert::transition::Who;
 use crate::time::UtcMicros;
@@ -257,7 +256,7 @@ fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut i64)
 fn fresh(place: u32, rule: &Compiled) -> Instance {
     let past = |kind: &NodeKind| match kind {
         NodeKind::Metric { check, .. } if Keep::of(check).is_some() => Past::Series(Series::default()),
-        NodeKind::Metric { check: Check::Anomaly { .. }, .. } => Past::Usual(Box::new(Usual::default())),
+        NodeKind::Metric { check: Check::Anomaly { .. }, .. } => Past::Usual(Box::default()),
         _ => Past::Nothing,
     };
     Instance {

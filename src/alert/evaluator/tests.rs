@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::heed::SECOND;
 use super::*;
+use crate::alert::transition::{Action, Deed, Who};
 use crate::alert::rule::{
     Aggregate, Area, Compare, Condition, Raise, Resolve, Scope, Season, Selector, Severity, Test,
 };

@@ -10,10 +10,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::amount;
+use crate::alert::Rule;
 use crate::alert::backtest::{PastEpisode, PastReading, PastValue, backtest, metrics, reach};
 use crate::alert::rule_file;
 use crate::alert::timeline::{Panel, svg};
-use crate::alert::Rule;
 use crate::catalog::Device;
 use crate::cli::output::{self, instant, instant_or_dash};
 use crate::clock;
@@ -165,5 +165,6 @@ fn draw(rule: &Rule, found: &mut [Found], file: &Path, (from, until): (UtcMicros
         Panel { device: &one.device, metric, readings: &one.readings, episodes: &one.episodes }
     });
     let panels: Vec<Panel<'_>> = panels.collect();
-    std::fs::write(file, svg(&rule.name, &panels, from, until)).with_context(|| format!("can't write {}", file.display()))
+    std::fs::write(file, svg(&rule.name, &panels, from, until))
+        .with_context(|| format!("can't write {}", file.display()))
 }

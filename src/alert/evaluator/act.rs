@@ -1,0 +1,77 @@
+//! What people do with an episode, and what becomes of one whose rule is gone.
+
+use std::sync::Arc;
+
+use super::Evaluator;
+use super::episode::Episode;
+use crate::alert::transition::{Action, Deed, State, StateChange, Transition, Who};
+use crate::message::Seq;
+use crate::time::UtcMicros;
+
+impl Evaluator {
+    /// Does what somebody wants of an episode; whether there is one with this id.
+    pub fn act(&mut self, action: &Action, received_at: UtcMicros, seq: Seq) -> bool {
+        self.advance(received_at, seq);
+        let Some((device, place)) = self.outcome.active.get(action.id.as_str()).copied() else { return false };
+        let lag = self.fleet.devices.get(device as usize).map_or(0, |device| device.lag);
+        let Some(instance) =
+            self.fleet.devices.get_mut(device as usize).and_then(|of| of.instances.get_mut(place as usize))
+        else {
+            return false;
+        };
+        let at = received_at.0.saturating_sub(lag).max(instance.at);
+        instance.at = at;
+        let who = Who::Person(action.who.clone());
+        let why = |words: &str| if action.note.is_empty() { words.to_owned() } else { action.note.clone() };
+        let Some(episode) = &mut instance.episode else { return false };
+        match action.action {
+            Deed::Acknowledge => {
+                episode.state = State::Acknowledged;
+                self.judge().step(device, place, at, who, why("acknowledged"));
+            }
+            Deed::Resolve => {
+                instance.spent = true;
+                self.judge().resolve(device, place, at, who, why("resolved by hand"));
+                self.judge().schedule(device, place);
+            }
+            Deed::Snooze { until } => {
+                episode.snoozed = Some(until);
+                self.judge().step(device, place, at, who, why("snoozed"));
+                self.judge().arm(device, place);
+            }
+            Deed::Note => self.judge().step(device, place, at, who, why("a note")),
+        }
+        true
+    }
+
+    /// Tells that an episode has ended with its rule.
+    pub(super) fn forsaken(&mut self, tenant: &Arc<str>, uid: &Arc<str>, slug: &Arc<str>, episode: Option<Episode>, who: Who) {
+        let (rule, tenant, device) = (Arc::clone(slug), Arc::clone(tenant), Arc::clone(uid));
+        if let Some(episode) = episode {
+            self.outcome.active.remove(&episode.id);
+            let at = UtcMicros(self.now.max(episode.since));
+            self.outcome.transitions.push(Transition {
+                id: episode.id,
+                step: episode.step,
+                rule: Arc::clone(&rule),
+                tenant: Arc::clone(&tenant),
+                device: Arc::clone(&device),
+                metric: "".into(),
+                state: State::Resolved,
+                severity: episode.severity,
+                at,
+                onset: UtcMicros(episode.onset),
+                since: UtcMicros(episode.since),
+                value: None,
+                threshold: None,
+                unit: "".into(),
+                message: format!("the rule {slug} does not look at {device} any more"),
+                snoozed: false,
+                who,
+                why: "its rule is gone, or does not look at the device any more".to_owned(),
+                seq: self.seq,
+            });
+        }
+        self.forgotten.push(StateChange { rule, tenant, device, state: None });
+    }
+}
