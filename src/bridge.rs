@@ -242,8 +242,20 @@ impl Bridge {
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
                 let evaluator = opening.evaluator;
                 let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
-                Pipeline { normalizer, reader, position, batches, batch_max, reloads, watch, errands, stop, metrics }
-                    .run()
+                Pipeline {
+                    normalizer,
+                    reader,
+                    position,
+                    batches,
+                    ahead: Default::default(),
+                    batch_max,
+                    reloads,
+                    watch,
+                    errands,
+                    stop,
+                    metrics,
+                }
+                .run()
             }
         })?;
         let upkeep = Upkeep::new(store.clone(), chores(&config, &metrics), stop.waiting.clone(), metrics.clone());

@@ -1,5 +1,6 @@
 //! The pipeline thread: messages from the journal, in order, through decode and normalize into batches.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::Duration;
@@ -22,6 +23,9 @@ use crate::store::batch::Batch;
 const LOOK: Duration = Duration::from_millis(200);
 /// Between attempts to read a journal that can't be read just now, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What rules may look at before the writer has it, bytes about: at 10,000 readings a second some fifty seconds of an outage.
+const MOST_AHEAD: usize = 16 << 20;
 
 /// A changed configuration or catalog, to be used from the next message on.
 pub struct Reload {
@@ -47,6 +51,8 @@ pub struct Pipeline {
     /// The last message that the database has.
     pub position: Seq,
     pub batches: SyncSender<Batch>,
+    /// What the writer has no room for, while rules look ahead of it.
+    pub ahead: VecDeque<Batch>,
     /// Rows at which a batch takes no further message.
     pub batch_max: usize,
     pub reloads: Receiver<Reload>,
@@ -99,7 +105,7 @@ impl Pipeline {
                     self.send(&mut batch)
                 }
                 Next::End => {
-                    self.send(&mut batch);
+                    let _ = self.send(&mut batch) && self.hand_ahead(true);
                     break;
                 }
             };
@@ -133,7 +139,10 @@ impl Pipeline {
             }
         }
         self.watch.conclude(batch);
-        if batch.messages == 0 {
+        if !self.hand_ahead(false) {
+            return false;
+        }
+        if batch.messages == 0 || !self.ahead.is_empty() {
             return true;
         }
         match self.batches.try_send(std::mem::take(batch)) {
@@ -146,11 +155,35 @@ impl Pipeline {
         }
     }
 
-    /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest. False: the
-    /// writer is gone.
+    /// The channel is short: a slow database makes the pipeline wait here, and the journal keeps the rest; where there are rules, only
+    /// once much has gathered, since alerts must not wait for the database. False: the writer is gone.
     fn send(&mut self, batch: &mut Batch) -> bool {
         self.watch.conclude(batch);
-        batch.messages == 0 || self.batches.send(std::mem::take(batch)).is_ok()
+        if batch.messages > 0 {
+            self.ahead.push_back(std::mem::take(batch));
+        }
+        self.hand_ahead(false)
+    }
+
+    /// Hands over what waits, in order; waits for the writer where too much does, or where `all` of it must go. False: it is gone.
+    fn hand_ahead(&mut self, all: bool) -> bool {
+        while let Some(batch) = self.ahead.pop_front() {
+            match self.batches.try_send(batch) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(batch)) => {
+                    let waiting: usize = self.ahead.iter().map(Batch::weight).sum();
+                    if !all && self.watch.looks() && waiting.saturating_add(batch.weight()) <= MOST_AHEAD {
+                        self.ahead.push_front(batch);
+                        return true;
+                    }
+                    if self.batches.send(batch).is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
     }
 
     /// Messages that the database never had and the journal has no more: a restored backup, a record set aside.
@@ -252,6 +285,7 @@ mod tests {
             reader,
             position: 0,
             batches,
+            ahead: VecDeque::new(),
             batch_max: 10_000,
             reloads,
             watch,

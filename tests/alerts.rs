@@ -278,3 +278,27 @@ fn a_rule_is_tried_on_the_past_before_it_is_trusted() {
     assert!(std::fs::read_to_string(&picture).unwrap().contains("<polyline"));
     assert_eq!(sqlite(&tidegate.state_dir().join("tidegate.db"), "SELECT count(*) FROM alerts"), "0");
 }
+
+#[test]
+fn alerts_look_ahead_of_a_database_that_is_away_under_load() {
+    let broker = patient();
+    let mut tidegate = watching(&broker, SQLITE, &[("hot", HOT)]);
+    let toml = std::fs::read_to_string(tidegate.config_file()).unwrap();
+    tidegate.configure(&toml.replace("[database]\n", "[database]\nbatch_max = 100\n"));
+    tidegate.start();
+    tidegate.listening();
+    let stranger = Stranger::of_file(&tidegate);
+    send(&broker, "oven", r#"{"temperature": 20}"#);
+    stranger.wait_for_rows(1);
+    let listener = Listener::on(&broker, "tidegate/alerts/#");
+    let lock = crate::support::scene::lock(&tidegate.state_dir().join("tidegate.db"));
+    let lines: Vec<String> = (0..3000).map(|n| format!("{{\"n\": {n}}}")).collect();
+    broker.publish_lines("devices/pump/telemetry", &lines);
+    send(&broker, "oven", r#"{"temperature": 31}"#);
+    assert_eq!(listener.state(), ("firing".to_owned(), "oven".to_owned()));
+    drop(lock);
+    stranger.wait_for_rows(3002);
+    assert!(tidegate.stop().success());
+    assert_eq!(stranger.number("SELECT count(*) FROM quarantine_events"), 0);
+    assert_eq!(steps(&stranger).len(), 1);
+}

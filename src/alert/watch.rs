@@ -65,6 +65,11 @@ impl Mark {
 }
 
 impl Watch {
+    /// Whether there are rules.
+    pub fn looks(&self) -> bool {
+        !self.evaluator.is_idle()
+    }
+
     /// Lets the rules see a message that has been normalized into `batch`, which was as `mark` says before.
     pub fn message(&mut self, message: &Message, mark: Mark, batch: &Batch) {
         if self.ticking.is_some_and(|until| message.received_at >= until) {

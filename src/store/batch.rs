@@ -59,6 +59,13 @@ impl Batch {
         self.readings.len() + self.texts.len() + self.quarantined.len() + self.transitions.len()
     }
 
+    /// What it takes in memory, bytes about.
+    pub fn weight(&self) -> usize {
+        let rows = self.readings.len().saturating_mul(size_of::<Reading>());
+        let seen = self.seen.len().saturating_mul(size_of::<(DeviceIndex, UtcMicros)>());
+        rows.saturating_add(seen).saturating_add(self.bytes).saturating_add(256)
+    }
+
     /// Whether it takes no more: `batch_max` rows or messages that left none, or [`Batch::MAX_BYTES`].
     pub fn is_full(&self, batch_max: usize) -> bool {
         self.rows() >= batch_max || self.seen.len() >= batch_max || self.bytes >= Batch::MAX_BYTES

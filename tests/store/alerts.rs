@@ -11,9 +11,9 @@ use std::time::Duration;
 use tidegate::alert::{Remembered, Severity, State, StateChange, Transition, Who};
 use tidegate::catalog::{Declared, DeclaredDevice};
 use tidegate::config::{Config, Retention as Lifetimes};
+use tidegate::store::BatchWriter;
 use tidegate::store::alerts::{AlertFilter, Which};
 use tidegate::store::batch::Batch;
-use tidegate::store::BatchWriter;
 use tidegate::time::UtcMicros;
 
 use super::{Site, at, batch, device, lookup, on_both, reading, retention};

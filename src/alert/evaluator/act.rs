@@ -45,7 +45,14 @@ impl Evaluator {
     }
 
     /// Tells that an episode has ended with its rule.
-    pub(super) fn forsaken(&mut self, tenant: &Arc<str>, uid: &Arc<str>, slug: &Arc<str>, episode: Option<Episode>, who: Who) {
+    pub(super) fn forsaken(
+        &mut self,
+        tenant: &Arc<str>,
+        uid: &Arc<str>,
+        slug: &Arc<str>,
+        episode: Option<Episode>,
+        who: Who,
+    ) {
         let (rule, tenant, device) = (Arc::clone(slug), Arc::clone(tenant), Arc::clone(uid));
         if let Some(episode) = episode {
             self.outcome.active.remove(&episode.id);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::tests::{Sent, Stage, absent, gt, held, metric, rule, seconds};
 use super::heed::SECOND;
+use super::tests::{Sent, Stage, absent, gt, held, metric, rule, seconds};
 use super::*;
 use crate::alert::rule::{Aggregate, Compare, Condition, Resolve, Test};
 use crate::normalize::testing;

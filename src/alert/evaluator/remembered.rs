@@ -42,8 +42,8 @@ fn is_zero(number: &i64) -> bool {
 impl Memory {
     /// None where the first readings tell all of it.
     pub fn of(instance: &Instance, rule: &Compiled, lag: i64) -> Option<Memory> {
-        let simple = instance.episode.is_none()
-            && matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
+        let simple =
+            instance.episode.is_none() && matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
         let unknown = instance.nodes.iter().all(|node| node.truth.is_none());
         let nodes = |node: &NodeState| (node.truth, (node.since != NEVER).then_some(node.since));
         let usual = |past: &Past| match past {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::heed::SECOND;
 use super::*;
-use crate::alert::transition::{Action, Deed, Who};
 use crate::alert::rule::{
     Aggregate, Area, Compare, Condition, Raise, Resolve, Scope, Season, Selector, Severity, Test,
 };
+use crate::alert::transition::{Action, Deed, Who};
 use crate::catalog::Kind;
 use crate::store::batch::SensorOrigin;
 
