@@ -628,3 +628,16 @@ proptest::proptest! {
         let _ = read(&text);
     }
 }
+#[test]
+fn check_refuses_a_source_whose_template_is_another_tenants() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "catalog/templates/x.toml", "slug = \"x\"\ntenant = \"acme\"\n[[metric]]\nname = \"m\"\n");
+    let source = |filter: &str| format!("[[sources]]\nname = \"s\"\nfilter = \"{filter}\"\ntemplate = \"x\"\n");
+    let (code, _, err) = check(&write(&dir, "t.toml", &source("a/{device}")));
+    assert_eq!(code, ExitCode::from(2));
+    assert!(err.contains("t.toml:4: sources[0].template: \"x\" is a template of the tenant \"acme\" alone"), "{err}");
+    let state = format!("[instance]\nstate_dir = \"{}\"\n", dir.path().display());
+    let (code, _, err) = check(&write(&dir, "t.toml", &(state + &source("{tenant}/{device}"))));
+    assert_eq!(code, ExitCode::SUCCESS, "{err}");
+}
+

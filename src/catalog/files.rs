@@ -8,11 +8,11 @@ use super::device_file::{self, DeviceEntry};
 use super::example::Example;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
-use super::{Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
+use super::{DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
-use crate::config::{Config, Reading};
+use crate::config::{Reading, Source};
 
 /// Directories that a catalog may hold.
 const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
@@ -99,20 +99,24 @@ pub fn text(template: &ReadTemplate) -> Result<String, String> {
     }
 }
 
-/// Faults of sources whose `template` names none of the declared ones.
+/// Faults of sources whose `template` names none of the declared ones, or one that none of their devices may have.
 pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
     let known: BTreeMap<&str, &Template> =
         declared.templates.iter().map(|declared| (declared.template.slug.as_str(), &declared.template)).collect();
-    named_templates(&reading.config)
-        .filter(|(_, slug)| !known.contains_key(slug))
-        .map(|(index, slug)| {
-            reading.fault(&format!("sources[{index}].template"), references::no_template(slug, &known))
-        })
+    let wrong = |source: &Source| {
+        let slug = source.template.as_deref()?;
+        let Some(template) = known.get(slug) else { return Some(references::no_template(slug, &known)) };
+        let owner = template.tenant.as_deref().filter(|owner| *owner != DEFAULT_TENANT)?;
+        let message = format!(
+            "\"{slug}\" is a template of the tenant \"{owner}\" alone, and without {{tenant}} in its filter the source's devices \
+             are of \"{DEFAULT_TENANT}\""
+        );
+        (!source.filter.contains("{tenant")).then(|| message.into())
+    };
+    let sources = reading.config.sources.iter().enumerate();
+    sources
+        .filter_map(|(index, source)| Some(reading.fault(&format!("sources[{index}].template"), wrong(source)?)))
         .collect()
-}
-
-fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
-    config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
 }
 
 fn check(files: &[TemplateFile], entries: &[DeviceEntry], findings: &Findings) {

@@ -18,6 +18,7 @@ fn templates() -> Vec<Template> {
         template("family", vec![temperature("°C", 1.0), metric("humidity", Kind::Number)]),
         template("exact", vec![temperature("°F", 1.0), metric("humidity", Kind::Number), required]),
         template("by-hand", vec![]),
+        Template { tenant: Some("acme".into()), ..template("acmes", vec![]) },
     ]
 }
 
@@ -41,6 +42,7 @@ fn sources() -> Vec<Source> {
         source("behind", "g/{gateway}/{device}", Decoder::Json),
         z2m,
         hand,
+        Source { template: Some("acmes".into()), ..source("tenants", "t/{tenant}/{device}", Decoder::Json) },
     ]
 }
 
@@ -150,6 +152,17 @@ fn what_a_device_tells_is_kept_once_and_gives_its_template() {
     let list = r#"[{"friendly_name":"attic","definition":{"model":"WSDCGQ11LM","vendor":"Aqara"}},
         {"friendly_name":"unheard","definition":{"model":"WSDCGQ12LM","vendor":"Aqara"}}]"#;
     let told = bench.send("zigbee2mqtt/bridge/devices", list);
+#[test]
+fn a_sources_template_of_one_tenant_is_given_to_none_of_another() {
+    let mut bench = Bench::new(&known(Vec::new()));
+    bench.send("t/acme/d1", r#"{"x":1}"#);
+    assert_eq!(bench.normalizer.template_of("acme", "d1"), Some("acmes"));
+    for _ in 0..2 {
+        bench.send("t/other/d1", r#"{"x":1}"#);
+        assert_eq!(bench.normalizer.template_of("other", "d1"), Some("family"), "what matches");
+    }
+}
+
     assert_eq!((told.devices.len(), told.seen.len(), told.readings.len()), (0, 0, 0));
     let news = vec![(Told::Manufacturer, "Aqara".into()), (Told::Model, "WSDCGQ11LM".into())];
     assert_eq!(told.changes, [DeviceChange { device: 0, sensors_before: 0, change: Change::Told(news) }]);

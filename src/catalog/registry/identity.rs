@@ -129,12 +129,17 @@ impl Registry {
         self.devices[device].identity.template_by
     }
 
-    /// Gives the device a template; what its raw keys are is decided anew. False: there is none with this slug.
+    /// Gives the device a template; what its raw keys are is decided anew. False: there is none with this slug, or it is another
+    /// tenant's own.
     pub fn give(&mut self, device: DeviceSlot, slug: &str, by: GivenBy, seq: Seq) -> bool {
         let Some(template) = self.template_slot(slug) else { return false };
         let known = &mut self.devices[device];
         known.template = Some(template);
         known.entries.clear();
+        let owner = self.templates[template as usize].tenant.as_deref();
+        if owner.is_some_and(|owner| *owner != *self.devices[device].tenant) {
+            return false;
+        }
         known.order.clear();
         known.identity.template_by = Some(by);
         known.identity.heard_by = 0;
