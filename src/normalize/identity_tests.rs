@@ -125,6 +125,15 @@ fn a_stronger_match_replaces_a_weaker_one_once_and_series_that_cant_go_on_begin_
 }
 
 #[test]
+fn keys_of_the_same_letters_are_other_keys() {
+    let mut bench = Bench::new(&known(Vec::new()));
+    bench.send("n/d1", r#"{"temper":1,"aturepressure":2}"#);
+    bench.send("n/d1", r#"{"temper":1,"aturepressure":2}"#);
+    let better = bench.send("n/d1", r#"{"temperature":68,"pressure":1000}"#);
+    assert_eq!(given(&better), [("exact", GivenBy::Keys)]);
+}
+
+#[test]
 fn what_was_assigned_or_declared_stays_and_a_source_with_a_template_wins_over_a_match() {
     let with = |id, uid, template, by| crate::catalog::Device { template_by: by, ..device(id, uid, template) };
     let devices = vec![
@@ -144,15 +153,6 @@ fn what_was_assigned_or_declared_stays_and_a_source_with_a_template_wins_over_a_
 }
 
 #[test]
-fn what_a_device_tells_is_kept_once_and_gives_its_template() {
-    let mut bench = Bench::new(&known(Vec::new()));
-    let first = bench.send("zigbee2mqtt/attic", r#"{"temperature":20}"#);
-    assert_eq!(intro(&first).template.as_deref(), Some("family"));
-    assert_eq!(intro(&first).told, [(Told::Connectivity, "zigbee".into())]);
-    let list = r#"[{"friendly_name":"attic","definition":{"model":"WSDCGQ11LM","vendor":"Aqara"}},
-        {"friendly_name":"unheard","definition":{"model":"WSDCGQ12LM","vendor":"Aqara"}}]"#;
-    let told = bench.send("zigbee2mqtt/bridge/devices", list);
-#[test]
 fn a_sources_template_of_one_tenant_is_given_to_none_of_another() {
     let mut bench = Bench::new(&known(Vec::new()));
     bench.send("t/acme/d1", r#"{"x":1}"#);
@@ -163,6 +163,15 @@ fn a_sources_template_of_one_tenant_is_given_to_none_of_another() {
     }
 }
 
+#[test]
+fn what_a_device_tells_is_kept_once_and_gives_its_template() {
+    let mut bench = Bench::new(&known(Vec::new()));
+    let first = bench.send("zigbee2mqtt/attic", r#"{"temperature":20}"#);
+    assert_eq!(intro(&first).template.as_deref(), Some("family"));
+    assert_eq!(intro(&first).told, [(Told::Connectivity, "zigbee".into())]);
+    let list = r#"[{"friendly_name":"attic","definition":{"model":"WSDCGQ11LM","vendor":"Aqara"}},
+        {"friendly_name":"unheard","definition":{"model":"WSDCGQ12LM","vendor":"Aqara"}}]"#;
+    let told = bench.send("zigbee2mqtt/bridge/devices", list);
     assert_eq!((told.devices.len(), told.seen.len(), told.readings.len()), (0, 0, 0));
     let news = vec![(Told::Manufacturer, "Aqara".into()), (Told::Model, "WSDCGQ11LM".into())];
     assert_eq!(told.changes, [DeviceChange { device: 0, sensors_before: 0, change: Change::Told(news) }]);
