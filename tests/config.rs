@@ -11,7 +11,7 @@ use tidegate::catalog::files;
 use tidegate::cli;
 use tidegate::config::{
     Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion,
-    Reading, Retained, Sync, Transport, UnknownDevice, Unmodeled,
+    Reading, Retained, SparkplugDevice, SparkplugSource, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -344,11 +344,15 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         (&source("decoder = \"csv\"\n[sources.csv]\nheaders = true"), "did you mean `header`?"),
         (
             &source("[sources.sparkplug]\nrebirth = false"),
-            "sources[0].sparkplug.rebirth: has a meaning with decoder = \"sparkplug\" only",
+            "sources[0].sparkplug.rebirth: has a meaning with decoder = \"sparkplug\" or \"auto\" only",
         ),
         (&source("decoder = \"sparkplug\"\n[sources.sparkplug]\ndevice = \"pth\""), "did you mean `path`?"),
         ("[sparkplug]\nhost_id = \"a/b\"", "sparkplug.host_id: expected 1 to 255 bytes without / + #"),
         ("[sparkplug]\nhost_id = \"scada\"", "sparkplug.host_id: is given, and no source has decoder = \"sparkplug\""),
+        (
+            "[sparkplug]\nhost_id = \"scada\"\n[[sources]]\nname = \"s\"\nfilter = \"tele/#\"\ndecoder = \"auto\"",
+            "or \"auto\" and a filter that takes spBv1.0/…: edge nodes would send to nobody",
+        ),
         ("[sparkplug]\nrebirth_every = \"0s\"", "sparkplug.rebirth_every: 0s is not within 1s"),
         (&source("decoder = \"scalar\""), "has no {metric} or {metric...}"),
         (&source("[[sources]]\nname = \"s\"\nfilter = \"b\""), "t.toml:5: sources[1].name: \"s\" is the name"),
@@ -359,6 +363,20 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         let faults = refused(text);
         assert!(faults.contains(expected), "{text}\n→ {faults}\nlacks {expected}");
         assert_eq!(faults.lines().count(), 1, "{text}\n→ {faults}");
+    }
+}
+
+#[test]
+fn a_source_that_tells_formats_itself_can_be_the_one_for_sparkplug() {
+    for filter in ["#", "+/#", "spBv1.0/{tenant}/#", "{tenant}/#"] {
+        let text = format!(
+            "[sparkplug]\nhost_id = \"scada\"\n[[sources]]\nname = \"all\"\nfilter = \"{filter}\"\ndecoder = \"auto\"\n\
+             [sources.sparkplug]\nrebirth = false\ndevice = \"path\""
+        );
+        let config = accepted(&text);
+        assert_eq!(config.sparkplug.host_id.as_deref(), Some("scada"));
+        let expected = SparkplugSource { rebirth: false, device: SparkplugDevice::Path };
+        assert_eq!(config.sources[0].sparkplug, expected, "{filter}");
     }
 }
 

@@ -207,7 +207,7 @@ pub struct Source {
     pub sparkplug: SparkplugSource,
 }
 
-/// How a source of the decoder `sparkplug` goes about.
+/// How a source of the decoder `sparkplug`, or `auto` where it reads Sparkplug, goes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SparkplugSource {
     /// Whether its edge nodes are asked for a rebirth where one is needed.
