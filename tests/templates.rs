@@ -270,6 +270,10 @@ fn each_fault_is_told_with_its_line_and_what_would_be_right() {
 }
 
 #[test]
+        (
+            derived("rate = { of = \"power\", per = \"1h\" }\nwithin = \"0s\""),
+            "t.toml:10: derived[0].within: is 0s, so that the rate never has a value: its two readings are of different instants (leave it out for 1day)",
+        ),
 fn faults_between_templates_are_told_once_and_where_they_were_made() {
     let with = |slug: &str, more: &str| format!("slug = \"{slug}\"\nname = \"x\"\n{more}");
     let found = refused(&[
