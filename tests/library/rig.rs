@@ -10,7 +10,7 @@ use tidegate::catalog::example::{Example, ExampleValue};
 use tidegate::catalog::files::{self, ReadTemplate};
 use tidegate::catalog::matching::{Criteria, Offer};
 use tidegate::catalog::{Snapshot, Template};
-use tidegate::config::{Config, Csv, Decoder, Retained, Source, SparkplugSource, Time};
+use tidegate::config::{Config, Decoder, Retained, Source, Time};
 use tidegate::decode::memory::Memory;
 use tidegate::message::{Message, Publish};
 use tidegate::metrics::Metrics;
@@ -134,18 +134,11 @@ fn told(batch: &Batch) -> Heard {
 
 pub fn source(filter: &str, decoder: Decoder, template: Option<&str>) -> Source {
     Source {
-        name: "library".to_owned(),
-        filter: filter.to_owned(),
         decoder,
         template: template.map(str::to_owned),
-        timestamp: None,
-        timezone: None,
         retained: Retained::Store,
         max_payload: usize::MAX,
-        quiet_after: None,
-        quiet_reconnect: false,
-        csv: Csv::default(),
-        sparkplug: SparkplugSource::default(),
+        ..Source::with("library".to_owned(), filter.to_owned())
     }
 }
 
