@@ -600,6 +600,34 @@ fn check_sums_up_a_good_configuration_warns_and_leaves_no_trace() {
 }
 
 #[test]
+fn check_warns_of_a_match_with_a_source_that_there_is_not() {
+    let dir = TempDir::new().unwrap();
+    let sources = "[[sources]]\nname = \"meters\"\nfilter = \"m/{device}\"\n[[sources]]\nname = \"plugs\"\nfilter = \"p/{device}\"\n";
+    let path = write(&dir, "t.toml", &format!("[instance]\nstate_dir = \"{}\"\n{sources}", dir.path().display()));
+    let template = |matching: &str| format!("slug = \"x\"\n{matching}\n[[metric]]\nname = \"m\"\n");
+    let file = dir.path().join("catalog/templates/x.toml");
+    for (matching, warnings) in [
+        ("[match]\nsource = [\"meters\", \"plugs\"]", vec![]),
+        (
+            "[match]\nsource = [\n\"meters\",\n\"plug\"]",
+            vec![":5: match.source: there is no source \"plug\" (did you mean `plugs`?)"],
+        ),
+        (
+            "[[match]]\nsource = [\"zigbee\"]\n[[match]]\ndevice = [\"d\"]\nsource = [\"metres\"]",
+            vec![
+                ":3: match[0].source: there is no source \"zigbee\" (known: meters, plugs)",
+                ":6: match[1].source: there is no source \"metres\" (did you mean `meters`?)",
+            ],
+        ),
+    ] {
+        write(&dir, "catalog/templates/x.toml", &template(matching));
+        let (code, _, err) = check(&path);
+        let told = warnings.iter().map(|warning| format!("warning: {}{warning}\n", file.display()));
+        assert_eq!((code, err), (ExitCode::SUCCESS, told.collect::<String>()), "{matching}");
+    }
+}
+
+#[test]
 fn check_reports_the_faults_of_configuration_and_catalog_together() {
     let dir = TempDir::new().unwrap();
     let text = "[journal]\nsinc = \"always\"\n[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\n";
@@ -627,6 +655,19 @@ fn check_refuses_a_source_whose_template_does_not_exist() {
 }
 
 #[test]
+fn check_refuses_a_source_whose_template_is_another_tenants() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "catalog/templates/x.toml", "slug = \"x\"\ntenant = \"acme\"\n[[metric]]\nname = \"m\"\n");
+    let source = |filter: &str| format!("[[sources]]\nname = \"s\"\nfilter = \"{filter}\"\ntemplate = \"x\"\n");
+    let (code, _, err) = check(&write(&dir, "t.toml", &source("a/{device}")));
+    assert_eq!(code, ExitCode::from(2));
+    assert!(err.contains("t.toml:4: sources[0].template: \"x\" is a template of the tenant \"acme\" alone"), "{err}");
+    let state = format!("[instance]\nstate_dir = \"{}\"\n", dir.path().display());
+    let (code, _, err) = check(&write(&dir, "t.toml", &(state + &source("{tenant}/{device}"))));
+    assert_eq!(code, ExitCode::SUCCESS, "{err}");
+}
+
+#[test]
 fn check_refuses_a_state_directory_that_cannot_be_made() {
     let dir = TempDir::new().unwrap();
     write(&dir, "file", "");
@@ -646,16 +687,3 @@ proptest::proptest! {
         let _ = read(&text);
     }
 }
-#[test]
-fn check_refuses_a_source_whose_template_is_another_tenants() {
-    let dir = TempDir::new().unwrap();
-    write(&dir, "catalog/templates/x.toml", "slug = \"x\"\ntenant = \"acme\"\n[[metric]]\nname = \"m\"\n");
-    let source = |filter: &str| format!("[[sources]]\nname = \"s\"\nfilter = \"{filter}\"\ntemplate = \"x\"\n");
-    let (code, _, err) = check(&write(&dir, "t.toml", &source("a/{device}")));
-    assert_eq!(code, ExitCode::from(2));
-    assert!(err.contains("t.toml:4: sources[0].template: \"x\" is a template of the tenant \"acme\" alone"), "{err}");
-    let state = format!("[instance]\nstate_dir = \"{}\"\n", dir.path().display());
-    let (code, _, err) = check(&write(&dir, "t.toml", &(state + &source("{tenant}/{device}"))));
-    assert_eq!(code, ExitCode::SUCCESS, "{err}");
-}
-

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::device_file::{self, DeviceEntry};
 use super::example::Example;
+use super::references::Placed;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
 use super::{DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredTemplate, Template, extends, references};
@@ -24,10 +25,7 @@ const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
 /// # Errors
 /// Every fault in every file.
 pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
-    let catalog = read(dir, &[])?;
-    let templates = catalog.templates.into_iter();
-    let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
-    Ok(Declared { templates: templates.collect(), devices: catalog.devices })
+    read(dir, &[]).map(Catalog::into_declared)
 }
 
 /// A template's file, read and laid flat.
@@ -47,6 +45,34 @@ pub struct Catalog {
     pub devices: Vec<DeclaredDevice>,
     /// Slugs of the further files that were asked for, in their order.
     pub asked: Vec<String>,
+    /// Every source that a `[match]` of the operator's templates names.
+    sources: Vec<Placed<String>>,
+}
+
+impl Catalog {
+    /// What the daemon keeps of it.
+    pub fn into_declared(self) -> Declared {
+        let templates = self.templates.into_iter();
+        let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
+        Declared { templates: templates.collect(), devices: self.devices }
+    }
+
+    /// Warnings of sources that a `[match]` names and that are none of `configured`: a device heard by them is waited for in vain.
+    /// No faults, since a catalog may be shared by instances with other sources.
+    pub fn missing_sources(&self, configured: &[Source]) -> Vec<Fault> {
+        let names = || configured.iter().map(|source| source.name.as_str());
+        let missing = self.sources.iter().filter(|named| !names().any(|name| name == named.value));
+        let warning = |named: &Placed<String>| {
+            let known = || format!("known: {}", names().collect::<Vec<_>>().join(", "));
+            Fault {
+                place: named.place.clone(),
+                key: named.key.clone(),
+                message: format!("there is no source \"{}\"", named.value),
+                suggestion: did_you_mean(&named.value, names()).or_else(|| Some(known())),
+            }
+        };
+        missing.map(warning).collect()
+    }
 }
 
 /// As [`load`], with what only people and tests need; `more`: further templates' files, one of which replaces a file of the
@@ -77,6 +103,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
+    let sources = files.iter().skip(locked).flat_map(|file| file.sources.iter().cloned()).collect();
     let templates = files.into_iter().enumerate().map(|(index, file)| ReadTemplate {
         file: file.slug.place.file().map(Path::to_owned).unwrap_or_default(),
         template: file.template,
@@ -84,7 +111,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         examples: file.examples,
     });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Catalog { templates: templates.collect(), devices, asked })
+    Ok(Catalog { templates: templates.collect(), devices, asked, sources })
 }
 
 /// The text of a template's file.

@@ -109,13 +109,16 @@ pub struct Checked {
 /// Every fault in any of the files.
 pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<Checked, Faults> {
     let reading = Config::read(config_path, env);
-    let catalog = files::load(reading.config.catalog.dir.as_deref());
+    let catalog = files::read(reading.config.catalog.dir.as_deref(), &[]);
     let mut faults = reading.faults.clone();
     match catalog {
-        Ok(declared) => {
+        Ok(catalog) => {
+            let missing_sources = catalog.missing_sources(&reading.config.sources);
+            let declared = catalog.into_declared();
             faults.extend(files::check_sources(&reading, &declared));
             if faults.is_empty() {
-                let Reading { config, file, warnings, .. } = reading;
+                let Reading { config, file, mut warnings, .. } = reading;
+                warnings.extend(missing_sources);
                 return Ok(Checked { config, declared, file, warnings });
             }
         }

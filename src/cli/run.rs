@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::check::Checked;
 use super::{Place, logging};
 use crate::bridge::{Bridge, BridgeError};
+use crate::config::Fault;
 use crate::supervise::Systemd;
 
 /// Another tidegate has this instance's position.
@@ -19,9 +20,7 @@ const EXIT_FENCED: u8 = 3;
 pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let Checked { config, declared, warnings, .. } = place.load()?;
     logging::start(&config.log)?;
-    for warning in &warnings {
-        tracing::warn!("{warning}");
-    }
+    tell(&warnings);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let bridge = Bridge::start(config, declared).await?;
@@ -30,6 +29,13 @@ pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     // Whatever did not end in time must not hold the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// Says what works but should be put right.
+fn tell(warnings: &[Fault]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 struct Signals {
@@ -107,7 +113,10 @@ async fn serve(mut bridge: Bridge, place: &Place) -> anyhow::Result<ExitCode> {
 fn begin_reload(bridge: &mut Bridge, place: &Place) -> Option<oneshot::Receiver<Result<(), String>>> {
     Systemd::reloading();
     let begun = match place.load() {
-        Ok(Checked { config, declared, .. }) => bridge.reload(config, declared),
+        Ok(Checked { config, declared, warnings, .. }) => {
+            tell(&warnings);
+            bridge.reload(config, declared)
+        }
         Err(faults) => {
             bridge.metrics.reload_errors.inc();
             tracing::error!("the changed configuration is refused, the old one stays in force:\n{faults}");

@@ -45,6 +45,7 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
         range: None,
         required: false,
         values: BTreeMap::new(),
+        words: BTreeMap::new(),
         min_step: None,
     }
 }
@@ -61,7 +62,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
         manufacturer: None,
         models: Vec::new(),
         reference: None,
-        matching: None,
+        matching: Vec::new(),
         keys: KeyMap::of(&metrics),
         metrics,
         derived: Vec::new(),
