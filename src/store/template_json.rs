@@ -64,12 +64,11 @@ pub(super) fn keys_as_json(keys: &[Key]) -> Result<String, StoreError> {
     as_json(&keys.iter().map(one).collect::<Vec<_>>())
 }
 
-/// What raw values stand for, `values` or, of a text, `words`: the object in the column has numbers or texts.
-pub(super) fn enumeration_of(
-    kind: Kind,
-    text: &str,
-    whose: &str,
-) -> Result<(BTreeMap<String, f64>, BTreeMap<String, String>), StoreError> {
+/// `values` and `words`, one of which is empty.
+type Enumeration = (BTreeMap<String, f64>, BTreeMap<String, String>);
+
+/// What raw values stand for: the object in the column has numbers, or texts for a metric that is one.
+pub(super) fn enumeration_of(kind: Kind, text: &str, whose: &str) -> Result<Enumeration, StoreError> {
     match kind {
         Kind::Text => Ok((BTreeMap::new(), json(text, whose)?)),
         Kind::Number | Kind::Bool => Ok((json(text, whose)?, BTreeMap::new())),
