@@ -74,7 +74,7 @@ fn what_the_catalog_does_not_bear_out_is_a_warning_with_its_place() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("rules/hot.toml:4: when.metric: no template has a metric \"temprature\""), "{told:?}");
     assert!(told[0].contains("did you mean `temperature`?"), "{told:?}");
-    assert_eq!(catalog.declared().rules.len(), 1);
+    assert_eq!(catalog.into_declared().rules.len(), 1);
 }
 
 /// The fenced blocks of a language.

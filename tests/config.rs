@@ -11,7 +11,7 @@ use tidegate::catalog::files;
 use tidegate::cli;
 use tidegate::config::{
     Config, DOCUMENTED, DatabaseUrl, Decoder, Duplicates, Endpoint, Faults, LayoutChoice, LogFormat, MqttVersion,
-    Reading, Retained, Sync, Transport, UnknownDevice, Unmodeled,
+    Reading, Retained, SparkplugDevice, SparkplugSource, Sync, Transport, UnknownDevice, Unmodeled,
 };
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -353,11 +353,15 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         (&source("decoder = \"csv\"\n[sources.csv]\nheaders = true"), "did you mean `header`?"),
         (
             &source("[sources.sparkplug]\nrebirth = false"),
-            "sources[0].sparkplug.rebirth: has a meaning with decoder = \"sparkplug\" only",
+            "sources[0].sparkplug.rebirth: has a meaning with decoder = \"sparkplug\" or \"auto\" only",
         ),
         (&source("decoder = \"sparkplug\"\n[sources.sparkplug]\ndevice = \"pth\""), "did you mean `path`?"),
         ("[sparkplug]\nhost_id = \"a/b\"", "sparkplug.host_id: expected 1 to 255 bytes without / + #"),
         ("[sparkplug]\nhost_id = \"scada\"", "sparkplug.host_id: is given, and no source has decoder = \"sparkplug\""),
+        (
+            "[sparkplug]\nhost_id = \"scada\"\n[[sources]]\nname = \"s\"\nfilter = \"tele/#\"\ndecoder = \"auto\"",
+            "or \"auto\" and a filter that takes spBv1.0/…: edge nodes would send to nobody",
+        ),
         ("[sparkplug]\nrebirth_every = \"0s\"", "sparkplug.rebirth_every: 0s is not within 1s"),
         (&source("decoder = \"scalar\""), "has no {metric} or {metric...}"),
         (&source("[[sources]]\nname = \"s\"\nfilter = \"b\""), "t.toml:5: sources[1].name: \"s\" is the name"),
@@ -368,6 +372,20 @@ fn every_wrong_value_is_refused_with_what_would_be_right() {
         let faults = refused(text);
         assert!(faults.contains(expected), "{text}\n→ {faults}\nlacks {expected}");
         assert_eq!(faults.lines().count(), 1, "{text}\n→ {faults}");
+    }
+}
+
+#[test]
+fn a_source_that_tells_formats_itself_can_be_the_one_for_sparkplug() {
+    for filter in ["#", "+/#", "spBv1.0/{tenant}/#", "{tenant}/#"] {
+        let text = format!(
+            "[sparkplug]\nhost_id = \"scada\"\n[[sources]]\nname = \"all\"\nfilter = \"{filter}\"\ndecoder = \"auto\"\n\
+             [sources.sparkplug]\nrebirth = false\ndevice = \"path\""
+        );
+        let config = accepted(&text);
+        assert_eq!(config.sparkplug.host_id.as_deref(), Some("scada"));
+        let expected = SparkplugSource { rebirth: false, device: SparkplugDevice::Path };
+        assert_eq!(config.sources[0].sparkplug, expected, "{filter}");
     }
 }
 
@@ -591,6 +609,34 @@ fn check_sums_up_a_good_configuration_warns_and_leaves_no_trace() {
 }
 
 #[test]
+fn check_warns_of_a_match_with_a_source_that_there_is_not() {
+    let dir = TempDir::new().unwrap();
+    let sources = "[[sources]]\nname = \"meters\"\nfilter = \"m/{device}\"\n[[sources]]\nname = \"plugs\"\nfilter = \"p/{device}\"\n";
+    let path = write(&dir, "t.toml", &format!("[instance]\nstate_dir = \"{}\"\n{sources}", dir.path().display()));
+    let template = |matching: &str| format!("slug = \"x\"\n{matching}\n[[metric]]\nname = \"m\"\n");
+    let file = dir.path().join("catalog/templates/x.toml");
+    for (matching, warnings) in [
+        ("[match]\nsource = [\"meters\", \"plugs\"]", vec![]),
+        (
+            "[match]\nsource = [\n\"meters\",\n\"plug\"]",
+            vec![":5: match.source: there is no source \"plug\" (did you mean `plugs`?)"],
+        ),
+        (
+            "[[match]]\nsource = [\"zigbee\"]\n[[match]]\ndevice = [\"d\"]\nsource = [\"metres\"]",
+            vec![
+                ":3: match[0].source: there is no source \"zigbee\" (known: meters, plugs)",
+                ":6: match[1].source: there is no source \"metres\" (did you mean `meters`?)",
+            ],
+        ),
+    ] {
+        write(&dir, "catalog/templates/x.toml", &template(matching));
+        let (code, _, err) = check(&path);
+        let told = warnings.iter().map(|warning| format!("warning: {}{warning}\n", file.display()));
+        assert_eq!((code, err), (ExitCode::SUCCESS, told.collect::<String>()), "{matching}");
+    }
+}
+
+#[test]
 fn check_reports_the_faults_of_configuration_and_catalog_together() {
     let dir = TempDir::new().unwrap();
     let text = "[journal]\nsinc = \"always\"\n[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\n";
@@ -615,6 +661,19 @@ fn check_refuses_a_source_whose_template_does_not_exist() {
     let expected =
         "t.toml:4: sources[0].template: there is no template \"native-climat\" (did you mean `native-climate`?)";
     assert!(err.contains(expected), "{err}");
+}
+
+#[test]
+fn check_refuses_a_source_whose_template_is_another_tenants() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "catalog/templates/x.toml", "slug = \"x\"\ntenant = \"acme\"\n[[metric]]\nname = \"m\"\n");
+    let source = |filter: &str| format!("[[sources]]\nname = \"s\"\nfilter = \"{filter}\"\ntemplate = \"x\"\n");
+    let (code, _, err) = check(&write(&dir, "t.toml", &source("a/{device}")));
+    assert_eq!(code, ExitCode::from(2));
+    assert!(err.contains("t.toml:4: sources[0].template: \"x\" is a template of the tenant \"acme\" alone"), "{err}");
+    let state = format!("[instance]\nstate_dir = \"{}\"\n", dir.path().display());
+    let (code, _, err) = check(&write(&dir, "t.toml", &(state + &source("{tenant}/{device}"))));
+    assert_eq!(code, ExitCode::SUCCESS, "{err}");
 }
 
 #[test]

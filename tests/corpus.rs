@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use tidegate::config::{Csv, Decoder, Limits, Retained, Source, SparkplugSource};
+use tidegate::config::{Csv, Decoder, Limits, Retained, Source};
 use tidegate::decode::memory::Memory;
 use tidegate::decode::{Context, Report, Value, decode};
 use tidegate::quarantine::Reason;
@@ -274,18 +274,11 @@ fn filter(case: &Json, decoder: Decoder) -> &str {
 
 fn source(case: &Json, decoder: Decoder) -> Source {
     Source {
-        name: "corpus".to_owned(),
-        filter: filter(case, decoder).to_owned(),
         decoder,
-        template: None,
-        timestamp: None,
-        timezone: None,
         retained: Retained::Store,
         max_payload: usize::MAX,
-        quiet_after: None,
-        quiet_reconnect: false,
-        sparkplug: SparkplugSource::default(),
         csv: Csv { header: !case["name"].as_str().unwrap().starts_with("no header") },
+        ..Source::with("corpus".to_owned(), filter(case, decoder).to_owned())
     }
 }
 

@@ -70,6 +70,12 @@ name = "water"
 unit = "L"
 keys = ["counter"]
 
+[[metric]]
+name = "state"
+kind = "text"
+keys = ["st"]
+words = { 0 = "idle", "1" = "heating" }
+
 [[derived]]
 name = "flow"
 unit = "L/h"
@@ -94,8 +100,8 @@ origin = "https://acme.example/p1#status"
 decoder = "json"
 filter = "acme/{device}/state"
 topic = "acme/plug-1/state"
-payload = '{"switch:0":{"apower":12.5},"switch:1":{"apower":2},"em":{"a_voltage":230},"extra":1}'
-readings = { power = 12.5, power_2 = 2, voltage_a = 230, doubled = 4, cost = 12 }
+payload = '{"switch:0":{"apower":12.5},"switch:1":{"apower":2},"em":{"a_voltage":230},"st":1,"extra":1}'
+readings = { power = 12.5, power_2 = 2, voltage_a = 230, doubled = 4, cost = 12, state = "heating" }
 unmodeled = ["extra"]
 
 [[example]]
@@ -111,7 +117,7 @@ fn the_whole_syntax_is_read() {
     let declared = accepted(&[("plug.toml", PLUG)]);
     let plug = template(&declared, "acme-plug");
     assert_eq!((plug.manufacturer.as_deref(), plug.models.len()), (Some("ACME"), 2));
-    let matching = plug.matching.as_ref().unwrap();
+    let [matching] = plug.matching.as_slice() else { panic!("{:?}", plug.matching) };
     assert_eq!(
         (matching.device.as_slice(), matching.keys.as_slice()),
         (["plug-*".to_owned()].as_slice(), ["switch:{n+1}.apower".to_owned()].as_slice())
@@ -123,6 +129,18 @@ fn the_whole_syntax_is_read() {
     assert_eq!(plug.derived[1].within, Duration::ZERO);
     let found = plug.keys.find(&plug.metrics, "switch:4.apower").unwrap();
     assert_eq!((found.at.metric, found.captured.unwrap().number), (0, Some(5)));
+}
+
+#[test]
+fn a_template_can_match_in_several_ways() {
+    let more = "[[match]]\nmodel = [\"P-2\"]\n\n[[metric]]\nname = \"power\"";
+    let text = PLUG.replace("[match]", "[[match]]").replacen("[[metric]]\nname = \"power\"", more, 1);
+    let declared = accepted(&[("plug.toml", &text)]);
+    let plug = template(&declared, "acme-plug");
+    let models: Vec<_> = plug.matching.iter().map(|criteria| criteria.model.concat()).collect();
+    assert_eq!(models, ["P-1*", "P-2"]);
+    let single = template(&accepted(&[("plug.toml", PLUG)]), "acme-plug").matching.clone();
+    assert_eq!(single, plug.matching[..1], "a single table is the list of one");
 }
 
 #[test]
@@ -148,14 +166,14 @@ expression = "power + pulse"
     for slug in ["acme-plug-2", "acme-plug-3"] {
         let plug = template(&declared, slug);
         let names: Vec<&str> = plug.metrics.iter().map(|metric| metric.name.as_str()).collect();
-        assert_eq!(names, ["water", "pulse", "power", "voltage_{phase}"]);
+        assert_eq!(names, ["water", "pulse", "power", "voltage_{phase}", "state"]);
         assert_eq!(plug.metrics[0].unit, "m³");
         let holder = plug.keys.exact("apower").map(|at| names[at.metric]);
         assert_eq!(holder, Some("pulse"), "a key that it claims is no longer its parent's");
         let cost = plug.derived.iter().find(|derived| derived.name == "cost").unwrap();
         assert_eq!(cost.inputs(), ["power", "pulse"]);
         assert_eq!((plug.category.as_str(), plug.commands.len(), plug.tenant.as_deref()), ("plug", 1, Some("acme")));
-        assert!(plug.matching.is_none() && plug.manufacturer.is_none());
+        assert!(plug.matching.is_empty() && plug.manufacturer.is_none());
     }
 }
 
@@ -178,6 +196,9 @@ fn each_fault_is_told_with_its_line_and_what_would_be_right() {
             "t.toml:4: match.decoder: there is no decoder \"jsn\" (did you mean `json`?)",
         ),
         (format!("{head}[match]\ntopic = [\"a/#/b\"]"), "t.toml:4: match.topic:"),
+        (format!("{head}[[match]]\nkeys = [\"a\"]\n[[match]]\ntopic = [\"a/#/b\"]"), "t.toml:6: match[1].topic:"),
+        (format!("{head}[[match]]\n[[match]]\nkeys = [\"a\"]"), "match[0]: holds no criterion"),
+        (format!("{head}match = []"), "t.toml:3: match: expected a table, or 1 to 32 each headed [[match]]"),
         (format!("{head}[match]\nmodle = [\"x\"]"), "t.toml:4: match.modle: unknown key (did you mean `model`?)"),
         (format!("{head}[match]\nfields = {{ a = [] }}"), "match.fields.a: is empty"),
         (metric("keys = [\"a{n\"]"), "t.toml:6: metric[0].keys: \"a{n\": the brace is not closed"),
@@ -198,6 +219,19 @@ fn each_fault_is_told_with_its_line_and_what_would_be_right() {
         (metric("keys = [{ unit = \"mW\" }]"), "metric[0].keys[0].key: is missing"),
         (metric("keys = [{ key = \"a\", scale = 0 }]"), "metric[0].keys[0].scale: is 0"),
         (metric("keys = [1]"), "expected a text or a table, found an integer"),
+        (
+            metric("words = { \"0\" = \"idle\" }"),
+            "t.toml:6: metric[0].words: has no meaning for kind = \"number\" (values gives numbers for raw values; words",
+        ),
+        (
+            metric("kind = \"text\"\nvalues = { idle = 0 }"),
+            "metric[0].values: has no meaning for kind = \"text\" (words gives texts for raw values)",
+        ),
+        (
+            metric("kind = \"text\"\nwords = { 0 = 1 }"),
+            "metric[0].words.0: expected a text in quotes, found an integer",
+        ),
+        (metric("kind = \"text\"\nwords = { 0 = \"\" }"), "metric[0].words.0: expected 1 to 255 bytes without NUL"),
         (
             metric("kind = \"text\"\nkeys = [{ key = \"a\", unit = \"mW\" }]"),
             "has a meaning for kind = \"number\" only",
@@ -236,6 +270,10 @@ fn each_fault_is_told_with_its_line_and_what_would_be_right() {
         (derived("rate = { of = \"power\" }"), "derived[0].rate.per: is missing"),
         (derived("rate = { of = \"power\", per = \"1h\", rollover = 0 }"), "rollover: is not above 0"),
         (derived("expression = \"power\"\nrate = { of = \"power\", per = \"1h\" }"), "stands beside expression"),
+        (
+            derived("rate = { of = \"power\", per = \"1h\" }\nwithin = \"0s\""),
+            "t.toml:10: derived[0].within: is 0s, so that the rate never has a value: its two readings are of different instants (leave it out for 1day)",
+        ),
         (derived("expression = \"power\"\nunit = \"watt\""), "did you mean `W`?"),
         (
             format!("{}[[derived]]\nname = \"power\"\nexpression = \"power\"", metric("")),
@@ -367,7 +405,7 @@ fn a_templates_examples_are_its_test() {
     let plug = bench.file("plug.toml", PLUG);
     let told = bench.done(&["test", &plug]);
     assert!(
-        told.contains("example[0]: as expected, readings: 6") && told.contains("example[1]: as expected"),
+        told.contains("example[0]: as expected, readings: 7") && told.contains("example[1]: as expected"),
         "{told}"
     );
 
@@ -389,7 +427,7 @@ fn a_templates_examples_are_its_test() {
     let faulty = bench.file("faulty.toml", &PLUG.replace("power_2 * 2", "power_2 ** 2"));
     let told = bench.failed(2, &["test", &faulty]);
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("faulty.toml:49: derived[2].expression: column 10: expected a value before *"), "{told}");
+    assert!(told.contains("faulty.toml:55: derived[2].expression: column 10: expected a value before *"), "{told}");
     let bare = bench.file("bare.toml", "slug = \"bare\"\nname = \"x\"\n");
     assert!(bench.failed(1, &["test", &bare]).contains("has no [[example]]"));
 
@@ -414,13 +452,19 @@ fn templates_are_listed_and_shown() {
     assert!(!bench.done(&["list", "--tenant", "other"]).contains("tenant acme"));
     let all: Json = serde_json::from_str(&bench.done(&["list", "--json"])).unwrap();
     let own = all.as_array().unwrap().iter().find(|one| one["slug"] == "own").unwrap();
-    assert_eq!((&own["tenant"], &own["extends"], &own["metrics"]), (&"acme".into(), &"acme-plug".into(), &3.into()));
+    assert_eq!((&own["tenant"], &own["extends"], &own["metrics"]), (&"acme".into(), &"acme-plug".into(), &4.into()));
     let told = bench.done(&["show", "acme-plug"]);
     for part in
         ["P-1, P-1E", "switch:{n+1}.apower", "power_mw (mW)", "rate of water per 1h", "doubled * 3", "toggle", "plug-*"]
     {
         assert!(told.contains(part), "{part}: {told}");
     }
+    let second = "slug = \"two\"\nname = \"x\"\n[[match]]\nmodel = [\"P-3\"]\n[[match]]\ndevice = [\"p3-*\"]\n";
+    fs::write(bench.dir.path().join("templates/two.toml"), second).unwrap();
+    let told = bench.done(&["show", "two"]);
+    assert!(told.matches("MATCH").count() == 2 && told.contains("P-3") && told.contains("p3-*"), "{told}");
+    let shown: Json = serde_json::from_str(&bench.done(&["show", "two", "--json"])).unwrap();
+    assert_eq!((&shown["match"][0]["model"][0], &shown["match"][1]["device"][0]), (&"P-3".into(), &"p3-*".into()));
     let shown: Json = serde_json::from_str(&bench.done(&["show", "own", "--json"])).unwrap();
     assert_eq!(shown["derived"].as_array().unwrap().len(), 3);
     assert!(bench.failed(1, &["show", "acme-plgu"]).contains("did you mean `acme-plug`?"));

@@ -6,6 +6,7 @@ use super::derived::{RATE_WITHIN, WITHIN};
 use super::metric_file::{metric_name_fault, range, unit_of};
 use super::references::Placed;
 use super::{Derived, Expression, Formula, Rate};
+use crate::config::fault::Wrong;
 use crate::config::section::Section;
 
 /// Most derived metrics of one template.
@@ -56,6 +57,11 @@ fn derived(section: &mut Section<'_>, broken: &mut Vec<String>) -> Option<(Deriv
     }
     let default = if matches!(formula, Some(Formula::Rate(_))) { RATE_WITHIN } else { WITHIN };
     let within = section.duration("within", Duration::ZERO..=YEAR).unwrap_or(default);
+    if matches!(formula, Some(Formula::Rate(_))) && within.is_zero() {
+        let message = "is 0s, so that the rate never has a value: its two readings are of different instants";
+        let suggestion = format!("leave it out for {}", humantime::format_duration(RATE_WITHIN));
+        section.fault("within", Wrong::new(message).suggest(Some(suggestion)));
+    }
     let at = if section.has("rate") { "rate" } else { "expression" };
     let place = Placed { value: (), place: section.place_of(at), key: section.path_of(at) };
     let Some(formula) = formula else {

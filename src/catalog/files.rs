@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::device_file::{self, DeviceEntry};
 use super::example::Example;
+use super::references::Placed;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
-use super::{Declared, DeclaredDevice, DeclaredRule, DeclaredTemplate, Template, extends, references};
+use super::{DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredRule, DeclaredTemplate, Template, extends, references};
 use crate::alert::advice::{self, Known};
 use crate::alert::rule_file::{self, RuleFile};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
 use crate::config::section::{Findings, Found};
-use crate::config::{Config, Reading};
+use crate::config::{Reading, Source};
 
 /// Directories that a catalog may hold.
 const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
@@ -26,7 +27,7 @@ const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
 /// # Errors
 /// Every fault in every file.
 pub fn load(dir: Option<&Path>) -> Result<Declared, Faults> {
-    read(dir, &[]).map(Catalog::declared)
+    read(dir, &[]).map(Catalog::into_declared)
 }
 
 /// A template's file, read and laid flat.
@@ -49,14 +50,33 @@ pub struct Catalog {
     pub warnings: Vec<Fault>,
     /// Slugs of the further files that were asked for, in their order.
     pub asked: Vec<String>,
+    /// Every source that a `[match]` of the operator's templates names.
+    sources: Vec<Placed<String>>,
 }
 
 impl Catalog {
-    /// What the database is to know of it.
-    pub fn declared(self) -> Declared {
+    /// What the daemon keeps of it.
+    pub fn into_declared(self) -> Declared {
         let templates = self.templates.into_iter();
         let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
         Declared { templates: templates.collect(), devices: self.devices, rules: self.rules }
+    }
+
+    /// Warnings of sources that a `[match]` names and that are none of `configured`: a device heard by them is waited for in vain.
+    /// No faults, since a catalog may be shared by instances with other sources.
+    pub fn missing_sources(&self, configured: &[Source]) -> Vec<Fault> {
+        let names = || configured.iter().map(|source| source.name.as_str());
+        let missing = self.sources.iter().filter(|named| !names().any(|name| name == named.value));
+        let warning = |named: &Placed<String>| {
+            let known = || format!("known: {}", names().collect::<Vec<_>>().join(", "));
+            Fault {
+                place: named.place.clone(),
+                key: named.key.clone(),
+                message: format!("there is no source \"{}\"", named.value),
+                suggestion: did_you_mean(&named.value, names()).or_else(|| Some(known())),
+            }
+        };
+        missing.map(warning).collect()
     }
 }
 
@@ -90,6 +110,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     }
     warnings.extend(advice(&files, &entries, &rules));
     let rules = rules.into_iter().filter_map(|file| file.declared).collect();
+    let sources = files.iter().skip(locked).flat_map(|file| file.sources.iter().cloned()).collect();
     let templates = files.into_iter().enumerate().map(|(index, file)| ReadTemplate {
         file: file.slug.place.file().map(Path::to_owned).unwrap_or_default(),
         template: file.template,
@@ -97,7 +118,14 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         examples: file.examples,
     });
     let devices = entries.into_iter().map(|entry| entry.device).collect();
-    Ok(Catalog { templates: templates.collect(), devices, rules, warnings: Faults::new(warnings).into_vec(), asked })
+    Ok(Catalog {
+        templates: templates.collect(),
+        devices,
+        rules,
+        warnings: Faults::new(warnings).into_vec(),
+        asked,
+        sources,
+    })
 }
 
 /// The text of a template's file.
@@ -112,20 +140,24 @@ pub fn text(template: &ReadTemplate) -> Result<String, String> {
     }
 }
 
-/// Faults of sources whose `template` names none of the declared ones.
+/// Faults of sources whose `template` names none of the declared ones, or one that none of their devices may have.
 pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
     let known: BTreeMap<&str, &Template> =
         declared.templates.iter().map(|declared| (declared.template.slug.as_str(), &declared.template)).collect();
-    named_templates(&reading.config)
-        .filter(|(_, slug)| !known.contains_key(slug))
-        .map(|(index, slug)| {
-            reading.fault(&format!("sources[{index}].template"), references::no_template(slug, &known))
-        })
+    let wrong = |source: &Source| {
+        let slug = source.template.as_deref()?;
+        let Some(template) = known.get(slug) else { return Some(references::no_template(slug, &known)) };
+        let owner = template.tenant.as_deref().filter(|owner| *owner != DEFAULT_TENANT)?;
+        let message = format!(
+            "\"{slug}\" is a template of the tenant \"{owner}\" alone, and without {{tenant}} in its filter the source's devices \
+             are of \"{DEFAULT_TENANT}\""
+        );
+        (!source.filter.contains("{tenant")).then(|| message.into())
+    };
+    let sources = reading.config.sources.iter().enumerate();
+    sources
+        .filter_map(|(index, source)| Some(reading.fault(&format!("sources[{index}].template"), wrong(source)?)))
         .collect()
-}
-
-fn named_templates(config: &Config) -> impl Iterator<Item = (usize, &str)> {
-    config.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.template.as_deref()?)))
 }
 
 /// What the rules say that the other files don't bear out.

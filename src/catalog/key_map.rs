@@ -198,6 +198,14 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_is_put_into_other_words_is_not_taken_as_it_is() {
+        let plain = metric("state", Kind::Text);
+        assert!(plain.takes_as_is("state"));
+        let worded = Metric { words: [("0".to_owned(), "idle".to_owned())].into(), ..plain };
+        assert!(!worded.takes_as_is("state"));
+    }
+
+    #[test]
     fn the_names_of_a_metrics_sensors_are_known() {
         let power = named("power", &["{n}.p"]);
         assert!(power.names("power") && power.names("power_2") && !power.names("power_1") && !power.names("power_x"));

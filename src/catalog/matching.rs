@@ -1,8 +1,9 @@
 //! Which template a device is given by itself: by what it tells, by its name, by where it is heard, by its keys. Pure: the same
 //! templates and the same facts give the same template.
 //!
-//! A template's `[match]` ranks by its strongest criterion ([`GivenBy`]), and of several templates of one rank that match, the
-//! tenant's own comes before a shared one, the operator's before a shipped one, then more criteria, more keys, and the slug.
+//! A template's `[match]`, and each of several by itself, ranks by its strongest criterion ([`GivenBy`]), and of several of one rank
+//! that match, the tenant's own comes before a shared one, the operator's before a shipped one, then more criteria, more keys, and
+//! the slug.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::Template;
 use super::pattern::Pattern;
 use crate::decode::{Point, Value};
 use crate::source::Filter;
@@ -118,7 +120,7 @@ impl Criteria {
     }
 }
 
-/// A template that devices may be given by itself.
+/// A template that devices may be given by itself; one that matches in several ways is so many offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     pub slug: String,
@@ -126,6 +128,18 @@ pub struct Offer {
     pub tenant: Option<String>,
     pub shipped: bool,
     pub criteria: Criteria,
+}
+
+impl Offer {
+    /// Those of a template, in the order of its file.
+    pub fn of(template: &Template, shipped: bool) -> impl Iterator<Item = Offer> {
+        template.matching.iter().map(move |criteria| Offer {
+            slug: template.slug.clone(),
+            tenant: template.tenant.clone(),
+            shipped,
+            criteria: criteria.clone(),
+        })
+    }
 }
 
 /// What is known of a device before its message is looked into.

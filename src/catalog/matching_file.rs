@@ -1,39 +1,80 @@
-//! `[match]` of a template: the devices that it is for.
+//! `[match]` of a template, or several `[[match]]`: the devices that it is for.
 
 use std::collections::BTreeMap;
 
 use super::MAX_NAME;
 use super::matching::Criteria;
 use super::pattern::Pattern;
+use super::references::Placed;
 use crate::config::Decoder;
 use crate::config::document::{Node, Value};
-use crate::config::fault::{Wrong, did_you_mean};
+use crate::config::fault::{Place, Wrong, did_you_mean};
 use crate::config::section::Section;
 use crate::source::Filter;
 
-/// None without `[match]`.
-pub(super) fn read(root: &mut Section<'_>) -> Option<Criteria> {
-    let given = root.has("match");
-    let matching = root.table("match", |section| {
-        let matching = Criteria {
-            decoder: texts(section, "decoder", decoder),
-            source: texts(section, "source", plain),
-            topic: texts(section, "topic", topic),
-            device: texts(section, "device", plain),
-            model: texts(section, "model", plain),
-            manufacturer: texts(section, "manufacturer", plain),
-            fields: fields(section),
-            keys: texts(section, "keys", |text| Pattern::parse(text).map(|_| text.to_owned())),
-        };
-        if given && section.is_empty() {
-            section.fault_here("holds no criterion; leave it out for a template that is only given by name");
-        }
-        matching
-    });
-    given.then_some(matching)
+/// Most `[[match]]` of one template.
+const MAX_MATCHES: usize = 32;
+
+/// What a template's file says of the devices that it is for.
+#[derive(Default)]
+pub(super) struct MatchFile {
+    /// Empty without `[match]`.
+    pub matching: Vec<Criteria>,
+    /// Every source that is named.
+    pub sources: Vec<Placed<String>>,
+}
+
+pub(super) fn read(root: &mut Section<'_>) -> MatchFile {
+    let mut file = MatchFile::default();
+    let Some(node) = root.node("match") else { return file };
+    let Value::List(all) = &node.value else {
+        file.matching = vec![root.item(node, "match", |section| criteria(section, &mut file.sources))];
+        return file;
+    };
+    if all.is_empty() || all.len() > MAX_MATCHES {
+        root.fault("match", format!("expected a table, or 1 to {MAX_MATCHES} each headed [[match]]"));
+        return file;
+    }
+    let each =
+        |(index, item)| root.item(item, &format!("match[{index}]"), |section| criteria(section, &mut file.sources));
+    file.matching = all.iter().enumerate().map(each).collect();
+    file
+}
+
+fn criteria(section: &mut Section<'_>, sources: &mut Vec<Placed<String>>) -> Criteria {
+    let heard_by = placed(section, "source", plain);
+    let key = section.path_of("source");
+    sources.extend(heard_by.iter().map(|(name, place)| Placed {
+        value: name.clone(),
+        place: place.clone(),
+        key: key.clone(),
+    }));
+    let criteria = Criteria {
+        decoder: texts(section, "decoder", decoder),
+        source: heard_by.into_iter().map(|(name, _)| name).collect(),
+        topic: texts(section, "topic", topic),
+        device: texts(section, "device", plain),
+        model: texts(section, "model", plain),
+        manufacturer: texts(section, "manufacturer", plain),
+        fields: fields(section),
+        keys: texts(section, "keys", |text| Pattern::parse(text).map(|_| text.to_owned())),
+    };
+    if section.is_empty() {
+        section.fault_here("holds no criterion; leave it out for a template that is only given by name");
+    }
+    criteria
 }
 
 fn texts(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Result<String, Wrong>) -> Vec<String> {
+    placed(section, key, read).into_iter().map(|(text, _)| text).collect()
+}
+
+/// As [`texts`], each with its place.
+fn placed(
+    section: &mut Section<'_>,
+    key: &'static str,
+    read: impl Fn(&str) -> Result<String, Wrong>,
+) -> Vec<(String, Place)> {
     let given = section.texts(key);
     if given.as_ref().is_some_and(Vec::is_empty) {
         section.fault(key, "is empty, so that nothing could match; leave it out");
@@ -41,7 +82,7 @@ fn texts(section: &mut Section<'_>, key: &'static str, read: impl Fn(&str) -> Re
     let mut all = Vec::new();
     for (text, place) in given.unwrap_or_default() {
         match read(text) {
-            Ok(one) => all.push(one),
+            Ok(one) => all.push((one, place)),
             Err(wrong) => section.fault_at(place, key, wrong),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::key_file;
 use super::pattern::{Pattern, words_in_name};
-use super::{Key, Kind, MAX_METRIC, Metric, unit};
+use super::{Key, Kind, MAX_METRIC, MAX_NAME, Metric, unit};
 use crate::config::document::Value;
 use crate::config::fault::Wrong;
 use crate::config::section::{Section, as_number};
@@ -62,6 +62,7 @@ fn metric(section: &mut Section<'_>, claims: &mut Claims) -> Metric {
         range: range(section),
         required: section.flag("required").unwrap_or(false),
         values: BTreeMap::new(),
+        words: words(section),
         min_step: min_step(section),
     };
     metric.values = values(section, metric.kind);
@@ -80,13 +81,19 @@ fn metric(section: &mut Section<'_>, claims: &mut Claims) -> Metric {
 }
 
 fn suits_kind(section: &Section<'_>, kind: Kind) {
-    let (word, useless): (&str, &[&str]) = match kind {
-        Kind::Number => return,
-        Kind::Bool => ("bool", &["scale", "offset", "range", "min_step", "non_decreasing"]),
-        Kind::Text => ("text", &["scale", "offset", "range", "min_step", "non_decreasing", "values"]),
+    let useless: &[&str] = match kind {
+        Kind::Number => &["words"],
+        Kind::Bool => &["scale", "offset", "range", "min_step", "non_decreasing", "words"],
+        Kind::Text => &["scale", "offset", "range", "min_step", "non_decreasing", "values"],
     };
-    for key in useless.iter().filter(|key| section.has(key)) {
-        section.fault(key, format!("has no meaning for kind = \"{word}\""));
+    for key in useless.iter().copied().filter(|key| section.has(key)) {
+        let suggestion = match key {
+            "words" => Some("values gives numbers for raw values; words gives texts, for kind = \"text\""),
+            "values" => Some("words gives texts for raw values"),
+            _ => None,
+        };
+        let wrong = Wrong::new(format!("has no meaning for kind = \"{}\"", kind.word()));
+        section.fault(key, wrong.suggest(suggestion.map(str::to_owned)));
     }
 }
 
@@ -133,6 +140,22 @@ fn values(section: &mut Section<'_>, kind: Kind) -> BTreeMap<String, f64> {
             }
         }
         values
+    })
+}
+
+fn words(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    section.table("words", |section| {
+        let mut words = BTreeMap::new();
+        for (raw, node) in section.entries() {
+            match &node.value {
+                Value::Text(text) if (1..=MAX_NAME).contains(&text.len()) && !text.contains('\0') => {
+                    words.insert(raw.to_owned(), text.clone());
+                }
+                Value::Text(_) => section.fault(raw, format!("expected 1 to {MAX_NAME} bytes without NUL")),
+                other => section.fault(raw, format!("expected a text in quotes, found {}", other.kind())),
+            }
+        }
+        words
     })
 }
 

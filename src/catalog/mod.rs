@@ -81,8 +81,8 @@ pub struct Template {
     pub manufacturer: Option<String>,
     pub models: Vec<String>,
     pub reference: Option<String>,
-    /// The devices that it is for; none: it is only given by name.
-    pub matching: Option<matching::Criteria>,
+    /// The devices that it is for, by any of these; none: it is only given by name.
+    pub matching: Vec<matching::Criteria>,
     /// Those that templates share by `extends` are in memory once.
     pub metrics: Vec<Arc<Metric>>,
     /// Each behind those that it is worked out from.
@@ -113,6 +113,8 @@ pub struct Metric {
     pub required: bool,
     /// Words (or raw values as text) and the numbers that stand for them.
     pub values: BTreeMap<String, f64>,
+    /// Raw values as text and the texts that are stored for them; texts only.
+    pub words: BTreeMap<String, String>,
     /// Least rise above the sensor's last value; 0: non-decreasing.
     pub min_step: Option<f64>,
 }
@@ -133,7 +135,7 @@ impl Metric {
     /// Whether raw values that come by this key go into it as they are.
     pub fn takes_as_is(&self, raw: &str) -> bool {
         let key = self.keys.iter().find(|key| key.pattern.matches(raw));
-        key.is_some_and(|key| key.conversion(self) == unit::Conversion::NONE)
+        self.words.is_empty() && key.is_some_and(|key| key.conversion(self) == unit::Conversion::NONE)
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::derived_file::{self, DerivedFile};
 use super::example::{self, Example};
+use super::matching_file::{self, MatchFile};
 use super::metric_file::is_metric_name;
 use super::references::Placed;
-use super::{KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, matching_file, metric_file};
+use super::{KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, metric_file};
 use crate::config::document::{Document, Value};
 use crate::config::fault::Wrong;
 use crate::config::section::{Findings, Section};
@@ -27,6 +28,8 @@ pub(super) struct TemplateFile {
     pub template: Template,
     pub slug: Placed<String>,
     pub extends: Option<Placed<String>>,
+    /// Every source that a `[match]` names.
+    pub sources: Vec<Placed<String>>,
     /// Whether the file itself gives a category.
     pub has_category: bool,
     /// Of the formulas of `template.derived`.
@@ -62,7 +65,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let manufacturer = root.parsed("manufacturer", "a text", display_name);
     let models = root.texts("models").unwrap_or_default().into_iter().map(|(model, _)| model.to_owned()).collect();
     let reference = root.parsed("reference", "a text", display_name);
-    let matching = matching_file::read(root);
+    let MatchFile { matching, sources } = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
     let metrics: Vec<_> = metrics.into_iter().map(Arc::new).collect();
@@ -94,7 +97,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         commands,
         slots,
     };
-    Some(TemplateFile { template, slug, extends, has_category, derived: places, broken, compatible, examples })
+    Some(TemplateFile { template, slug, extends, sources, has_category, derived: places, broken, compatible, examples })
 }
 
 fn placed(root: &Section<'_>, key: &str, value: &str) -> Placed<String> {

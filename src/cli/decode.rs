@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Place;
 use super::output::printable;
 use crate::catalog::matching::{GivenBy, Offer};
-use crate::catalog::{DEFAULT_TENANT, Declared, DeclaredTemplate, Device, Kind, Module, Snapshot};
+use crate::catalog::{DEFAULT_TENANT, Declared, Device, Kind, Module, Snapshot};
 use crate::clock;
 use crate::config::{Config, Decoder};
 use crate::decode;
@@ -178,11 +178,7 @@ pub(super) fn snapshot(declared: &Declared) -> anyhow::Result<Snapshot> {
             sensors: Vec::new(),
         });
     }
-    let offers = declared.templates.iter().filter_map(|one| {
-        let DeclaredTemplate { template, shipped } = one;
-        let (slug, tenant, criteria) = (template.slug.clone(), template.tenant.clone(), template.matching.clone()?);
-        Some(Offer { slug, tenant, shipped: *shipped, criteria })
-    });
+    let offers = declared.templates.iter().flat_map(|one| Offer::of(&one.template, one.shipped));
     Ok(Snapshot { templates: templates.collect(), offers: offers.collect(), devices, ..Snapshot::default() })
 }
 

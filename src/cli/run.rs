@@ -31,6 +31,7 @@ pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     outcome
 }
 
+/// Says what works but should be put right.
 fn tell(warnings: &[Fault]) {
     for warning in warnings {
         tracing::warn!("{warning}");

@@ -17,7 +17,7 @@ use crate::catalog::example::{Example, ExampleValue};
 use crate::catalog::files::{self, Catalog};
 use crate::catalog::{Snapshot, Template};
 use crate::clock;
-use crate::config::{Config, Csv, Decoder, Limits, Place, Retained, Source, SparkplugSource, Time};
+use crate::config::{Config, Decoder, Limits, Place, Retained, Source, Time};
 use crate::decode::memory::Memory;
 use crate::decode::teaches;
 use crate::message::{Message, Publish};
@@ -178,18 +178,11 @@ impl Stand {
 
     fn config(&self, example: &Example) -> Config {
         let source = Source {
-            name: "example".to_owned(),
-            filter: example.filter.clone(),
             decoder: example.decoder,
             template: Some(self.slug.clone()),
-            timestamp: None,
-            timezone: None,
             retained: Retained::Latest,
             max_payload: usize::MAX,
-            quiet_after: None,
-            quiet_reconnect: false,
-            csv: Csv::default(),
-            sparkplug: SparkplugSource::default(),
+            ..Source::with("example".to_owned(), example.filter.clone())
         };
         let defaults = Config::default();
         let limits = Limits { ..defaults.limits.clone() };

@@ -160,8 +160,8 @@ fn show(one: &ReadTemplate, as_json: bool, out: &mut dyn Write) -> anyhow::Resul
         ("reference", or_dash(template.reference.as_deref())),
     ];
     table(out, &[], facts.map(|(name, value)| vec![name.to_owned(), value]))?;
-    if let Some(matching) = &template.matching {
-        let Value::Object(criteria) = serde_json::to_value(matching)? else { return Ok(()) };
+    for matching in &template.matching {
+        let Value::Object(criteria) = serde_json::to_value(matching)? else { continue };
         let given = criteria.into_iter().filter(|(_, value)| !is_empty(value));
         writeln!(out)?;
         table(out, &["MATCH", ""], given.map(|(name, value)| vec![name, value.to_string()]))?;
@@ -207,7 +207,7 @@ fn metric_json(metric: &Metric) -> Value {
     json!({
         "name": metric.name, "unit": metric.unit, "kind": metric.kind.word(), "scale": metric.scale, "offset": metric.offset,
         "range": metric.range.map(|(low, high)| [low, high]), "required": metric.required, "values": metric.values,
-        "min_step": metric.min_step, "keys": keys.collect::<Vec<_>>(),
+        "words": metric.words, "min_step": metric.min_step, "keys": keys.collect::<Vec<_>>(),
     })
 }
 

@@ -99,7 +99,7 @@ impl Default for Journal {
 
 impl Source {
     /// The default of every key but `name` and `filter`.
-    pub(super) fn with(name: String, filter: String) -> Source {
+    pub fn with(name: String, filter: String) -> Source {
         Source {
             name,
             filter,

@@ -2,6 +2,7 @@
 
 mod broker;
 mod database;
+mod decoder;
 mod defaults;
 pub mod document;
 mod environment;
@@ -15,10 +16,12 @@ mod settings;
 mod sources;
 mod sparkplug;
 
+pub use decoder::Decoder;
 pub use defaults::DOCUMENTED;
 pub use fault::{Fault, Faults, Place};
 pub use load::{Reading, SYSTEM_FILE};
 pub use notify::{MailTls, Mailing, Notify, NotifyBy, Route, SyslogAddress};
+pub use secret::Secret;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -211,7 +214,7 @@ pub struct Source {
     pub sparkplug: SparkplugSource,
 }
 
-/// How a source of the decoder `sparkplug` goes about.
+/// How a source of the decoder `sparkplug`, or `auto` where it reads Sparkplug, goes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SparkplugSource {
     /// Whether its edge nodes are asked for a rebirth where one is needed.
@@ -233,129 +236,6 @@ pub enum SparkplugDevice {
 pub struct Csv {
     /// Whether the first record names the columns.
     pub header: bool,
-}
-
-/// The payload formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Decoder {
-    Json,
-    Scalar,
-    /// Whichever of the others fits, told by topic and payload.
-    Auto,
-    AwsShadow,
-    Cbor,
-    Chirpstack,
-    Csv,
-    Esphome,
-    HomeAssistant,
-    Homie,
-    LineProtocol,
-    Losant,
-    Msgpack,
-    OpenMqttGateway,
-    Rtl433,
-    Ruuvi,
-    Senml,
-    Shelly,
-    Sparkplug,
-    Tasmota,
-    ThinEdge,
-    Thingsboard,
-    Ttn,
-    Victron,
-    Zigbee2Mqtt,
-}
-
-impl Decoder {
-    pub const ALL: [Decoder; 25] = [
-        Decoder::Json,
-        Decoder::Scalar,
-        Decoder::Auto,
-        Decoder::AwsShadow,
-        Decoder::Cbor,
-        Decoder::Chirpstack,
-        Decoder::Csv,
-        Decoder::Esphome,
-        Decoder::HomeAssistant,
-        Decoder::Homie,
-        Decoder::LineProtocol,
-        Decoder::Losant,
-        Decoder::Msgpack,
-        Decoder::OpenMqttGateway,
-        Decoder::Rtl433,
-        Decoder::Ruuvi,
-        Decoder::Senml,
-        Decoder::Shelly,
-        Decoder::Sparkplug,
-        Decoder::Tasmota,
-        Decoder::ThinEdge,
-        Decoder::Thingsboard,
-        Decoder::Ttn,
-        Decoder::Victron,
-        Decoder::Zigbee2Mqtt,
-    ];
-
-    /// As `[[sources]] decoder` has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Decoder::Json => "json",
-            Decoder::Scalar => "scalar",
-            Decoder::Auto => "auto",
-            Decoder::AwsShadow => "aws_shadow",
-            Decoder::Cbor => "cbor",
-            Decoder::Chirpstack => "chirpstack",
-            Decoder::Csv => "csv",
-            Decoder::Esphome => "esphome",
-            Decoder::HomeAssistant => "home_assistant",
-            Decoder::Homie => "homie",
-            Decoder::LineProtocol => "line_protocol",
-            Decoder::Losant => "losant",
-            Decoder::Msgpack => "msgpack",
-            Decoder::OpenMqttGateway => "openmqttgateway",
-            Decoder::Rtl433 => "rtl_433",
-            Decoder::Ruuvi => "ruuvi",
-            Decoder::Senml => "senml",
-            Decoder::Shelly => "shelly",
-            Decoder::Sparkplug => "sparkplug",
-            Decoder::Tasmota => "tasmota",
-            Decoder::ThinEdge => "thin_edge",
-            Decoder::Thingsboard => "thingsboard",
-            Decoder::Ttn => "ttn",
-            Decoder::Victron => "victron",
-            Decoder::Zigbee2Mqtt => "zigbee2mqtt",
-        }
-    }
-
-    /// Whether a payload, or the topic's own levels, can tell the device where the filter has no `{device}`.
-    pub fn names_devices(self) -> bool {
-        match self {
-            Decoder::Auto
-            | Decoder::AwsShadow
-            | Decoder::Chirpstack
-            | Decoder::Esphome
-            | Decoder::HomeAssistant
-            | Decoder::Homie
-            | Decoder::Losant
-            | Decoder::OpenMqttGateway
-            | Decoder::Rtl433
-            | Decoder::Ruuvi
-            | Decoder::Shelly
-            | Decoder::Sparkplug
-            | Decoder::Tasmota
-            | Decoder::ThinEdge
-            | Decoder::Thingsboard
-            | Decoder::Ttn
-            | Decoder::Victron
-            | Decoder::Zigbee2Mqtt => true,
-            Decoder::Json
-            | Decoder::Scalar
-            | Decoder::Cbor
-            | Decoder::Csv
-            | Decoder::LineProtocol
-            | Decoder::Msgpack
-            | Decoder::Senml => false,
-        }
-    }
 }
 
 /// What to do with a message that the broker had retained when tidegate subscribed.
@@ -495,27 +375,6 @@ pub enum LogFormat {
 pub struct Catalog {
     /// Holds `templates/*.toml` and `devices/*.toml`; none: the shipped templates only.
     pub dir: Option<PathBuf>,
-}
-
-/// A password, or a URL that has one; never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: String) -> Secret {
-        Secret(text)
-    }
-
-    /// The secret itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl std::fmt::Debug for DatabaseUrl {

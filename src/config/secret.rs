@@ -1,8 +1,8 @@
 //! Passwords from files, systemd credentials and, if it must be, the configuration itself.
 
+use std::fmt;
 use std::path::Path;
 
-use super::Secret;
 use super::document::read_text;
 use super::fault::Place;
 use super::load::Surroundings;
@@ -10,6 +10,27 @@ use super::section::Section;
 
 /// Largest password file, bytes.
 const MAX_SECRET: u64 = 64 << 10;
+
+/// A password, or a URL that has one; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// What `password` and `password_file` of a section say.
 pub(super) fn password(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Secret> {

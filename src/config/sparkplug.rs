@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault::Wrong;
 use super::section::Section;
-use super::{Config, Decoder, Sparkplug, SparkplugDevice, SparkplugSource};
+use super::{Config, Decoder, Source, Sparkplug, SparkplugDevice, SparkplugSource};
 
 /// Shortest and longest `rebirth_every`.
 const REBIRTH_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -34,10 +34,21 @@ impl Sparkplug {
 
 /// Edge nodes send what they have stored to a primary host that says it is there: it must be heard.
 pub(super) fn hears(root: &Section<'_>, config: &Config) {
-    let is_heard = config.sources.iter().any(|source| source.decoder == Decoder::Sparkplug);
-    if config.sparkplug.host_id.is_some() && !is_heard {
-        let message = "is given, and no source has decoder = \"sparkplug\": edge nodes would send to nobody";
+    if config.sparkplug.host_id.is_some() && !config.sources.iter().any(takes_sparkplug) {
+        let message = "is given, and no source has decoder = \"sparkplug\", or \"auto\" and a filter that takes spBv1.0/…: \
+                       edge nodes would send to nobody";
         root.fault_at(root.place_of("sparkplug"), "sparkplug.host_id", message);
+    }
+}
+
+/// Whether what edge nodes publish comes by the source; of one that names the format, its filter is taken at its word.
+fn takes_sparkplug(source: &Source) -> bool {
+    let first = source.filter.split('/').next().unwrap_or_default();
+    match source.decoder {
+        Decoder::Sparkplug => true,
+        // All topics of Sparkplug begin with this level (Sparkplug 3.0.0, 4.1).
+        Decoder::Auto => first == "spBv1.0" || first.starts_with(['#', '+', '{']),
+        _ => false,
     }
 }
 
@@ -45,8 +56,8 @@ impl SparkplugSource {
     pub(super) fn read(section: &mut Section<'_>, decoder: Option<Decoder>) -> SparkplugSource {
         let default = SparkplugSource::default();
         for key in ["rebirth", "device"] {
-            if section.has(key) && decoder != Some(Decoder::Sparkplug) {
-                section.fault(key, "has a meaning with decoder = \"sparkplug\" only");
+            if section.has(key) && !matches!(decoder, Some(Decoder::Sparkplug | Decoder::Auto)) {
+                section.fault(key, "has a meaning with decoder = \"sparkplug\" or \"auto\" only");
             }
         }
         let device = [("id", SparkplugDevice::Id), ("path", SparkplugDevice::Path)];

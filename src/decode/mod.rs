@@ -70,6 +70,11 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Where the key stands in its point's `keys`.
+    pub fn place(&self) -> &Range<usize> {
+        &self.place
+    }
+
     /// The raw key; `keys`: its point's.
     pub fn key<'k>(&self, keys: &'k str) -> &'k str {
         keys.get(self.place.clone()).unwrap_or_default()

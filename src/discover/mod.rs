@@ -97,19 +97,11 @@ impl Survey {
     /// When they can't work together.
     pub fn new(config: &Config, snapshot: &Snapshot) -> Result<Survey, NormalizeError> {
         let everything = Source {
-            name: "discover".to_owned(),
-            filter: "#".to_owned(),
             decoder: Decoder::Auto,
-            template: None,
-            timestamp: None,
-            timezone: None,
             // What was retained tells of devices that are silent just now.
             retained: Retained::Store,
             max_payload: usize::MAX,
-            quiet_after: None,
-            quiet_reconnect: false,
-            csv: Csv::default(),
-            sparkplug: SparkplugSource::default(),
+            ..Source::with("discover".to_owned(), "#".to_owned())
         };
         let mut config = Config { sources: vec![everything], ..config.clone() };
         config.devices = Devices { unknown: UnknownDevice::Provision, max_devices: usize::MAX, ..config.devices };

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | number | numbers; text that is wholly a decimal number; what `values` lists |
 //! | bool | `true`, `false`, 1, 0; what `values` lists |
-//! | text | text; numbers as the device wrote them, where that is known; `true`, `false` |
+//! | text | text; numbers as the device wrote them, where that is known; `true`, `false`; all of them through `words` |
 //!
 //! `values` is asked first, case-sensitively, with the text, or with a number or boolean as text. What it gives is the
-//! metric's value: scale and offset apply to numbers as measured only.
+//! metric's value: scale and offset apply to numbers as measured only. `words` is asked likewise; what it lacks stays as it is.
+
+use std::collections::BTreeMap;
 
 use crate::catalog::unit::Conversion;
 use crate::catalog::{Kind, Metric};
@@ -37,17 +39,17 @@ pub(super) fn as_found(value: Value) -> (Kind, Fit) {
 /// Makes a raw value one of the metric's. `conversion`: of its key.
 pub(super) fn fit(metric: &Metric, conversion: Conversion, value: Value) -> Result<Fit, Misfit> {
     match metric.kind {
-        Kind::Text => Ok(Fit::Text(plain(value))),
+        Kind::Text => Ok(Fit::Text(listed(&metric.words, &value).cloned().unwrap_or_else(|| plain(value)))),
         Kind::Number => {
-            let number = match named(metric, &value) {
-                Some(number) => number,
+            let number = match listed(&metric.values, &value) {
+                Some(number) => *number,
                 None => converted(conversion, measured(metric, &value)?)?,
             };
             in_range(&metric.name, metric.range, number).map(Fit::Number)
         }
         Kind::Bool => {
-            let number = match (named(metric, &value), &value) {
-                (Some(number), _) => number,
+            let number = match (listed(&metric.values, &value), &value) {
+                (Some(number), _) => *number,
                 (None, Value::Bool(flag)) => f64::from(u8::from(*flag)),
                 (None, Value::Number(number) | Value::Literal { number, .. }) => *number,
                 (None, Value::Text(_)) => return Err(wrong_kind(metric, &value)),
@@ -57,18 +59,17 @@ pub(super) fn fit(metric: &Metric, conversion: Conversion, value: Value) -> Resu
     }
 }
 
-/// What `values` says that the raw value stands for.
-fn named(metric: &Metric, value: &Value) -> Option<f64> {
-    if metric.values.is_empty() {
+/// What `values` or `words` has for the raw value.
+fn listed<'m, T>(all: &'m BTreeMap<String, T>, value: &Value) -> Option<&'m T> {
+    // Numbers are written out only where somebody asks.
+    if all.is_empty() {
         return None;
     }
     match value {
-        Value::Text(text) => metric.values.get(text.as_str()).copied(),
-        Value::Bool(flag) => metric.values.get(if *flag { "true" } else { "false" }).copied(),
-        Value::Number(number) => metric.values.get(&number.to_string()).copied(),
-        Value::Literal { number, text } => {
-            metric.values.get(text.as_str()).or_else(|| metric.values.get(&number.to_string())).copied()
-        }
+        Value::Text(text) => all.get(text.as_str()),
+        Value::Bool(flag) => all.get(if *flag { "true" } else { "false" }),
+        Value::Number(number) => all.get(&number.to_string()),
+        Value::Literal { number, text } => all.get(text.as_str()).or_else(|| all.get(&number.to_string())),
     }
 }
 
@@ -197,6 +198,22 @@ mod tests {
         assert_eq!(try_fit(&metric, word("off")), number(0.0));
         assert_eq!(try_fit(&metric, Value::Number(0.0)), number(-1.0));
         assert_eq!(try_fit(&metric, Value::Number(4.0)), number(8.0));
+    }
+
+    #[test]
+    fn raw_values_become_the_words_that_are_listed_and_others_stay() {
+        let words = [("0", "idle"), ("1", "heating"), ("true", "on"), ("H", "hold")];
+        let words = words.map(|(raw, word)| (raw.to_owned(), word.to_owned())).into_iter().collect();
+        let state = Metric { words, ..metric("state", Kind::Text) };
+        let text = |text: &str| Ok(Fit::Text(text.to_owned()));
+        assert_eq!(try_fit(&state, Value::Number(1.0)), text("heating"));
+        assert_eq!(try_fit(&state, Value::Literal { number: 0.0, text: "0.0".to_owned() }), text("idle"));
+        assert_eq!(try_fit(&state, word("0")), text("idle"));
+        assert_eq!(try_fit(&state, Value::Bool(true)), text("on"));
+        assert_eq!(try_fit(&state, word("H")), text("hold"));
+        assert_eq!(try_fit(&state, word("h")), text("h"));
+        assert_eq!(try_fit(&state, Value::Number(2.0)), text("2"));
+        assert_eq!(try_fit(&state, Value::Bool(false)), text("false"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn templates() -> Vec<Template> {
         template("family", vec![temperature("°C", 1.0), metric("humidity", Kind::Number)]),
         template("exact", vec![temperature("°F", 1.0), metric("humidity", Kind::Number), required]),
         template("by-hand", vec![]),
+        Template { tenant: Some("acme".into()), ..template("acmes", vec![]) },
     ]
 }
 
@@ -41,6 +42,7 @@ fn sources() -> Vec<Source> {
         source("behind", "g/{gateway}/{device}", Decoder::Json),
         z2m,
         hand,
+        Source { template: Some("acmes".into()), ..source("tenants", "t/{tenant}/{device}", Decoder::Json) },
     ]
 }
 
@@ -123,6 +125,15 @@ fn a_stronger_match_replaces_a_weaker_one_once_and_series_that_cant_go_on_begin_
 }
 
 #[test]
+fn keys_of_the_same_letters_are_other_keys() {
+    let mut bench = Bench::new(&known(Vec::new()));
+    bench.send("n/d1", r#"{"temper":1,"aturepressure":2}"#);
+    bench.send("n/d1", r#"{"temper":1,"aturepressure":2}"#);
+    let better = bench.send("n/d1", r#"{"temperature":68,"pressure":1000}"#);
+    assert_eq!(given(&better), [("exact", GivenBy::Keys)]);
+}
+
+#[test]
 fn what_was_assigned_or_declared_stays_and_a_source_with_a_template_wins_over_a_match() {
     let with = |id, uid, template, by| crate::catalog::Device { template_by: by, ..device(id, uid, template) };
     let devices = vec![
@@ -139,6 +150,17 @@ fn what_was_assigned_or_declared_stays_and_a_source_with_a_template_wins_over_a_
     }
     assert_eq!(given(&bench.send("h/keyed", r#"{"x":20}"#)), [("by-hand", GivenBy::Source)]);
     assert_eq!(given(&bench.send("n/open", r#"{"x":20}"#)), [("family", GivenBy::Decoder)]);
+}
+
+#[test]
+fn a_sources_template_of_one_tenant_is_given_to_none_of_another() {
+    let mut bench = Bench::new(&known(Vec::new()));
+    bench.send("t/acme/d1", r#"{"x":1}"#);
+    assert_eq!(bench.normalizer.template_of("acme", "d1"), Some("acmes"));
+    for _ in 0..2 {
+        bench.send("t/other/d1", r#"{"x":1}"#);
+        assert_eq!(bench.normalizer.template_of("other", "d1"), Some("family"), "what matches");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::catalog::matching::{Criteria, GivenBy, Offer};
 use crate::catalog::{Device, Key, KeyMap, Kind, Metric, Module, Sensor, Snapshot, Template};
-use crate::config::{Config, Csv, Decoder, Devices, Limits, Retained, Source, SparkplugSource, Time};
+use crate::config::{Config, Decoder, Devices, Limits, Retained, Source, Time};
 use crate::message::{Message, Publish};
 use crate::time::UtcMicros;
 
@@ -16,18 +16,10 @@ pub(crate) const RECEIVED: UtcMicros = UtcMicros(1_700_000_000_000_000);
 
 pub(crate) fn source(name: &str, filter: &str, decoder: Decoder) -> Source {
     Source {
-        name: name.to_owned(),
-        filter: filter.to_owned(),
         decoder,
-        template: None,
-        timestamp: None,
-        timezone: None,
         retained: Retained::Latest,
         max_payload: 1 << 21,
-        quiet_after: None,
-        quiet_reconnect: false,
-        csv: Csv::default(),
-        sparkplug: SparkplugSource::default(),
+        ..Source::with(name.to_owned(), filter.to_owned())
     }
 }
 
@@ -53,6 +45,7 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
         range: None,
         required: false,
         values: BTreeMap::new(),
+        words: BTreeMap::new(),
         min_step: None,
     }
 }
@@ -69,7 +62,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
         manufacturer: None,
         models: Vec::new(),
         reference: None,
-        matching: None,
+        matching: Vec::new(),
         keys: KeyMap::of(&metrics),
         metrics,
         derived: Vec::new(),

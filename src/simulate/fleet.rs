@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::clock;
-use crate::config::{Csv, Decoder, Retained, Source, SparkplugSource};
+use crate::config::{Decoder, Source};
 use crate::mqtt::load::Outgoing;
 use crate::time::UtcMicros;
 
@@ -69,18 +69,10 @@ impl Kind {
             Kind::Scalar { .. } => ("bench", "bench/{device}/{metric...}", Decoder::Scalar, None),
         };
         Source {
-            name: name.to_owned(),
-            filter: filter.to_owned(),
             decoder,
             template: self.template().map(str::to_owned),
             timestamp: timestamp.map(str::to_owned),
-            timezone: None,
-            retained: Retained::Ignore,
-            max_payload: 256 * 1024,
-            quiet_after: None,
-            quiet_reconnect: false,
-            csv: Csv::default(),
-            sparkplug: SparkplugSource::default(),
+            ..Source::with(name.to_owned(), filter.to_owned())
         }
     }
 

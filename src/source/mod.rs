@@ -119,20 +119,7 @@ mod tests {
 
     #[test]
     fn the_first_source_in_order_takes_the_topic() {
-        let source = |name: &str, filter: &str| config::Source {
-            name: name.to_owned(),
-            filter: filter.to_owned(),
-            decoder: Decoder::Json,
-            template: None,
-            timestamp: None,
-            timezone: None,
-            retained: Retained::Store,
-            max_payload: 100,
-            quiet_after: None,
-            quiet_reconnect: false,
-            csv: Csv::default(),
-            sparkplug: SparkplugSource::default(),
-        };
+        let source = |name: &str, filter: &str| config::Source::with(name.to_owned(), filter.to_owned());
         let sources = Sources::compile(&[source("one", "a/{device}"), source("two", "+/{device}")]).unwrap();
         assert_eq!(&*sources.route("a/x").unwrap().source.name, "one");
         assert_eq!(sources.route("b/x").unwrap().index, 1);

@@ -37,8 +37,8 @@ impl Store {
     /// takes it up within a second, and what it has under way goes to the old series.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where there is no such device or template, more than one tenant has the device, or a file declares its
-    /// template.
+    /// [`StoreError::Unfit`] where there is no such device or template, more than one tenant has the device, the template is another
+    /// tenant's own, or a file declares the device's.
     pub fn assign(&self, tenant: Option<&str>, uid: &str, to: Assignment<'_>) -> Result<Assigned, StoreError> {
         self.db.write(|conn| {
             raise_version(conn)?;
@@ -50,10 +50,17 @@ impl Store {
             }
             let known = templates::load(conn)?;
             let (template, by) = match to {
-                Assignment::Template(slug) => match known.get(slug) {
-                    Some(stored) => (Some(stored.id), Some(GivenBy::Assigned.word())),
-                    None => return Err(unfit(format!("there is no template {slug}"))),
-                },
+                Assignment::Template(slug) => {
+                    let Some(stored) = known.get(slug) else {
+                        return Err(unfit(format!("there is no template {slug}")));
+                    };
+                    if let Some(owner) = stored.template.tenant.as_ref().filter(|owner| **owner != tenant) {
+                        return Err(unfit(format!(
+                            "{slug} is a template of the tenant {owner} alone, and {uid} is a device of the tenant {tenant}"
+                        )));
+                    }
+                    (Some(stored.id), Some(GivenBy::Assigned.word()))
+                }
                 Assignment::Nothing => (None, Some(GivenBy::Assigned.word())),
                 Assignment::Matching => (None, None),
             };

@@ -143,50 +143,6 @@ struct Series {
     last_text_time: Option<UtcMicros>,
 }
 
-type DeviceColumns = (
-    devices::id,
-    tenants::name,
-    devices::uid,
-    devices::name,
-    diesel::dsl::Nullable<device_templates::slug>,
-    diesel::dsl::Nullable<sites::name>,
-    devices::parent_id,
-    devices::source,
-    devices::declared,
-    devices::first_seen,
-    devices::last_seen,
-    devices::manufacturer,
-    devices::model,
-    devices::firmware,
-    devices::protocol,
-    devices::protocol_why,
-    devices::connectivity,
-    devices::template_by,
-);
-
-fn device_columns() -> DeviceColumns {
-    (
-        devices::id,
-        tenants::name,
-        devices::uid,
-        devices::name,
-        device_templates::slug.nullable(),
-        sites::name.nullable(),
-        devices::parent_id,
-        devices::source,
-        devices::declared,
-        devices::first_seen,
-        devices::last_seen,
-        devices::manufacturer,
-        devices::model,
-        devices::firmware,
-        devices::protocol,
-        devices::protocol_why,
-        devices::connectivity,
-        devices::template_by,
-    )
-}
-
 impl Store {
     /// Devices by uid, at most `limit`.
     ///
@@ -278,7 +234,26 @@ fn list_devices(conn: &mut Conn<'_>, filter: &DeviceFilter, limit: i64) -> Resul
             .inner_join(tenants::table)
             .left_join(device_templates::table.on(devices::template_id.eq(device_templates::id.nullable())))
             .left_join(sites::table.on(devices::site_id.eq(sites::id.nullable())))
-            .select(device_columns())
+            .select((
+                devices::id,
+                tenants::name,
+                devices::uid,
+                devices::name,
+                device_templates::slug.nullable(),
+                sites::name.nullable(),
+                devices::parent_id,
+                devices::source,
+                devices::declared,
+                devices::first_seen,
+                devices::last_seen,
+                devices::manufacturer,
+                devices::model,
+                devices::firmware,
+                devices::protocol,
+                devices::protocol_why,
+                devices::connectivity,
+                devices::template_by,
+            ))
             .into_boxed::<B>();
         if let Some(tenant) = &filter.tenant {
             query = query.filter(tenants::name.eq(tenant));

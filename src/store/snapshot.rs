@@ -59,16 +59,8 @@ impl Store {
                 devices.iter().enumerate().map(|(place, device)| (device.id, place)).collect();
             add_modules(conn, &slugs, &mut used, &places, &mut devices)?;
             add_sensors(conn, &places, &mut devices)?;
-            let offer = |stored: &templates::Stored| {
-                let template = &stored.template;
-                Some(Offer {
-                    slug: template.slug.clone(),
-                    tenant: template.tenant.clone(),
-                    shipped: stored.locked,
-                    criteria: template.matching.clone()?,
-                })
-            };
-            let offers = stored.values().filter(|stored| !stored.retired).filter_map(offer).collect();
+            let offers = stored.values().filter(|stored| !stored.retired);
+            let offers = offers.flat_map(|stored| Offer::of(&stored.template, stored.locked)).collect();
             let templates = stored
                 .into_iter()
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))

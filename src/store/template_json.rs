@@ -1,12 +1,14 @@
 //! The structured parts of a template as the JSON text in its rows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use crate::catalog::matching::Criteria;
 use crate::catalog::pattern::Pattern;
-use crate::catalog::{Derived, Expression, Formula, Key, Rate};
+use crate::catalog::{Derived, Expression, Formula, Key, Kind, Metric, Rate};
 
 /// A raw key: a text, as all were once, or a table.
 #[derive(Serialize, Deserialize)]
@@ -62,6 +64,42 @@ pub(super) fn keys_as_json(keys: &[Key]) -> Result<String, StoreError> {
     as_json(&keys.iter().map(one).collect::<Vec<_>>())
 }
 
+/// `values` and `words`, one of which is empty.
+type Enumeration = (BTreeMap<String, f64>, BTreeMap<String, String>);
+
+/// What raw values stand for: the object in the column has numbers, or texts for a metric that is one.
+pub(super) fn enumeration_of(kind: Kind, text: &str, whose: &str) -> Result<Enumeration, StoreError> {
+    match kind {
+        Kind::Text => Ok((BTreeMap::new(), json(text, whose)?)),
+        Kind::Number | Kind::Bool => Ok((json(text, whose)?, BTreeMap::new())),
+    }
+}
+
+pub(super) fn enumeration_as_json(metric: &Metric) -> Result<String, StoreError> {
+    match metric.kind {
+        Kind::Text => as_json(&metric.words),
+        Kind::Number | Kind::Bool => as_json(&metric.values),
+    }
+}
+
+/// `[match]` as an object, as all were once, or several as a list.
+pub(super) fn matching_of(text: Option<&str>, whose: &str) -> Result<Vec<Criteria>, StoreError> {
+    match text {
+        None => Ok(Vec::new()),
+        Some(several) if several.starts_with('[') => json(several, whose),
+        Some(one) => json(one, whose).map(|one| vec![one]),
+    }
+}
+
+/// None for a template that is only given by name.
+pub(super) fn matching_as_json(matching: &[Criteria]) -> Result<Option<String>, StoreError> {
+    match matching {
+        [] => Ok(None),
+        [one] => as_json(one).map(Some),
+        several => as_json(&several).map(Some),
+    }
+}
+
 pub(super) fn derived_of(text: &str, whose: &str) -> Result<Vec<Derived>, StoreError> {
     let all: Vec<DerivedJson> = json(text, whose)?;
     let one = |one: DerivedJson| {
@@ -114,6 +152,29 @@ mod tests {
         assert_eq!(keys[0], Key::from("temp"));
         assert_eq!(keys[1].pattern.literal(), Some("a{b"));
         assert_eq!(keys_as_json(&keys).unwrap(), r#"["temp","a\\{b","x.*"]"#);
+    }
+
+    #[test]
+    fn one_match_is_an_object_and_several_are_a_list() {
+        let by_key = |key: &str| Criteria { keys: vec![key.into()], ..Criteria::default() };
+        for all in [vec![], vec![by_key("a")], vec![by_key("a"), by_key("b")]] {
+            let written = matching_as_json(&all).unwrap();
+            assert_eq!(written.as_ref().map(|text| text.starts_with('[')), (!all.is_empty()).then_some(all.len() > 1));
+            assert_eq!(matching_of(written.as_deref(), "t").unwrap(), all);
+        }
+        assert_eq!(matching_of(Some(r#"{"keys":["a"]}"#), "t").unwrap(), [by_key("a")]);
+        assert!(matching_of(Some("[1]"), "t").is_err() && matching_of(Some(r#"{"kyes":[]}"#), "t").is_err());
+    }
+
+    #[test]
+    fn what_raw_values_stand_for_goes_by_the_kind() {
+        let (_, words) = enumeration_of(Kind::Text, r#"{"0":"idle"}"#, "t").unwrap();
+        assert_eq!(words["0"], "idle");
+        let (values, _) = enumeration_of(Kind::Bool, r#"{"open":0.0}"#, "t").unwrap();
+        assert_eq!(values["open"], 0.0);
+        assert!(enumeration_of(Kind::Number, r#"{"0":"idle"}"#, "t").is_err());
+        let state = Metric { words, ..crate::normalize::testing::metric("state", Kind::Text) };
+        assert_eq!(enumeration_as_json(&state).unwrap(), r#"{"0":"idle"}"#);
     }
 
     #[test]

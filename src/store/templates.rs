@@ -1,6 +1,6 @@
 //! Templates as rows: read whole, compared, replaced whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,10 @@ use diesel::prelude::*;
 use super::error::{During, StoreError};
 use super::pool::{Conn, with_db};
 use super::schema::{device_templates, template_commands, template_metrics, template_slots, tenants};
-use super::template_json::{as_json, derived_as_json, derived_of, json, keys_as_json, keys_of};
+use super::template_json::{
+    as_json, derived_as_json, derived_of, enumeration_as_json, enumeration_of, json, keys_as_json, keys_of,
+    matching_as_json, matching_of,
+};
 use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Metric, Slot, Template, TemplateCommand};
 
 /// Templates whose metrics are read by one query.
@@ -122,7 +125,7 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
             manufacturer: origin.manufacturer,
             models: json(&origin.models, &row.slug)?,
             reference: origin.reference,
-            matching: origin.matching.map(|text| json(&text, &row.slug)).transpose()?,
+            matching: matching_of(origin.matching.as_deref(), &row.slug)?,
             derived: derived_of(&origin.derived, &row.slug)?,
             keys: KeyMap::of(&metrics),
             metrics,
@@ -212,10 +215,13 @@ fn share(metric: Metric, shared: &mut Shared) -> Arc<Metric> {
 }
 
 fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
+    let kind = kind_of(&row.kind)?;
+    let (values, words) = enumeration_of(kind, &row.enumeration, &row.name)?;
     Ok(Metric {
         keys: keys_of(&row.keys, &row.name)?,
-        values: json::<BTreeMap<String, f64>>(&row.enumeration, &row.name)?,
-        kind: kind_of(&row.kind)?,
+        values,
+        words,
+        kind,
         name: row.name,
         unit: row.unit,
         scale: row.scale,
@@ -267,7 +273,7 @@ pub(super) fn write(
         device_templates::manufacturer.eq(&template.manufacturer),
         device_templates::models.eq(as_json(&template.models)?),
         device_templates::reference.eq(&template.reference),
-        device_templates::matching.eq(template.matching.as_ref().map(as_json).transpose()?),
+        device_templates::matching.eq(matching_as_json(&template.matching)?),
         device_templates::derived.eq(derived_as_json(&template.derived)?),
     );
     let id = match id {
@@ -310,7 +316,7 @@ fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Opt
             range_low: metric.range.map(|range| range.0),
             range_high: metric.range.map(|range| range.1),
             required: metric.required,
-            enumeration: as_json(&metric.values)?,
+            enumeration: enumeration_as_json(metric)?,
             min_step: metric.min_step,
         })
     })?;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tidegate::catalog::Template;
 use tidegate::catalog::files::ReadTemplate;
+use tidegate::catalog::matching::Criteria;
 
 use super::rig::{Library, strength};
 
@@ -36,8 +37,12 @@ fn the_page_of_devices_is_written_from_the_templates() {
 fn page(templates: &[ReadTemplate]) -> String {
     let mut formats: BTreeMap<String, Vec<&ReadTemplate>> = BTreeMap::new();
     for template in templates {
-        let decoders =
-            template.template.matching.as_ref().map(|criteria| criteria.decoder.as_slice()).unwrap_or_default();
+        let mut decoders: Vec<&str> = Vec::new();
+        for decoder in template.template.matching.iter().flat_map(|criteria| &criteria.decoder) {
+            if !decoders.contains(&decoder.as_str()) {
+                decoders.push(decoder);
+            }
+        }
         let format =
             if decoders.is_empty() { "Given by name".to_owned() } else { format!("`{}`", decoders.join("`, `")) };
         formats.entry(format).or_default().push(template);
@@ -69,7 +74,13 @@ fn cell(text: &str) -> String {
 }
 
 fn recognised(template: &Template) -> String {
-    let Some(criteria) = &template.matching else { return "–".to_owned() };
+    if template.matching.is_empty() {
+        return "–".to_owned();
+    }
+    template.matching.iter().map(by).collect::<Vec<_>>().join("; or ")
+}
+
+fn by(criteria: &Criteria) -> String {
     let mut parts = Vec::new();
     let mut list = |what: &str, texts: &[String]| {
         if !texts.is_empty() {

@@ -10,7 +10,7 @@ use tidegate::catalog::example::{Example, ExampleValue};
 use tidegate::catalog::files::{self, ReadTemplate};
 use tidegate::catalog::matching::{Criteria, Offer};
 use tidegate::catalog::{Snapshot, Template};
-use tidegate::config::{Config, Csv, Decoder, Retained, Source, SparkplugSource, Time};
+use tidegate::config::{Config, Decoder, Retained, Source, Time};
 use tidegate::decode::memory::Memory;
 use tidegate::message::{Message, Publish};
 use tidegate::metrics::Metrics;
@@ -46,11 +46,7 @@ impl Library {
     /// A pipeline that knows all templates but some, and no device.
     pub fn rig(&self, but: &[&str]) -> Rig {
         let templates = self.flat.iter().filter(|(slug, _)| !but.contains(&slug.as_str()));
-        let offer = |template: &Arc<Template>| {
-            let (slug, criteria) = (template.slug.clone(), template.matching.clone()?);
-            Some(Offer { slug, tenant: None, shipped: true, criteria })
-        };
-        let offers = templates.clone().filter_map(|(_, template)| offer(template)).collect();
+        let offers = templates.clone().flat_map(|(_, template)| Offer::of(template, true)).collect();
         let templates = templates.map(|(slug, template)| (slug.clone(), Arc::clone(template))).collect();
         Rig { snapshot: Snapshot { templates, offers, ..Snapshot::default() }, normalizer: None, seq: 0 }
     }
@@ -134,24 +130,24 @@ fn told(batch: &Batch) -> Heard {
 
 pub fn source(filter: &str, decoder: Decoder, template: Option<&str>) -> Source {
     Source {
-        name: "library".to_owned(),
-        filter: filter.to_owned(),
         decoder,
         template: template.map(str::to_owned),
-        timestamp: None,
-        timezone: None,
         retained: Retained::Store,
         max_payload: usize::MAX,
-        quiet_after: None,
-        quiet_reconnect: false,
-        csv: Csv::default(),
-        sparkplug: SparkplugSource::default(),
+        ..Source::with("library".to_owned(), filter.to_owned())
     }
 }
 
-/// How strongly it matches, the strongest first, but for the slug that decides where nothing else does; none: it never does.
-pub fn strength(template: &Template) -> Option<(u8, Reverse<usize>, Reverse<usize>)> {
-    let Criteria { decoder, source, topic, device, model, manufacturer, fields, keys } = template.matching.as_ref()?;
+/// Rank, criteria and keys; what is less is stronger.
+pub type Strength = (u8, Reverse<usize>, Reverse<usize>);
+
+/// How strongly it matches at best, but for the slug that decides where nothing else does; none: it never does.
+pub fn strength(template: &Template) -> Option<Strength> {
+    template.matching.iter().filter_map(strength_of).min()
+}
+
+fn strength_of(criteria: &Criteria) -> Option<Strength> {
+    let Criteria { decoder, source, topic, device, model, manufacturer, fields, keys } = criteria;
     let given = [
         !(model.is_empty() && manufacturer.is_empty() && fields.is_empty()),
         !device.is_empty(),

@@ -32,6 +32,7 @@ pub fn template(slug: &str) -> Template {
         range: Some((-40.0, 85.0)),
         required: true,
         values: BTreeMap::new(),
+        words: BTreeMap::new(),
         min_step: None,
     };
     let contact = Metric {
@@ -46,7 +47,17 @@ pub fn template(slug: &str) -> Template {
     let fahrenheit = Key { unit: Some("°F".into()), scale: Some(0.1), ..Key::from("{n}.tempf") };
     let mut temperature = metric("temperature", &["temp", "ENV.Temperature"]);
     temperature.keys.push(fahrenheit);
-    let metrics = vec![Arc::new(temperature), Arc::new(contact)];
+    let state = Metric {
+        kind: Kind::Text,
+        unit: String::new(),
+        scale: 1.0,
+        offset: 0.0,
+        range: None,
+        required: false,
+        words: BTreeMap::from([("0".into(), "idle".into()), ("1".into(), "heating".into())]),
+        ..metric("state", &["state"])
+    };
+    let metrics = vec![Arc::new(temperature), Arc::new(contact), Arc::new(state)];
     Template {
         slug: slug.into(),
         name: "ACME".into(),
@@ -57,13 +68,16 @@ pub fn template(slug: &str) -> Template {
         manufacturer: Some("ACME".into()),
         models: vec!["A-1".into(), "A-1B".into()],
         reference: Some("https://acme.example/a1".into()),
-        matching: Some(Criteria {
-            decoder: vec!["json".into()],
-            model: vec!["A-1*".into()],
-            fields: BTreeMap::from([("model".into(), vec!["A-1".into()])]),
-            keys: vec!["{n}.tempf".into()],
-            ..Criteria::default()
-        }),
+        matching: vec![
+            Criteria {
+                decoder: vec!["json".into()],
+                model: vec!["A-1*".into()],
+                fields: BTreeMap::from([("model".into(), vec!["A-1".into()])]),
+                keys: vec!["{n}.tempf".into()],
+                ..Criteria::default()
+            },
+            Criteria { device: vec!["a1-*".into()], ..Criteria::default() },
+        ],
         derived: vec![Derived {
             name: "temperature_2".into(),
             unit: "°C".into(),
@@ -126,12 +140,13 @@ fn the_snapshot_is_what_was_reconciled(site: &Site) {
     let snapshot = site.store.snapshot().unwrap();
     assert_eq!(snapshot.templates.len(), 2);
     assert_eq!(*snapshot.templates["acme-climate"], template("acme-climate"));
+    assert_eq!(snapshot.offers.len(), 4, "two of each template");
     let cellar = snapshot.devices.iter().find(|device| &*device.uid == "cellar").unwrap();
     assert_eq!(cellar.template.as_deref(), Some("acme-climate"));
     assert_eq!(&*cellar.tenant, "default");
     assert_eq!((cellar.modules[0].uid.as_str(), cellar.modules[0].template.as_deref()), ("m1", Some("shipped")));
     assert_eq!(site.number("SELECT count(*) AS n FROM device_templates WHERE tenant_id IS NULL AND locked"), 1);
-    assert_eq!(site.number("SELECT count(*) AS n FROM template_metrics WHERE tenant_id IS NULL"), 2);
+    assert_eq!(site.number("SELECT count(*) AS n FROM template_metrics WHERE tenant_id IS NULL"), 3);
 }
 
 fn reconciling_again_changes_nothing(site: &Site) {
@@ -220,7 +235,7 @@ fn a_row_of_an_older_version_is_read(site: &Site) {
     );
     let snapshot = site.store.snapshot().unwrap();
     let old = &snapshot.templates["acme-climate"];
-    assert!(old.derived.is_empty() && old.matching.is_none());
+    assert!(old.derived.is_empty() && old.matching.is_empty());
     assert_eq!(old.keys.exact("a{b").map(|at| at.metric), Some(0));
     assert_eq!(site.store.reconcile(&declared()).unwrap().templates_changed, ["acme-climate", "shipped"]);
 }

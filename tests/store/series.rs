@@ -39,6 +39,7 @@ fn of(slug: &str, metrics: Vec<Metric>) -> DeclaredTemplate {
     let slots = template("x").slots;
     DeclaredTemplate {
         template: tidegate::catalog::Template {
+            tenant: None,
             slots,
             keys: tidegate::catalog::KeyMap::of(&metrics),
             metrics,
@@ -131,7 +132,11 @@ fn an_assignment_is_refused_with_a_clear_word(site: &Site) {
     };
     let other = DeclaredDevice { tenant: "acme".into(), uid: "d1".into(), template: None, ..by_file.clone() };
     let another = DeclaredDevice { uid: "d1".into(), template: None, ..by_file.clone() };
-    site.store.reconcile(&Declared { devices: vec![by_file, other, another], ..declared() }).unwrap();
+    let own = of("rankine", vec![metric("temperature", "°F")]);
+    let own = tidegate::catalog::Template { tenant: Some("acme".into()), ..own.template };
+    let mut files = Declared { devices: vec![by_file, other, another], ..declared() };
+    files.templates.push(DeclaredTemplate { template: own, shipped: false });
+    site.store.reconcile(&files).unwrap();
     let version = site.store.catalog_version().unwrap();
     for (tenant, uid, slug, words) in [
         (None, "d0", "fahrenheit", "declared in a file"),
@@ -139,6 +144,12 @@ fn an_assignment_is_refused_with_a_clear_word(site: &Site) {
         (Some("acme"), "d0", "celsius", "no device d0 in the tenant acme"),
         (None, "d1", "celsius", "more than one tenant"),
         (Some("acme"), "d1", "kelvin", "there is no template kelvin"),
+        (
+            Some("default"),
+            "d1",
+            "rankine",
+            "rankine is a template of the tenant acme alone, and d1 is a device of the tenant default",
+        ),
     ] {
         match site.store.assign(tenant, uid, Assignment::Template(slug)) {
             Err(StoreError::Unfit { detail }) => assert!(detail.contains(words), "{detail}"),
@@ -146,7 +157,9 @@ fn an_assignment_is_refused_with_a_clear_word(site: &Site) {
         }
     }
     assert_eq!(site.store.catalog_version().unwrap(), version, "nothing has changed");
-    assert_eq!(site.store.assign(Some("acme"), "d1", Assignment::Template("celsius")).unwrap().tenant, "acme");
+    for slug in ["celsius", "rankine"] {
+        assert_eq!(site.store.assign(Some("acme"), "d1", Assignment::Template(slug)).unwrap().tenant, "acme");
+    }
 }
 
 fn a_match_sets_aside_between_the_sensors_before_and_after_it(site: &Site) {

@@ -85,6 +85,21 @@ fn within_a_rank_the_own_the_operators_and_the_more_exact_come_first() {
 }
 
 #[test]
+fn a_template_that_matches_in_several_ways_is_given_by_the_strongest_that_holds() {
+    let given = |model: &str, has| {
+        let by_keys = Criteria { keys: one("type"), ..Criteria::default() };
+        let by_model = Criteria { model: one(model), ..Criteria::default() };
+        let matching = vec![by_keys, by_model];
+        let template = Template { matching, ..crate::normalize::testing::template("t", Vec::new()) };
+        best(&Offer::of(&template, true).collect::<Vec<_>>(), has).map(|(slug, by)| (slug, by.word()))
+    };
+    assert_eq!(given("another", None), Some(("t".to_owned(), "keys")));
+    assert_eq!(given("another", Some(GivenBy::Keys)), None);
+    assert_eq!(given("snsw*", None), Some(("t".to_owned(), "model")));
+    assert_eq!(given("snsw*", Some(GivenBy::Keys)), Some(("t".to_owned(), "model")));
+}
+
+#[test]
 fn every_criterion_must_hold() {
     let fits = |change: fn(&mut Criteria)| best(&[offer("t", change)], None).is_some();
     assert!(fits(|c| c.fields = BTreeMap::from([("type".into(), vec!["bulb".into(), "plug".into()])])));

@@ -1,12 +1,13 @@
 //! What the pipeline knows of who a device is: what it told, who gave it its template, what it is behind.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{DeviceSlot, GivenBy, NameId, Registry};
 use crate::catalog;
 use crate::catalog::matching::{Facts, Heard, Open};
-use crate::decode::Told;
+use crate::decode::{Sample, Told};
 use crate::message::Seq;
 
 /// Kinds of messages of a device that are remembered for having matched nothing.
@@ -40,6 +41,8 @@ struct Tried {
     /// Topic and keys of the last one, as far as it depends on them.
     topic: String,
     keys: String,
+    /// Where each key stands in `keys`: the same letters may be other keys.
+    places: Vec<Range<usize>>,
     others: HashSet<u64>,
 }
 
@@ -129,9 +132,14 @@ impl Registry {
         self.devices[device].identity.template_by
     }
 
-    /// Gives the device a template; what its raw keys are is decided anew. False: there is none with this slug.
+    /// Gives the device a template; what its raw keys are is decided anew. False: there is none with this slug, or it is another
+    /// tenant's own.
     pub fn give(&mut self, device: DeviceSlot, slug: &str, by: GivenBy, seq: Seq) -> bool {
         let Some(template) = self.template_slot(slug) else { return false };
+        let owner = self.templates[template as usize].tenant.as_deref();
+        if owner.is_some_and(|owner| *owner != *self.devices[device].tenant) {
+            return false;
+        }
         let known = &mut self.devices[device];
         known.template = Some(template);
         known.entries.clear();
@@ -259,6 +267,7 @@ impl Registry {
             && let [point] = heard.points
             && (!open.topic || tried.topic == heard.topic)
             && tried.keys == point.keys
+            && tried.places.iter().eq(point.samples.iter().map(Sample::place))
             && !tried.others.is_empty()
         {
             return false;
@@ -282,7 +291,13 @@ impl Registry {
         }
         tried.others.insert(self.offers.print(open, heard));
         heard.topic.clone_into(&mut tried.topic);
-        let keys = if let [point] = heard.points { point.keys.as_str() } else { "" };
+        tried.places.clear();
+        let keys = if let [point] = heard.points {
+            tried.places.extend(point.samples.iter().map(|sample| sample.place().clone()));
+            point.keys.as_str()
+        } else {
+            ""
+        };
         keys.clone_into(&mut tried.keys);
     }
 

@@ -250,6 +250,9 @@ fn devices_are_called_as_the_source_says() {
     let context = Context { topic: "spBv1.0/G/DDEATH/N/D", sparkplug, ..context() };
     let reports = decode(&payload, &context, &mut memory.of_source(&"s".into())).unwrap();
     assert_eq!(reports[0].device.as_deref(), Some("G/N/D"));
+    let auto = crate::config::Decoder::Auto;
+    let reports = crate::decode::decode(auto, &payload, &context, &mut memory.of_source(&"all".into())).unwrap();
+    assert_eq!(reports[0].device.as_deref(), Some("G/N/D"), "what auto takes for Sparkplug");
 }
 
 #[test]
