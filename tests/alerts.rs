@@ -184,6 +184,7 @@ fn killed_in_the_midst_of_it_alerts_are_neither_lost_nor_doubled() {
         tidegate.kill();
         tidegate.start();
     }
+    eventually("the database is open", || (tidegate.readyz().1["database"] == "up").then_some(()));
     eventually("each fires", || (stranger.number("SELECT count(*) FROM alerts") == 20).then_some(()));
     tidegate.kill();
     for device in 0..20 {
