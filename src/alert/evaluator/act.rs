@@ -25,6 +25,9 @@ impl Evaluator {
         let why = |words: &str| if action.note.is_empty() { words.to_owned() } else { action.note.clone() };
         let Some(episode) = &mut instance.episode else { return false };
         match action.action {
+            // Asked twice, as after a kill while it was on its way.
+            Deed::Acknowledge if episode.state == State::Acknowledged => {}
+            Deed::Snooze { until } if episode.snoozed == Some(until) => {}
             Deed::Acknowledge => {
                 episode.state = State::Acknowledged;
                 self.judge().step(device, place, at, who, why("acknowledged"));

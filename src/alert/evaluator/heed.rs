@@ -67,7 +67,7 @@ impl Evaluator {
                     self.adopt(&tenant, &uid, Seed { template, placed, ..Seed::default() })
                 }
             };
-            put(&mut self.devices, device.index as usize, Introduced { tenant, uid, no });
+            put(&mut self.devices, device.index as usize, Introduced { tenant, uid, no, sensors: Vec::new() });
         }
         for change in added.changes {
             let Change::Template { slug, .. } = &change.change else { continue };
@@ -89,7 +89,12 @@ impl Evaluator {
             let unit = self.fleet.text(&sensor.unit);
             let metric = self.fleet.text(&sensor.metric);
             let no = self.sensor_of(sensor.device, &metric, &unit);
-            let known = IntroducedSensor { device: sensor.device, metric, unit, no };
+            if let Some(device) = self.devices.get_mut(sensor.device as usize)
+                && !device.sensors.contains(&sensor.index)
+            {
+                device.sensors.push(sensor.index);
+            }
+            let known = IntroducedSensor { metric, unit, no };
             put(&mut self.sensors, sensor.index as usize, known);
         }
     }
@@ -105,13 +110,12 @@ impl Evaluator {
 
     /// Sensors that no rule looked at, when other rules look at their device.
     fn look_again(&mut self, device: DeviceIndex) {
-        for index in 0..self.sensors.len() {
-            let Some(sensor) = self.sensors.get(index).filter(|one| one.device == device && one.no == NONE) else {
-                continue;
-            };
+        let of_device = self.devices.get(device as usize).map(|device| device.sensors.clone()).unwrap_or_default();
+        for index in of_device {
+            let Some(sensor) = self.sensors.get(index as usize).filter(|one| one.no == NONE) else { continue };
             let (metric, unit) = (Arc::clone(&sensor.metric), Arc::clone(&sensor.unit));
             let no = self.sensor_of(device, &metric, &unit);
-            if let Some(sensor) = self.sensors.get_mut(index) {
+            if let Some(sensor) = self.sensors.get_mut(index as usize) {
                 sensor.no = no;
             }
         }

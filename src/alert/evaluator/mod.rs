@@ -42,7 +42,7 @@ use super::rule::{Check, Rule};
 use super::transition::{StateChange, Transition};
 use crate::catalog::Snapshot;
 use crate::message::Seq;
-use crate::store::batch::{DeviceChange, DeviceIndex, DeviceIntro, Reading, SensorIntro, TextReading};
+use crate::store::batch::{DeviceChange, DeviceIndex, DeviceIntro, Reading, SensorIndex, SensorIntro, TextReading};
 use crate::time::UtcMicros;
 
 /// A rule's memory of a device, as the database has it.
@@ -73,11 +73,11 @@ struct Introduced {
     tenant: Arc<str>,
     uid: Arc<str>,
     no: DeviceNo,
+    sensors: Vec<SensorIndex>,
 }
 
 /// A sensor of the generation.
 struct IntroducedSensor {
-    device: DeviceIndex,
     metric: Arc<str>,
     unit: Arc<str>,
     no: SensorNo,

@@ -480,7 +480,11 @@ fn an_episode_lasts_its_least_time_and_the_next_waits_for_the_cooldown() {
 #[test]
 fn people_acknowledge_snooze_and_resolve() {
     let mut stage = Stage::new(vec![Rule { resolve: Resolve::Manual, ..rule("r", gt("m", 30.0)) }]);
-    stage.send(0, "d", &[("m", 31.0.into())]).act(5, Deed::Acknowledge).send(10, "d", &[("m", 20.0.into())]);
+    stage.send(0, "d", &[("m", 31.0.into())]).act(5, Deed::Acknowledge).act(6, Deed::Acknowledge).send(
+        10,
+        "d",
+        &[("m", 20.0.into())],
+    );
     assert_eq!(stage.steps(), [("firing", 0), ("acknowledged", 5)]);
     assert_eq!(stage.told[1].who, Who::Person("kim".to_owned()));
     stage.send(11, "d", &[("m", 35.0.into())]).act(20, Deed::Snooze { until: T0 + 100 * SECOND });
