@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Between attempts to read a journal that can't be read just now, at least and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// How soon the writer is offered more while something waits for it.
+const AHEAD_LOOK: Duration = Duration::from_millis(2);
 /// What rules may look at before the writer has it, bytes about: at 10,000 readings a second some fifty seconds of an outage.
 const MOST_AHEAD: usize = 16 << 20;
 
@@ -77,6 +79,8 @@ impl Pipeline {
         let mut batch = Batch::default();
         while !self.stop.is_cancelled() {
             let rest = self.watch.rests(clock::now()).map_or(LOOK, |rest| rest.min(LOOK));
+            // The writer takes what waits as fast as it can, though no message comes.
+            let rest = if self.ahead.is_empty() { rest } else { AHEAD_LOOK };
             let wait = if batch.messages == 0 { rest } else { Duration::ZERO };
             let next = match self.reader.next(self.position, wait) {
                 Ok(next) => next,
@@ -160,7 +164,13 @@ impl Pipeline {
     fn send(&mut self, batch: &mut Batch) -> bool {
         self.watch.conclude(batch);
         if batch.messages > 0 {
-            self.ahead.push_back(std::mem::take(batch));
+            let batch = std::mem::take(batch);
+            match self.ahead.back_mut() {
+                Some(last) if last.generation == batch.generation && !last.is_full(self.batch_max) => {
+                    last.append(batch)
+                }
+                _ => self.ahead.push_back(batch),
+            }
         }
         self.hand_ahead(false)
     }
