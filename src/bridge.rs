@@ -1,5 +1,7 @@
 //! The composition root: every channel, thread and task of the daemon, in flow order.
 
+mod ingest;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -8,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use ingest::Ingest;
 
 use crate::alert::announcer::announcer;
 use crate::alert::desk::Desk;
@@ -18,17 +22,16 @@ use crate::archive::Archive;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::clock;
 use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
-use crate::errands::{Errand, errands};
+use crate::errands::errands;
 use crate::health::Health;
 use crate::http;
 use crate::journal::{self, Inbox, Journal};
 use crate::latency::LatencyRecorder;
 use crate::listening::Listening;
 use crate::metrics::Metrics;
-use crate::mqtt::{self, Ledger, Link, Parcel};
+use crate::mqtt::Link;
 use crate::normalize::Normalizer;
 use crate::notify::{self, Channel, Notifier};
 use crate::pipeline::{Pipeline, PipelineError};
@@ -375,129 +378,6 @@ impl Bridge {
         exits.extend(ended);
         first_failure(exits)
     }
-}
-
-/// The way of messages into the journal: the session with a remote broker, or the broker's own hook.
-struct Ingest<'a> {
-    config: &'a Config,
-    max_packet: usize,
-    inbox: &'a Inbox,
-    listening: Listening,
-    errands: mpsc::Receiver<Errand>,
-    parcels: mpsc::Receiver<Parcel>,
-    link: watch::Sender<Link>,
-    link_watch: watch::Receiver<Link>,
-    metrics: &'a Metrics,
-    stop: &'a CancellationToken,
-}
-
-impl Ingest<'_> {
-    /// Starts the journal's thread with whom it acknowledges to. Returns where the embedded broker listens.
-    async fn start(self, journal: Journal, crew: &mut Crew) -> Result<Option<SocketAddr>, BridgeError> {
-        match &self.config.broker.endpoint {
-            Endpoint::Remote { .. } => {
-                let ledger = Arc::new(Ledger::new(self.metrics.clone()));
-                let acknowledge = Arc::clone(&ledger);
-                crew.thread("journal", move || journal.run(acknowledge))?;
-                let settings = mqtt::Settings {
-                    broker: self.config.broker.clone(),
-                    instance_id: self.config.instance.id.clone(),
-                    max_packet: self.max_packet,
-                    timing: mqtt::Timing::default(),
-                };
-                let (filters, ears) = (self.listening.filters(), self.listening.ears());
-                let (inbox, stop) = (self.inbox.clone(), self.stop.clone());
-                if let Some(host_id) = self.config.sparkplug.host_id.clone() {
-                    let (broker, timing) = (settings.broker.clone(), settings.timing.clone());
-                    let state = mqtt::host_state::HostState { broker, host_id, timing };
-                    let (link, stop, metrics) = (self.link_watch, stop.clone(), self.metrics.clone());
-                    crew.task("host state", mqtt::host_state::run(state, link, stop, metrics));
-                }
-                let (errands, parcels, metrics) = (self.errands, self.parcels, self.metrics.clone());
-                let session = mqtt::session::run(
-                    settings, filters, errands, parcels, inbox, ledger, self.link, ears, stop, metrics,
-                );
-                crew.task("broker session", session);
-                Ok(None)
-            }
-            #[cfg(feature = "embedded-broker")]
-            Endpoint::Embedded { listen } => self.start_embedded(*listen, journal, crew).await.map(Some),
-            #[cfg(not(feature = "embedded-broker"))]
-            Endpoint::Embedded { .. } => Err(BridgeError::NoEmbeddedBroker),
-        }
-    }
-
-    #[cfg(feature = "embedded-broker")]
-    async fn start_embedded(
-        self,
-        listen: SocketAddr,
-        journal: Journal,
-        crew: &mut Crew,
-    ) -> Result<SocketAddr, BridgeError> {
-        let waiters = broker::Waiters::new(INBOX.messages);
-        let broker = &self.config.broker;
-        let limits = broker::Limits {
-            max_packet_size: u32::try_from(self.max_packet).unwrap_or(u32::MAX),
-            session_expiry: broker.session_expiry,
-            credentials: broker.username.clone().zip(broker.password.clone()),
-            ..broker::Limits::default()
-        };
-        let listening = self.listening.clone();
-        let ears = listening.ears();
-        let wanted: broker::Wanted = Arc::new(move |topic| {
-            // Asked once for each PUBLISH, and all of them are live.
-            ears.heard(topic);
-            listening.wants(topic)
-        });
-        let (inbox, metrics) = (self.inbox.clone(), self.metrics.clone());
-        let embedded = broker::start(listen, limits, wanted, inbox, Arc::clone(&waiters), metrics.clone()).await?;
-        let address = embedded.local_addr();
-        crew.thread("journal", move || journal.run(waiters))?;
-        let status = mqtt::status::topic(&self.config.instance.id);
-        let (stop, link, errands, mut parcels) = (self.stop.clone(), self.link, self.errands, self.parcels);
-        let host_state = self.config.sparkplug.host_id.as_deref().map(mqtt::host_state::topic);
-        crew.task("embedded broker", async move {
-            embedded.publish_retained(&status, "online".into()).await?;
-            if let Some(topic) = host_state {
-                let birth = mqtt::host_state::payload(true, clock::now());
-                embedded.publish_retained(&topic, birth.into()).await?;
-                metrics.sparkplug_state_online.set(1);
-            }
-            link.send_replace(Link::Up);
-            metrics.broker_connected.set(1);
-            tokio::select! {
-                () = embedded.run(stop) => {}
-                () = run_errands(&embedded, errands, &metrics) => {}
-                () = publish_parcels(&embedded, &mut parcels) => {}
-            }
-            metrics.sparkplug_state_online.set(0);
-            metrics.broker_connected.set(0);
-            link.send_replace(Link::Stopped);
-            Ok::<(), broker::BrokerError>(())
-        });
-        Ok(address)
-    }
-}
-
-/// Sends what devices are to be told, for as long as it is polled.
-#[cfg(feature = "embedded-broker")]
-async fn run_errands(embedded: &broker::Embedded, mut errands: mpsc::Receiver<Errand>, metrics: &Metrics) {
-    while let Some(errand) = errands.recv().await {
-        // A topic made from one that a device published on is a topic name.
-        if embedded.publish_once(&errand.topic, errand.payload).await.is_ok() {
-            metrics.errands_sent.inc();
-        }
-    }
-    std::future::pending().await
-}
-
-/// Publishes for whoever hands a parcel in, for as long as it is polled.
-#[cfg(feature = "embedded-broker")]
-async fn publish_parcels(embedded: &broker::Embedded, parcels: &mut mpsc::Receiver<Parcel>) {
-    while let Some(parcel) = parcels.recv().await {
-        embedded.publish_parcel(parcel).await;
-    }
-    std::future::pending().await
 }
 
 /// Bytes: the largest payload that any source takes, or what is still taken to be refused with its reason, and room
