@@ -58,6 +58,7 @@ impl Database {
             section.fault("layout", "is of no use with SQLite, which keeps readings in plain tables");
         }
         Database {
+            batch_max: section.integer("batch_max", 1..=1_000_000).unwrap_or_else(|| Database::usual_batch(&url)),
             url,
             replica_url,
             pool_min,
@@ -66,7 +67,6 @@ impl Database {
                 .duration("connect_timeout", Duration::from_millis(100)..=Duration::from_secs(600))
                 .unwrap_or(default.connect_timeout),
             pgbouncer: section.flag("pgbouncer").unwrap_or(default.pgbouncer),
-            batch_max: section.integer("batch_max", 1..=1_000_000).unwrap_or(default.batch_max),
             layout,
             duplicates: section
                 .word("duplicates", &[("keep_first", Duplicates::KeepFirst), ("keep_last", Duplicates::KeepLast)])

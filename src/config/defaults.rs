@@ -77,16 +77,26 @@ impl Broker {
 impl Database {
     /// The default for a state directory.
     pub(super) fn under(state_dir: &Path) -> Database {
+        let url = DatabaseUrl::Sqlite(state_dir.join("tidegate.db"));
         Database {
-            url: DatabaseUrl::Sqlite(state_dir.join("tidegate.db")),
+            batch_max: Database::usual_batch(&url),
+            url,
             replica_url: None,
             pool_min: 1,
             pool_max: 4,
             connect_timeout: Duration::from_secs(10),
             pgbouncer: false,
-            batch_max: 30_000,
             layout: LayoutChoice::Auto,
             duplicates: Duplicates::KeepFirst,
+        }
+    }
+
+    /// What a transaction takes unless told. On SQLite a transaction writes a page for every sensor that it has a reading of, however
+    /// many readings that page gets, so larger ones cost less a reading.
+    pub(super) fn usual_batch(url: &DatabaseUrl) -> usize {
+        match url {
+            DatabaseUrl::Sqlite(_) => 100_000,
+            DatabaseUrl::Postgres(_) => 30_000,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::scenario::Setup;
 
 /// Sensors from here on are the plain client's.
 pub const FIRST_SENSOR: i32 = 1_000_000_000;
-/// Rows of a transaction: tidegate's `database.batch_max`.
+/// Rows of a transaction.
 pub const BATCH: usize = 10_000;
 /// Rows of a statement for SQLite; whole batches are made of it.
 const STATEMENT: usize = 500;
