@@ -1,6 +1,7 @@
 //! No message makes a decoder panic, and what is taken is within the limits: documents, lines and tokens that are almost
 //! right, on topics that mean something to a format.
 
+mod packed;
 mod scraps;
 mod timed;
 

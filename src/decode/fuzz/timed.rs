@@ -1,5 +1,6 @@
-//! Each decoder on what real devices send, damaged: a fixed number of rounds, or `FUZZ_SECONDS=600` as many as there is time
-//! for. A round is a function of its number; `FUZZ_SEED` sets the first one's.
+//! Each decoder on what real devices send, damaged: a fixed number of rounds, or `FUZZ_SECONDS=600` as many as that much time
+//! on a processor is enough for, so that what else the machine does takes nothing from it. A round is a function of its
+//! number; `FUZZ_SEED` sets the first one's.
 //!
 //! `FUZZ_SECONDS=600 cargo nextest run --lib fuzz::timed::senml`; all of them: `fuzz::timed`.
 
@@ -14,14 +15,17 @@ use super::super::memory::{MAX_BYTES, Memory};
 use super::super::tests::{LIMITS, context};
 use super::super::{Context, decode};
 use super::check;
+use super::packed::Packing;
 use super::scraps::{LEVELS, SCRAPS, TOKENS, TOPICS, WORDS};
 use crate::config::{Csv, Decoder};
 use crate::source::{Captures, Filter};
 
 /// Rounds where no time is given.
 const ROUNDS: u64 = 1500;
-/// What a round may at most take, where a time is given: a hang, on the slowest machine.
+/// What a round may at most take on a processor, where a time is given: a hang, on the slowest machine.
 const HANG: Duration = Duration::from_secs(10);
+/// Rounds between two looks at the time: far less than [`HANG`] all together.
+const LOOK: u64 = 64;
 /// Resident memory of the process at most, in KiB: what decoders remember, twice, and room for the rest.
 const MAX_RESIDENT: u64 = 2 * (MAX_BYTES as u64 >> 10) + (192 << 10);
 
@@ -77,10 +81,19 @@ struct Case {
 }
 
 fn cases(decoder: Decoder) -> Vec<Case> {
+    let packing = match decoder {
+        Decoder::Cbor => Some(Packing::Cbor),
+        Decoder::Msgpack => Some(Packing::Msgpack),
+        _ => None,
+    };
     let case = |case: &Json| {
         let text = |key: &str| case[key].as_str();
         let payload = text("payload").map(|text| text.as_bytes().to_vec());
-        let payload = payload.or_else(|| STANDARD.decode(text("payload_base64")?).ok()).unwrap_or_default();
+        let mut payload = payload.or_else(|| STANDARD.decode(text("payload_base64")?).ok()).unwrap_or_default();
+        if let Some((packing, document)) = packing.zip(serde_json::from_slice(&payload).ok()) {
+            payload.clear();
+            packing.pack(&document, &mut payload);
+        }
         Case { topic: text("topic").unwrap().into(), filter: Filter::parse(text("filter").unwrap()).unwrap(), payload }
     };
     let files = corpus(decoder).into_iter().map(|file| serde_json::from_str::<Json>(file).unwrap());
@@ -100,26 +113,64 @@ impl Drop for Round {
 
 fn fuzz(decoder: Decoder) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (seconds, first) = (number("FUZZ_SECONDS"), number("FUZZ_SEED").unwrap_or(1));
-    let (began, cases) = (Instant::now(), cases(decoder));
+    let (given, first) = (number("FUZZ_SECONDS").map(Duration::from_secs), number("FUZZ_SEED").unwrap_or(1));
+    let (mut effort, cases) = (Effort::new(), cases(decoder));
     // One for all rounds: it must stay within its bound however long they go on.
     let mut memory = Memory::default();
     let mut rounds = 0;
-    let going = |rounds: u64| seconds.map_or(rounds < ROUNDS, |seconds| began.elapsed() < Duration::from_secs(seconds));
-    while going(rounds) {
+    while given.map_or(rounds < ROUNDS, |given| effort.spent < given) {
         let seed = first + rounds;
         let _told = Round(decoder, seed);
         let at = Instant::now();
-        round(decoder, &cases, &mut memory, &mut Rng::with_seed(seed));
-        assert!(seconds.is_none() || at.elapsed() < HANG, "{decoder:?}: round {seed} took {:?}", at.elapsed());
+        effort.messages += round(decoder, &cases, &mut memory, &mut Rng::with_seed(seed));
+        // A process that is stopped, or gets no processor, hangs by the clock only.
+        if given.is_some() && (rounds % LOOK == 0 || at.elapsed() > HANG) {
+            let took = effort.look();
+            assert!(took < HANG, "{decoder:?}: rounds up to {seed} took {took:?}, the last one {:?}", at.elapsed());
+        }
         memory.take_changes();
         memory.take_asks();
         assert!(memory.bytes() <= MAX_BYTES, "{decoder:?}: it remembers {} bytes", memory.bytes());
         rounds += 1;
     }
-    let resident = resident();
+    let (resident, messages) = (resident(), effort.messages);
     assert!(resident.is_none_or(|kib| kib <= MAX_RESIDENT), "{decoder:?}: {resident:?} KiB were resident");
-    println!("{decoder:?}: {rounds} rounds in {:?}, at most {resident:?} KiB resident", began.elapsed());
+    effort.look();
+    println!(
+        "{decoder:?}: {rounds} rounds, {messages} messages, in {:?} on a processor, {:?} by the clock; at most {resident:?} KiB resident",
+        effort.spent,
+        effort.began.elapsed()
+    );
+}
+
+/// What was done so far.
+struct Effort {
+    began: Instant,
+    /// On a processor, since `began`, up to the last look.
+    spent: Duration,
+    before: Duration,
+    messages: usize,
+}
+
+impl Effort {
+    fn new() -> Effort {
+        let (began, before) = (Instant::now(), Effort::processor(Duration::ZERO));
+        Effort { began, spent: Duration::ZERO, before, messages: 0 }
+    }
+
+    /// The time on a processor since the last look.
+    fn look(&mut self) -> Duration {
+        let last = self.spent;
+        self.spent = Effort::processor(self.began.elapsed()).saturating_sub(self.before);
+        self.spent.saturating_sub(last)
+    }
+
+    /// What this thread has had of processors, where the system tells; by the clock elsewhere.
+    fn processor(clock: Duration) -> Duration {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+        let nanoseconds = told.and_then(|text| text.split(' ').next()?.parse().ok());
+        nanoseconds.map_or(clock, Duration::from_nanos)
+    }
 }
 
 /// The most that the process has had resident, in KiB, where the system tells.
@@ -129,9 +180,10 @@ fn resident() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Some messages in a row.
-fn round(decoder: Decoder, cases: &[Case], memory: &mut Memory, rng: &mut Rng) {
-    for _ in 0..rng.usize(1..6) {
+/// Some messages in a row; their number.
+fn round(decoder: Decoder, cases: &[Case], memory: &mut Memory, rng: &mut Rng) -> usize {
+    let messages = rng.usize(1..6);
+    for _ in 0..messages {
         let case = rng.choice(cases).unwrap();
         let payload = damaged(case, cases, rng);
         let topic = if rng.u8(..) < 200 { case.topic.clone() } else { strange(&case.topic, rng) };
@@ -154,6 +206,7 @@ fn round(decoder: Decoder, cases: &[Case], memory: &mut Memory, rng: &mut Rng) {
             }
         }
     }
+    messages
 }
 
 fn strange(topic: &str, rng: &mut Rng) -> String {
