@@ -1,8 +1,10 @@
 //! `keys` of a metric: raw keys and patterns of them, each perhaps with a unit or a scale of its own.
 
+use std::collections::BTreeMap;
+
 use super::metric_file::{Claims, unit_of};
 use super::pattern::{Pattern, words_in_name};
-use super::{Key, Kind, Metric, unit};
+use super::{Key, Kind, MAX_NAME, Metric, UnitField, unit};
 use crate::config::document::{Node, Value};
 use crate::config::fault::{Place, Wrong};
 use crate::config::section::Section;
@@ -48,7 +50,7 @@ fn key(section: &Section<'_>, text: &str, place: &Place) -> Option<Pattern> {
     }
 }
 
-/// `{ key = "x", unit = "mW", scale = 0.1, offset = 0 }`.
+/// `{ key = "x", unit = "mW", scale = 0.1, offset = 0, unit_from = "y", units = { 1 = "W" } }`.
 fn key_table(section: &mut Section<'_>, metric: &Metric) -> Option<Key> {
     let pattern = if section.has("key") {
         section.parsed("key", "a raw key", Pattern::parse)
@@ -62,12 +64,47 @@ fn key_table(section: &mut Section<'_>, metric: &Metric) -> Option<Key> {
     if scale == Some(0.0) {
         section.fault("scale", "is 0, which would make every value the same");
     }
+    let unit_from = unit_field(section, metric, pattern.as_ref());
     if metric.kind != Kind::Number {
-        for key in ["unit", "scale", "offset"].iter().filter(|key| section.has(key)) {
+        for key in ["unit", "scale", "offset", "unit_from", "units"].iter().filter(|key| section.has(key)) {
             section.fault(key, "has a meaning for kind = \"number\" only");
         }
     }
-    Some(Key { pattern: pattern?, unit, scale, offset })
+    Some(Key { pattern: pattern?, unit, scale, offset, unit_from })
+}
+
+/// The raw key that tells the unit, with what its values mean.
+fn unit_field(section: &mut Section<'_>, metric: &Metric, own: Option<&Pattern>) -> Option<Box<UnitField>> {
+    let key = section.parsed("unit_from", "the raw key whose value tells the unit", |text| match text {
+        text if text.is_empty() || text.len() > MAX_NAME => Err(Wrong::new(format!("expected 1 to {MAX_NAME} bytes"))),
+        text if own.is_some_and(|own| own.matches(text)) => {
+            let message = format!("\"{text}\" is the key itself, expected another one that tells its unit");
+            Err(Wrong::new(message))
+        }
+        text => Ok(text.to_owned()),
+    });
+    if metric.unit.is_empty() && key.is_some() && metric.kind == Kind::Number {
+        section.fault("unit_from", "has no meaning, since the metric has no unit to convert to");
+    }
+    let units = section.table("units", |section| {
+        let mut units = BTreeMap::new();
+        for (raw, node) in section.entries() {
+            let Value::Text(text) = &node.value else {
+                section.fault(raw, format!("expected a unit such as \"°F\", found {}", node.value.kind()));
+                continue;
+            };
+            match unit_of(text).and_then(|unit| converts(unit, metric)) {
+                Ok(unit) => drop(units.insert(raw.to_owned(), unit)),
+                Err(wrong) => section.fault(raw, wrong),
+            }
+        }
+        units
+    });
+    if section.has("units") && !section.has("unit_from") {
+        let wrong = Wrong::new("has no meaning without unit_from, the raw key whose values it puts into units");
+        section.fault("units", wrong.suggest(Some("for one unit that is always so, unit = \"°F\"".to_owned())));
+    }
+    Some(Box::new(UnitField { key: key?, units }))
 }
 
 /// The unit, if values in it can be given in the metric's.

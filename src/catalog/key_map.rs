@@ -1,6 +1,6 @@
 //! The raw keys of a template: which metric each stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::pattern::{Captured, Pattern, sensor_name};
@@ -16,25 +16,40 @@ pub struct Key {
     /// Applied to the raw value first. Where any of the three is given, the metric's own scale and offset are not applied.
     pub scale: Option<f64>,
     pub offset: Option<f64>,
+    /// Another raw key that tells the unit, in place of `unit`.
+    pub unit_from: Option<Box<UnitField>>,
+}
+
+/// A raw key whose value tells the unit of other keys' values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitField {
+    pub key: String,
+    /// Its values as text, and the units that they stand for; what is not listed is read as a unit's name.
+    pub units: BTreeMap<String, String>,
 }
 
 impl Key {
     /// As written in a list of texts.
     pub fn of(pattern: Pattern) -> Key {
-        Key { pattern, unit: None, scale: None, offset: None }
+        Key { pattern, unit: None, scale: None, offset: None, unit_from: None }
     }
 
     /// Whether it says itself how its values are converted.
     pub fn converts(&self) -> bool {
-        self.unit.is_some() || self.scale.is_some() || self.offset.is_some()
+        self.unit.is_some() || self.scale.is_some() || self.offset.is_some() || self.unit_from.is_some()
     }
 
-    /// What leads from its raw values to the metric's, in one step.
+    /// Its own scale and offset.
+    pub fn raw(&self) -> Conversion {
+        Conversion { scale: self.scale.unwrap_or(1.0), offset: self.offset.unwrap_or(0.0) }
+    }
+
+    /// What leads from its raw values to the metric's, in one step; where nothing else tells their unit.
     pub fn conversion(&self, metric: &Metric) -> Conversion {
         if !self.converts() {
             return Conversion { scale: metric.scale, offset: metric.offset };
         }
-        let raw = Conversion { scale: self.scale.unwrap_or(1.0), offset: self.offset.unwrap_or(0.0) };
+        let raw = self.raw();
         // Checked when the file was read.
         let unit = self.unit.as_deref().and_then(|unit| unit::convert(unit, &metric.unit));
         raw.then(unit.unwrap_or(Conversion::NONE))

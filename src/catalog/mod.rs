@@ -21,7 +21,7 @@ pub mod registry;
 mod shipped;
 mod tags;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::alert::Rule;
@@ -31,7 +31,7 @@ use matching::{GivenBy, Offer};
 
 pub use derived::{Derived, Formula, Rate};
 pub use expression::Expression;
-pub use key_map::{Found, Key, KeyMap, KeyPlace};
+pub use key_map::{Found, Key, KeyMap, KeyPlace, UnitField};
 
 pub(crate) use device_file::name_in_topic;
 pub(crate) use tags::read as read_tags;
@@ -135,7 +135,8 @@ impl Metric {
     /// Whether raw values that come by this key go into it as they are.
     pub fn takes_as_is(&self, raw: &str) -> bool {
         let key = self.keys.iter().find(|key| key.pattern.matches(raw));
-        self.words.is_empty() && key.is_some_and(|key| key.conversion(self) == unit::Conversion::NONE)
+        let converts = |key: &Key| key.unit_from.is_some() || key.conversion(self) != unit::Conversion::NONE;
+        self.words.is_empty() && key.is_some_and(|key| !converts(key))
     }
 }
 
@@ -215,6 +216,8 @@ pub struct Sensor {
 pub struct Snapshot {
     /// By slug.
     pub templates: HashMap<String, Arc<Template>>,
+    /// Slugs of those that no file declares any more: whoever has one keeps it, nobody else gets it.
+    pub retired: HashSet<String>,
     /// Templates that devices are given by their `[match]`.
     pub offers: Vec<Offer>,
     pub devices: Vec<Device>,

@@ -107,6 +107,8 @@ const NO_UNIT: u16 = u16::MAX;
 pub struct Registry {
     names: Names,
     templates: Vec<Arc<Template>>,
+    /// Of each template, the raw keys that tell the units of others.
+    unit_fields: Vec<Vec<Box<str>>>,
     template_slots: HashMap<String, u32>,
     offers: Offers,
     tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
@@ -134,6 +136,7 @@ impl Registry {
             if let Some(template) = snapshot.templates.get(slug) {
                 registry.template_slots.insert(slug.clone(), number(registry.templates.len()));
                 registry.templates.push(Arc::clone(template));
+                registry.unit_fields.push(naming::unit_fields(template));
             }
         }
         for known in &snapshot.devices {

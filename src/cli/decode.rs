@@ -195,6 +195,7 @@ fn report(normalizer: &mut Normalizer, message: Message, notes: &mut Vec<(String
         Fate::Refused(_) => {}
         Fate::Dropped => notes.push((key.to_owned(), "dropped: unmodeled")),
         Fate::Shadowed => notes.push((key.to_owned(), "left out: another key of the metric is preferred")),
+        Fate::Unit => notes.push((key.to_owned(), "taken: it tells the unit of other keys")),
         Fate::Stale => notes.push((key.to_owned(), "left out: retained, and not newer")),
     });
     let route = normalizer.sources().route(&message.publish.topic);

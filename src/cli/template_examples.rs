@@ -159,7 +159,7 @@ impl Stand {
                 found.push((key.to_owned(), one.sensor, ExampleValue::Text(one.value.clone()), one.time))
             }
             Fate::Stale => outcome.refused.push(format!("{key}: left out, retained and not newer")),
-            Fate::Refused(_) | Fate::Shadowed | Fate::Dropped => {}
+            Fate::Refused(_) | Fate::Shadowed | Fate::Unit | Fate::Dropped => {}
         });
         for refusal in batch.quarantined.iter().skip(taught).flat_map(|one| &one.refusals) {
             let key = refusal.key.as_deref().unwrap_or("the message");

@@ -191,19 +191,24 @@ fn metric_row(metric: &Metric) -> Vec<String> {
     let keys: Vec<String> = metric
         .keys
         .iter()
-        .map(|key| match &key.unit {
-            Some(unit) => format!("{} ({unit})", key.pattern.text()),
-            None => key.pattern.text().to_owned(),
+        .map(|key| match (&key.unit, &key.unit_from) {
+            (None, Some(field)) => format!("{} (in {})", key.pattern.text(), field.key),
+            (Some(unit), Some(field)) => format!("{} (in {}, else {unit})", key.pattern.text(), field.key),
+            (Some(unit), None) => format!("{} ({unit})", key.pattern.text()),
+            (None, None) => key.pattern.text().to_owned(),
         })
         .collect();
     vec![metric.name.clone(), metric.unit.clone(), metric.kind.word().to_owned(), range, keys.join(", ")]
 }
 
 fn metric_json(metric: &Metric) -> Value {
-    let keys = metric
-        .keys
-        .iter()
-        .map(|key| json!({"key": key.pattern.text(), "unit": key.unit, "scale": key.scale, "offset": key.offset}));
+    let keys = metric.keys.iter().map(|key| {
+        let (unit_from, units) = key.unit_from.as_ref().map(|field| (&field.key, &field.units)).unzip();
+        json!({
+            "key": key.pattern.text(), "unit": key.unit, "scale": key.scale, "offset": key.offset,
+            "unit_from": unit_from, "units": units,
+        })
+    });
     json!({
         "name": metric.name, "unit": metric.unit, "kind": metric.kind.word(), "scale": metric.scale, "offset": metric.offset,
         "range": metric.range.map(|(low, high)| [low, high]), "required": metric.required, "values": metric.values,

@@ -165,7 +165,7 @@ impl Survey {
             }
             Fate::Number(reading, _) => values.push((reading.sensor, key.to_owned(), reading.value.to_string())),
             Fate::Text(text) => values.push((text.sensor, key.to_owned(), format!("{:?}", text.value))),
-            Fate::Refused(_) | Fate::Dropped | Fate::Shadowed | Fate::Stale => {}
+            Fate::Refused(_) | Fate::Dropped | Fate::Shadowed | Fate::Unit | Fate::Stale => {}
         });
         if values.is_empty() && !batch.quarantined.is_empty() {
             self.counts.refused = self.counts.refused.saturating_add(1);

@@ -60,7 +60,7 @@ pub(super) fn fit(metric: &Metric, conversion: Conversion, value: Value) -> Resu
 }
 
 /// What `values` or `words` has for the raw value.
-fn listed<'m, T>(all: &'m BTreeMap<String, T>, value: &Value) -> Option<&'m T> {
+pub(super) fn listed<'m, T>(all: &'m BTreeMap<String, T>, value: &Value) -> Option<&'m T> {
     // Numbers are written out only where somebody asks.
     if all.is_empty() {
         return None;
@@ -121,7 +121,8 @@ fn wrong_kind(metric: &Metric, value: &Value) -> Misfit {
     (Reason::WrongKind, detail)
 }
 
-fn plain(value: Value) -> String {
+/// A raw value as text.
+pub(super) fn plain(value: Value) -> String {
     match value {
         Value::Text(text) | Value::Literal { text, .. } => text,
         Value::Number(number) => number.to_string(),

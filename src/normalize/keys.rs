@@ -26,10 +26,14 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
     pub(super) fn resolve(&mut self, device: DeviceSlot, key: &str, place: usize) -> Option<Resolved> {
         let module = self.captures.module;
         if let Some(target) = self.registry.remembered(device, module, key, place) {
-            return Some(Resolved { target, fresh: None });
+            return Some(Resolved { target, fresh: None, told: None });
         }
         if let Some(found) = self.registry.modeled(device, module, key) {
             return Some(self.resolve_modeled(device, key, found));
+        }
+        if self.tells_units && self.registry.is_unit_field(device, key) {
+            (self.observe)(key, Fate::Unit);
+            return None;
         }
         match self.policy.unmodeled {
             Unmodeled::Store => {}
@@ -56,7 +60,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         }
         let sensor = self.registry.sensor_for(device, &name, &Series::raw("", Kind::Number));
         let target = Target { sensor, model: None, owner: None, rank: 0, conversion: NO_CONVERSION };
-        Some(Resolved { target, fresh: Some(Box::new(Fresh { name, starred: false })) })
+        Some(Resolved { target, fresh: Some(Box::new(Fresh { name, starred: false })), told: None })
     }
 
     fn resolve_modeled(&mut self, device: DeviceSlot, key: &str, found: Modeled) -> Resolved {
@@ -71,7 +75,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         let conversion = self.registry.conversion_of(model, place);
         let rank = u32::try_from(place).unwrap_or(u32::MAX);
         let target = Target { sensor, model: Some(model), owner, rank, conversion };
-        Resolved { target, fresh: Some(Box::new(fresh)) }
+        Resolved { target, fresh: Some(Box::new(fresh)), told: None }
     }
 
     /// Of several keys of one sensor, leaves the one that its metric prefers.

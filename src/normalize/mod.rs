@@ -8,6 +8,8 @@
 //!   scaled readings.
 //! - A unit that the payload declares is converted to the metric's, or to that of an unmodeled sensor, unless the template gives
 //!   the key a scale of its own.
+//! - Where a template says that another key tells the unit, the one of the same instant counts, and it is not stored unless it is
+//!   a metric's too.
 //! - Derived metrics follow the samples of their instant; one without a finite value gives no reading.
 //! - `min_step` looks at readings later than the sensor's last one; an earlier one is stored as it is.
 
@@ -48,6 +50,11 @@ pub enum NormalizeError {
     Source(#[from] SourceError),
     #[error("source {source_name}: there is no template {template:?}; declare it in the catalog or name another")]
     UnknownTemplate { source_name: String, template: String },
+    #[error(
+        "source {source_name}: the template {template:?} is retired, since no file of the catalog has it any more: the devices that \
+         have it keep it, and no other gets it; bring its file back or name another"
+    )]
+    RetiredTemplate { source_name: String, template: String },
 }
 
 /// What became of a sample, told to [`Normalizer::process_observed`].
@@ -60,6 +67,8 @@ pub enum Fate<'a> {
     Dropped,
     /// Another key of the same metric was preferred.
     Shadowed,
+    /// No metric's: it tells the unit of other keys.
+    Unit,
     /// Retained, and not newer than what is stored.
     Stale,
 }
@@ -184,6 +193,7 @@ impl Normalizer {
             units: Vec::new(),
             stored: Vec::new(),
             deriving: false,
+            tells_units: false,
             source: None,
             place: 0,
             why: None,
@@ -202,8 +212,12 @@ impl Normalizer {
 
 fn sources(settings: &Config, snapshot: &Snapshot) -> Result<Sources, NormalizeError> {
     for source in &settings.sources {
-        if let Some(template) = source.template.as_ref().filter(|slug| !snapshot.templates.contains_key(*slug)) {
-            let (source_name, template) = (source.name.clone(), template.clone());
+        let Some(template) = source.template.clone() else { continue };
+        let source_name = source.name.clone();
+        if snapshot.retired.contains(&template) {
+            return Err(NormalizeError::RetiredTemplate { source_name, template });
+        }
+        if !snapshot.templates.contains_key(&template) {
             return Err(NormalizeError::UnknownTemplate { source_name, template });
         }
     }

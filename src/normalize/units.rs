@@ -1,12 +1,12 @@
-//! Units that a payload declares for its own keys.
+//! Units that a payload declares for its own keys, by its format's rules or in fields that the template names.
 
 use super::Fate;
 use super::coerce::{self, Fit, Misfit};
-use super::work::Work;
-use crate::catalog::Kind;
+use super::work::{Resolved, Work};
+use crate::catalog::{Key, Kind};
 use crate::catalog::registry::{Model, Target};
 use crate::catalog::unit::{self, Conversion, Unit};
-use crate::decode::Value;
+use crate::decode::{Point, Value};
 use crate::quarantine::Reason;
 
 impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
@@ -27,7 +27,7 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
         value: Value,
     ) -> Result<(Kind, Fit), Misfit> {
         let metric = self.registry.metric(model);
-        let key = metric.keys.get(target.rank as usize);
+        let key = self.key(model, target);
         let scaled = key.is_some_and(|key| {
             key.scale.or(key.offset).is_some() || (!key.converts() && (metric.scale != 1.0 || metric.offset != 0.0))
         });
@@ -37,6 +37,39 @@ impl<F: FnMut(&str, Fate<'_>)> Work<'_, F> {
             None => self.registry.conversion(target.conversion),
         };
         coerce::fit(metric, conversion, value).map(|fit| (metric.kind, fit))
+    }
+
+    /// Finds for each key whose unit another key tells what that one has at this instant.
+    pub(super) fn tell_units(&self, resolved: &mut [Option<Resolved>], point: &Point) {
+        for one in resolved.iter_mut().flatten() {
+            let key = one.target.model.and_then(|model| self.key(model, &one.target));
+            let field = key.and_then(|key| key.unit_from.as_ref());
+            one.told = field.and_then(|field| {
+                let told = point.get(&field.key)?;
+                match coerce::listed(&field.units, told) {
+                    Some(unit) => unit::find(unit),
+                    None => unit::declared(coerce::plain(told.clone()).trim()),
+                }
+            });
+        }
+    }
+
+    /// As [`coerce::fit`], of a value in the unit that another key tells; the key's own scale is applied before it.
+    pub(super) fn fit_told(
+        &self,
+        model: Model,
+        target: &Target,
+        told: &'static Unit,
+        value: Value,
+    ) -> Result<(Kind, Fit), Misfit> {
+        let metric = self.registry.metric(model);
+        let raw = self.key(model, target).map_or(Conversion::NONE, Key::raw);
+        let converted = unit::find(&metric.unit).map_or(Ok(Conversion::NONE), |wanted| conversion(told, wanted))?;
+        coerce::fit(metric, raw.then(converted), value).map(|fit| (metric.kind, fit))
+    }
+
+    fn key(&self, model: Model, target: &Target) -> Option<&Key> {
+        self.registry.metric(model).keys.get(target.rank as usize)
     }
 
     /// An unmodeled value in the declared unit, in that of its sensor.

@@ -8,6 +8,7 @@ use super::coerce::{self, Fit, Misfit};
 use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
+use crate::catalog::unit::Unit;
 use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
@@ -27,6 +28,8 @@ pub(super) struct Resolved {
     pub(super) target: Target,
     /// For what is still to be remembered.
     pub(super) fresh: Option<Box<Fresh>>,
+    /// The unit that another key of the instant tells.
+    pub(super) told: Option<&'static Unit>,
 }
 
 /// What a key that is not remembered stands for.
@@ -75,6 +78,8 @@ pub(super) struct Work<'a, F> {
     /// Numbers of the point at hand; none are kept unless something is derived from them.
     pub(super) stored: Vec<Stored>,
     pub(super) deriving: bool,
+    /// Whether some keys' units are told by others.
+    pub(super) tells_units: bool,
     pub(super) source: Option<&'a Source>,
     /// Which of the sources it is, from 1.
     pub(super) place: usize,
@@ -238,6 +243,7 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         self.units = report.units;
         self.units.sort_by(|a, b| a.0.cmp(&b.0));
         self.deriving = self.registry.derives(device);
+        self.tells_units = self.registry.tells_units(device);
         self.points(device, with_signal(report.points, report.signal), latest);
         Ok(())
     }
@@ -324,6 +330,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             resolved.push(one);
         }
         self.shadow(&mut resolved, &point);
+        if self.tells_units {
+            self.tell_units(&mut resolved, &point);
+        }
         let mut stale = false;
         for (sample, resolved) in point.samples.into_iter().zip(&mut resolved) {
             if let Some(resolved) = resolved.take() {
@@ -362,9 +371,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         resolved: Resolved,
         latest: bool,
     ) -> bool {
-        let Resolved { mut target, fresh } = resolved;
+        let Resolved { mut target, fresh, told } = resolved;
         let declared = if self.units.is_empty() { None } else { self.declared_unit(key) };
-        let fitted = match (target.model, declared) {
+        let fitted = match (target.model, told.or(declared)) {
+            (Some(model), Some(unit)) if told.is_some() => self.fit_told(model, &target, unit, value),
             (Some(model), None) => {
                 let metric = self.registry.metric(model);
                 coerce::fit(metric, self.registry.conversion(target.conversion), value).map(|fit| (metric.kind, fit))

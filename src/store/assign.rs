@@ -37,8 +37,8 @@ impl Store {
     /// takes it up within a second, and what it has under way goes to the old series.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where there is no such device or template, more than one tenant has the device, the template is another
-    /// tenant's own, or a file declares the device's.
+    /// [`StoreError::Unfit`] where there is no such device or template, more than one tenant has the device, the template is retired
+    /// and not the device's already, it is another tenant's own, or a file declares the device's.
     pub fn assign(&self, tenant: Option<&str>, uid: &str, to: Assignment<'_>) -> Result<Assigned, StoreError> {
         self.db.write(|conn| {
             raise_version(conn)?;
@@ -54,6 +54,11 @@ impl Store {
                     let Some(stored) = known.get(slug) else {
                         return Err(unfit(format!("there is no template {slug}")));
                     };
+                    if stored.retired && had != Some(stored.id) {
+                        return Err(unfit(format!(
+                            "{slug} is retired: no file of the catalog has it any more, so the devices that have it keep it and no other gets it; bring its file back, or choose another (`tidegate templates list`)"
+                        )));
+                    }
                     if let Some(owner) = stored.template.tenant.as_ref().filter(|owner| **owner != tenant) {
                         return Err(unfit(format!(
                             "{slug} is a template of the tenant {owner} alone, and {uid} is a device of the tenant {tenant}"

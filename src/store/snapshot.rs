@@ -61,13 +61,14 @@ impl Store {
             add_sensors(conn, &places, &mut devices)?;
             let offers = stored.values().filter(|stored| !stored.retired);
             let offers = offers.flat_map(|stored| Offer::of(&stored.template, stored.locked)).collect();
+            let retired = stored.iter().filter(|(_, stored)| stored.retired).map(|(slug, _)| slug.clone()).collect();
             let templates = stored
                 .into_iter()
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
             let (rules, rules_amiss) = alerts::load(conn)?;
-            Ok(Snapshot { templates, offers, devices, rules, rules_amiss })
+            Ok(Snapshot { templates, retired, offers, devices, rules, rules_amiss })
         })
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 use crate::catalog::matching::Criteria;
 use crate::catalog::pattern::Pattern;
-use crate::catalog::{Derived, Expression, Formula, Key, Kind, Metric, Rate};
+use crate::catalog::{Derived, Expression, Formula, Key, Kind, Metric, Rate, UnitField};
 
 /// A raw key: a text, as all were once, or a table.
 #[derive(Serialize, Deserialize)]
@@ -23,6 +23,10 @@ enum KeyJson {
         scale: Option<f64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offset: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit_from: Option<String>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        units: BTreeMap<String, String>,
     },
 }
 
@@ -49,7 +53,10 @@ pub(super) fn keys_of(text: &str, whose: &str) -> Result<Vec<Key>, StoreError> {
     let keys: Vec<KeyJson> = json(text, whose)?;
     let key = |key| match key {
         KeyJson::Text(pattern) => Key::of(pattern),
-        KeyJson::Table { key, unit, scale, offset } => Key { pattern: key, unit, scale, offset },
+        KeyJson::Table { key, unit, scale, offset, unit_from, units } => {
+            let unit_from = unit_from.map(|key| Box::new(UnitField { key, units }));
+            Key { pattern: key, unit, scale, offset, unit_from }
+        }
     };
     let mut keys: Vec<Key> = keys.into_iter().map(key).collect();
     keys.shrink_to_fit();
@@ -58,8 +65,12 @@ pub(super) fn keys_of(text: &str, whose: &str) -> Result<Vec<Key>, StoreError> {
 
 pub(super) fn keys_as_json(keys: &[Key]) -> Result<String, StoreError> {
     let one = |key: &Key| {
-        let Key { pattern, unit, scale, offset } = key.clone();
-        if key.converts() { KeyJson::Table { key: pattern, unit, scale, offset } } else { KeyJson::Text(pattern) }
+        let Key { pattern, unit, scale, offset, unit_from } = key.clone();
+        if !key.converts() {
+            return KeyJson::Text(pattern);
+        }
+        let (unit_from, units) = unit_from.map(|field| (field.key, field.units)).unzip();
+        KeyJson::Table { key: pattern, unit, scale, offset, unit_from, units: units.unwrap_or_default() }
     };
     as_json(&keys.iter().map(one).collect::<Vec<_>>())
 }
@@ -180,7 +191,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let scaled = Key { unit: Some("°F".into()), scale: Some(0.1), offset: None, ..Key::from("t{n}") };
-        let keys = vec![Key::from("p"), scaled];
+        let units = [("1".to_owned(), "°F".to_owned())].into();
+        let told = Key { unit_from: Some(Box::new(UnitField { key: "us".into(), units })), ..Key::from("q") };
+        let keys = vec![Key::from("p"), scaled, told];
         assert_eq!(keys_of(&keys_as_json(&keys).unwrap(), "t").unwrap(), keys);
         let derived = |formula| Derived {
             name: "power".into(),

@@ -7,6 +7,16 @@ use crate::catalog::pattern::{numbered, sensor_name};
 use crate::catalog::unit::{Conversion, UNITS, Unit};
 use crate::catalog::{Metric, Template};
 
+/// The raw keys that tell the units of others, each once.
+pub(super) fn unit_fields(template: &Template) -> Vec<Box<str>> {
+    let keys = template.metrics.iter().flat_map(|metric| &metric.keys);
+    let mut fields: Vec<Box<str>> =
+        keys.filter_map(|key| Some(key.unit_from.as_ref()?.key.as_str().into())).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
+}
+
 impl Registry {
     /// Looks a raw key up in the key maps: that of the module that the topic names, or else of each of the device's
     /// modules in turn, then of the device's template.
@@ -106,10 +116,24 @@ impl Registry {
 
     /// Whether the device's template or one of its modules' has derived metrics.
     pub fn derives(&self, device: DeviceSlot) -> bool {
+        self.templates_of(device).any(|template| !self.templates[template].derived.is_empty())
+    }
+
+    /// Whether one of those templates has keys whose unit another key tells.
+    pub fn tells_units(&self, device: DeviceSlot) -> bool {
+        self.templates_of(device).any(|template| !self.unit_fields[template].is_empty())
+    }
+
+    /// Whether the raw key tells the unit of others, by one of those templates.
+    pub fn is_unit_field(&self, device: DeviceSlot, key: &str) -> bool {
+        self.templates_of(device).any(|template| self.unit_fields[template].iter().any(|field| **field == *key))
+    }
+
+    /// Places of the templates of the device and of its modules.
+    fn templates_of(&self, device: DeviceSlot) -> impl Iterator<Item = usize> {
         let device = &self.devices[device];
-        let mut templates =
-            device.template.into_iter().chain(device.modules.iter().filter_map(|(_, template)| *template));
-        templates.any(|template| !self.templates[template as usize].derived.is_empty())
+        let modules = device.modules.iter().filter_map(|(_, template)| *template);
+        device.template.into_iter().chain(modules).map(|template| template as usize)
     }
 
     /// The templates of the device and of its modules that have derived metrics, each with its module.
