@@ -637,6 +637,52 @@ fn check_warns_of_a_match_with_a_source_that_there_is_not() {
 }
 
 #[test]
+fn check_warns_of_a_match_that_can_never_hold() {
+    let dir = TempDir::new().unwrap();
+    let sources = "[[sources]]\nname = \"meters\"\nfilter = \"m/{device}\"\ntemplate = \"other\"\n\
+                   [[sources]]\nname = \"plugs\"\nfilter = \"tele/{device}/+\"\ndecoder = \"tasmota\"\n";
+    let path = write(&dir, "t.toml", &format!("[instance]\nstate_dir = \"{}\"\n{sources}", dir.path().display()));
+    write(&dir, "catalog/templates/other.toml", "slug = \"other\"\n[[metric]]\nname = \"m\"\n");
+    let template = |matching: &str| format!("slug = \"x\"\n{matching}\n[[metric]]\nname = \"m\"\n");
+    let file = dir.path().join("catalog/templates/x.toml");
+    let auto = "; a source with decoder = \"auto\" reads any format)";
+    let given = "every source that it is for gives its devices a template itself: meters (leave out the source's `template`, or \
+                 assign this one by hand or in a file of devices/)";
+    for (matching, warning) in [
+        ("[match]\ndecoder = [\"tasmota\"]\nkeys = [\"a\"]", None),
+        ("[match]\ndevice = [\"a*\"]", None),
+        ("[match]\ntopic = [\"tele/+/SENSOR\"]", None),
+        (
+            "[match]\ndecoder = [\"shelly\", \"ttn\"]",
+            Some((
+                ":2: match: can never match: no source has the decoder shelly or ttn ",
+                format!("(there are: json of meters, tasmota of plugs{auto}"),
+            )),
+        ),
+        (
+            "[[match]]\ndevice = [\"a*\"]\n[[match]]\nsource = [\"plugs\"]\ndecoder = [\"json\"]",
+            Some((
+                ":4: match[1]: can never match: no source has the decoder json ",
+                format!("(there are: tasmota of plugs{auto}"),
+            )),
+        ),
+        (
+            "[match]\ntopic = [\"stat/+/RESULT\"]\ndecoder = [\"tasmota\"]",
+            Some((
+                ":2: match: can never match: no source hears topics of stat/+/RESULT ",
+                "(heard are: tele/{device}/+)".to_owned(),
+            )),
+        ),
+        ("[match]\nsource = [\"meters\"]", Some((":2: match: can never match: ", given.to_owned()))),
+    ] {
+        write(&dir, "catalog/templates/x.toml", &template(matching));
+        let (code, _, err) = check(&path);
+        let told = warning.map(|(at, rest)| format!("warning: {}{at}{rest}\n", file.display()));
+        assert_eq!((code, err), (ExitCode::SUCCESS, told.unwrap_or_default()), "{matching}");
+    }
+}
+
+#[test]
 fn check_reports_the_faults_of_configuration_and_catalog_together() {
     let dir = TempDir::new().unwrap();
     let text = "[journal]\nsinc = \"always\"\n[[sources]]\nname = \"s\"\nfilter = \"a/{device}\"\n";

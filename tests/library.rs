@@ -6,9 +6,10 @@ mod rig;
 mod share;
 mod vocabulary;
 
-use rig::{Library, strength};
+use rig::{Library, source, strength};
 use tidegate::catalog::example::{Example, ExampleValue};
 use tidegate::catalog::files::ReadTemplate;
+use tidegate::config::Decoder;
 
 /// Least templates that are shipped.
 const LEAST: usize = 60;
@@ -89,4 +90,29 @@ fn no_two_templates_match_an_example_as_strongly() {
         }
     }
     assert!(ties.is_empty(), "{}", ties.join("\n"));
+}
+
+/// Owners rename them, and then only the announcement tells what they are.
+#[test]
+fn a_shelly_with_another_name_is_known_by_what_it_announces() {
+    let library = Library::shipped();
+    for (model, topic, payload, slug) in [
+        ("SHSW-25", "roller/0", "open", "shelly-25"),
+        ("SHEM-3", "emeter/0/power", "12.5", "shelly-3em"),
+        ("SHEM", "emeter/0/power", "12.5", "shelly-em"),
+        ("SHDM-2", "light/0", "on", "shelly-dimmer"),
+        ("SHRGBW2", "color/0", "on", "shelly-rgbw2"),
+    ] {
+        let mut rig = library.rig(&[]);
+        let mut hear = |topic: &str, payload: &str| {
+            let source = source("shellies/{device}/{metric...}", Decoder::Shelly, None);
+            rig.message(source, &format!("shellies/attic/{topic}"), payload.as_bytes()).template
+        };
+        assert_eq!(hear(topic, payload).as_deref(), Some("shelly-gen1"), "{model}");
+        hear(
+            "announce",
+            &format!(r#"{{"id":"attic","model":"{model}","mac":"0123456789AB","ip":"10.0.0.9","fw_ver":"x"}}"#),
+        );
+        assert_eq!(hear(topic, payload).as_deref(), Some(slug), "{model}");
+    }
 }

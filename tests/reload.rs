@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::daemon::{NATIVE, Tidegate, between, eventually};
+use crate::support::daemon::{NATIVE, Tidegate, between, complaint, eventually};
 use crate::support::load::{METRICS, Simulation, sent};
 use crate::support::mosquitto::{Mosquitto, Setup};
 use crate::support::stranger::{SQLITE, Stranger};
@@ -279,4 +279,61 @@ fn a_retry_of_an_unknown_device_provisions_it_beside_the_running_daemon() {
     stranger.wait_for_rows(3);
     assert_eq!(stranger.ask("SELECT count(*) FROM devices"), "1");
     assert_eq!(stranger.ask("SELECT metric, value FROM readings ORDER BY time, metric"), "a|1.0\na|2.0\nb|3.0");
+}
+
+#[test]
+fn what_should_be_put_right_is_said_at_the_start_at_a_reload_and_by_check() {
+    let broker = patient();
+    let sources = configuration(&broker) + NATIVE;
+    let mut tidegate = Tidegate::configured(&sources);
+    let waiting = |version: u32, matching: &str| {
+        format!("slug = \"hope\"\nversion = {version}\n[match]\n{matching}\n[[metric]]\nname = \"m\"\nunit = \"m\"\n")
+    };
+    let rule = |text: &str| {
+        format!("slug = \"r\"\nseverity = \"info\"\nscope.template = \"{text}\"\nwhen = {{ metric = \"m\", gt = 1 }}\n")
+    };
+    let checked = |tidegate: &Tidegate| complaint(&tidegate.command(&["check"]).output().unwrap());
+    let mut told = Vec::new();
+    let mut expect = |tidegate: &Tidegate, words: &str| {
+        assert!(checked(tidegate).contains(words), "check: {}", checked(tidegate));
+        eventually(words, || tidegate.said(words));
+        told.push(words.to_owned());
+        // Each once, and nothing that was put right.
+        for words in &told {
+            assert_eq!(tidegate.log().matches(words.as_str()).count(), 1, "{words}: {}", tidegate.log());
+        }
+    };
+    tidegate.catalog_file("templates/hope.toml", &waiting(1, "source = [\"natvie\"]"));
+    tidegate.start();
+    tidegate.listening();
+    expect(&tidegate, "hope.toml:4: match.source: there is no source");
+    for (file, text, words) in [
+        (
+            "templates/hope.toml",
+            waiting(2, "decoder = [\"victron\"]"),
+            "hope.toml:3: match: can never match: no source has the decoder victron",
+        ),
+        (
+            "templates/hope.toml",
+            waiting(3, "topic = [\"factory/#\"]"),
+            "hope.toml:3: match: can never match: no source hears topics of factory/#",
+        ),
+    ] {
+        tidegate.catalog_file(file, &text);
+        assert!(tidegate.reload(), "{}", tidegate.log());
+        expect(&tidegate, words);
+    }
+    tidegate.catalog_file("templates/hope.toml", &waiting(4, "device = [\"d*\"]"));
+    tidegate.catalog_file("rules/r.toml", &rule("hop"));
+    assert!(tidegate.reload(), "{}", tidegate.log());
+    expect(&tidegate, "scope.template: there is no template");
+    tidegate.catalog_file("rules/r.toml", &rule("hope"));
+    assert!(tidegate.reload());
+    assert!(!checked(&tidegate).contains("warning"), "{}", checked(&tidegate));
+    let same_version = "template hope: its content has changed under the same version 4";
+    assert!(tidegate.said(same_version).is_none());
+    tidegate.catalog_file("templates/hope.toml", &waiting(4, "device = [\"e*\"]"));
+    assert!(tidegate.reload());
+    eventually("other content under one version is said", || tidegate.said(same_version));
+    assert!(tidegate.stop().success());
 }

@@ -56,7 +56,7 @@ keys = ["switch:{n+1}.apower"]
 [[metric]]
 name = "power"
 unit = "W"
-keys = ["apower", "switch:{n+1}.apower", { key = "power_mw", unit = "mW" }, { key = "raw", scale = 0.5, offset = 1 }]
+keys = ["apower", "switch:{n+1}.apower", { key = "power_mw", unit = "mW" }, { key = "p", unit = "W", unit_from = "p_in", units = { k = "kW" } }, { key = "raw", scale = 0.5, offset = 1 }]
 range = [-5000, 5000]
 required = true
 
@@ -100,7 +100,7 @@ origin = "https://acme.example/p1#status"
 decoder = "json"
 filter = "acme/{device}/state"
 topic = "acme/plug-1/state"
-payload = '{"switch:0":{"apower":12.5},"switch:1":{"apower":2},"em":{"a_voltage":230},"st":1,"extra":1}'
+payload = '{"switch:0":{"apower":12.5},"switch:1":{"apower":2},"p_in":"k","em":{"a_voltage":230},"st":1,"extra":1}'
 readings = { power = 12.5, power_2 = 2, voltage_a = 230, doubled = 4, cost = 12, state = "heating" }
 unmodeled = ["extra"]
 
@@ -217,6 +217,27 @@ fn each_fault_is_told_with_its_line_and_what_would_be_right() {
             "\"mw\" is no unit that tidegate knows (did you mean `mW`?)",
         ),
         (metric("keys = [{ unit = \"mW\" }]"), "metric[0].keys[0].key: is missing"),
+        (
+            metric("keys = [{ key = \"a\", unit_from = \"u\",\nunits = { 1 = \"W\", 2 = \"kw\" } }]"),
+            "t.toml:7: metric[0].keys[0].units.2: \"kw\" is no unit that tidegate knows (did you mean `kW`?)",
+        ),
+        (
+            metric("keys = [{ key = \"a\", unit_from = \"u\", units = { 1 = \"°C\" } }]"),
+            "metric[0].keys[0].units.1: \"°C\" measures temperature, but the metric's \"W\" power (convertible to W: W,",
+        ),
+        (
+            metric("keys = [{ key = \"a\", unit_from = \"a\" }]"),
+            "metric[0].keys[0].unit_from: \"a\" is the key itself, expected another one",
+        ),
+        (metric("keys = [{ key = \"a\", unit_from = \"\" }]"), "unit_from: expected 1 to 255 bytes"),
+        (
+            metric("keys = [{ key = \"a\", units = { 1 = \"kW\" } }]"),
+            "keys[0].units: has no meaning without unit_from, the raw key whose values it puts into units (for one unit",
+        ),
+        (
+            format!("{head}[[metric]]\nname = \"p\"\nkeys = [{{ key = \"a\", unit_from = \"u\" }}]"),
+            "keys[0].unit_from: has no meaning, since the metric has no unit to convert to",
+        ),
         (metric("keys = [{ key = \"a\", scale = 0 }]"), "metric[0].keys[0].scale: is 0"),
         (metric("keys = [1]"), "expected a text or a table, found an integer"),
         (
@@ -454,9 +475,16 @@ fn templates_are_listed_and_shown() {
     let own = all.as_array().unwrap().iter().find(|one| one["slug"] == "own").unwrap();
     assert_eq!((&own["tenant"], &own["extends"], &own["metrics"]), (&"acme".into(), &"acme-plug".into(), &4.into()));
     let told = bench.done(&["show", "acme-plug"]);
-    for part in
-        ["P-1, P-1E", "switch:{n+1}.apower", "power_mw (mW)", "rate of water per 1h", "doubled * 3", "toggle", "plug-*"]
-    {
+    for part in [
+        "P-1, P-1E",
+        "switch:{n+1}.apower",
+        "power_mw (mW)",
+        "p (in p_in, else W)",
+        "rate of water per 1h",
+        "doubled * 3",
+        "toggle",
+        "plug-*",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     let second = "slug = \"two\"\nname = \"x\"\n[[match]]\nmodel = [\"P-3\"]\n[[match]]\ndevice = [\"p3-*\"]\n";

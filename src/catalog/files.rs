@@ -9,6 +9,7 @@ use super::example::Example;
 use super::references::Placed;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
+use super::vain::{self, PlacedMatch};
 use super::{DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredRule, DeclaredTemplate, Template, extends, references};
 use crate::alert::advice::{self, Known};
 use crate::alert::rule_file::{self, RuleFile};
@@ -52,6 +53,7 @@ pub struct Catalog {
     pub asked: Vec<String>,
     /// Every source that a `[match]` of the operator's templates names.
     sources: Vec<Placed<String>>,
+    matches: Vec<PlacedMatch>,
 }
 
 impl Catalog {
@@ -62,21 +64,17 @@ impl Catalog {
         Declared { templates: templates.collect(), devices: self.devices, rules: self.rules }
     }
 
-    /// Warnings of sources that a `[match]` names and that are none of `configured`: a device heard by them is waited for in vain.
-    /// No faults, since a catalog may be shared by instances with other sources.
-    pub fn missing_sources(&self, configured: &[Source]) -> Vec<Fault> {
-        let names = || configured.iter().map(|source| source.name.as_str());
-        let missing = self.sources.iter().filter(|named| !names().any(|name| name == named.value));
-        let warning = |named: &Placed<String>| {
-            let known = || format!("known: {}", names().collect::<Vec<_>>().join(", "));
-            Fault {
-                place: named.place.clone(),
-                key: named.key.clone(),
-                message: format!("there is no source \"{}\"", named.value),
-                suggestion: did_you_mean(&named.value, names()).or_else(|| Some(known())),
-            }
+    /// Warnings of `[match]`es in the operator's templates that name a source that is none of `configured`, or that can never hold
+    /// with these.
+    pub fn vain_matches(&self, configured: &[Source]) -> Vec<Fault> {
+        let shared = |slug: &str| {
+            let found = self.templates.iter().find(|one| one.template.slug == slug);
+            found.is_some_and(|one| one.template.tenant.is_none())
         };
-        missing.map(warning).collect()
+        let never = self.matches.iter().filter_map(|one| vain::never(one, configured, shared));
+        let mut warnings = vain::missing_sources(&self.sources, configured);
+        warnings.extend(never);
+        Faults::new(warnings).into_vec()
     }
 }
 
@@ -111,6 +109,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     warnings.extend(advice(&files, &entries, &rules));
     let rules = rules.into_iter().filter_map(|file| file.declared).collect();
     let sources = files.iter().skip(locked).flat_map(|file| file.sources.iter().cloned()).collect();
+    let matches = files.iter().skip(locked).flat_map(TemplateFile::matches).collect();
     let templates = files.into_iter().enumerate().map(|(index, file)| ReadTemplate {
         file: file.slug.place.file().map(Path::to_owned).unwrap_or_default(),
         template: file.template,
@@ -125,6 +124,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         warnings: Faults::new(warnings).into_vec(),
         asked,
         sources,
+        matches,
     })
 }
 

@@ -20,6 +20,8 @@ const MAX_MATCHES: usize = 32;
 pub(super) struct MatchFile {
     /// Empty without `[match]`.
     pub matching: Vec<Criteria>,
+    /// Of each.
+    pub places: Vec<Placed<()>>,
     /// Every source that is named.
     pub sources: Vec<Placed<String>>,
 }
@@ -29,6 +31,7 @@ pub(super) fn read(root: &mut Section<'_>) -> MatchFile {
     let Some(node) = root.node("match") else { return file };
     let Value::List(all) = &node.value else {
         file.matching = vec![root.item(node, "match", |section| criteria(section, &mut file.sources))];
+        file.places = vec![Placed { value: (), place: node.place.clone(), key: "match".to_owned() }];
         return file;
     };
     if all.is_empty() || all.len() > MAX_MATCHES {
@@ -38,6 +41,11 @@ pub(super) fn read(root: &mut Section<'_>) -> MatchFile {
     let each =
         |(index, item)| root.item(item, &format!("match[{index}]"), |section| criteria(section, &mut file.sources));
     file.matching = all.iter().enumerate().map(each).collect();
+    let place = |(index, item): (usize, &Node)| {
+        let key = format!("match[{index}]");
+        Placed { value: (), place: item.place.clone(), key }
+    };
+    file.places = all.iter().enumerate().map(place).collect();
     file
 }
 

@@ -20,6 +20,7 @@ pub mod unit;
 pub mod registry;
 mod shipped;
 mod tags;
+mod vain;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

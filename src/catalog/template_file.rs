@@ -9,6 +9,7 @@ use super::example::{self, Example};
 use super::matching_file::{self, MatchFile};
 use super::metric_file::is_metric_name;
 use super::references::Placed;
+use super::vain::PlacedMatch;
 use super::{KeyMap, MAX_METRIC, MAX_NAME, MAX_SLUG, Slot, Template, TemplateCommand, metric_file};
 use crate::config::document::{Document, Value};
 use crate::config::fault::Wrong;
@@ -30,6 +31,8 @@ pub(super) struct TemplateFile {
     pub extends: Option<Placed<String>>,
     /// Every source that a `[match]` names.
     pub sources: Vec<Placed<String>>,
+    /// Of each `[match]`.
+    pub matched_at: Vec<Placed<()>>,
     /// Whether the file itself gives a category.
     pub has_category: bool,
     /// Of the formulas of `template.derived`.
@@ -65,7 +68,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let manufacturer = root.parsed("manufacturer", "a text", display_name);
     let models = root.texts("models").unwrap_or_default().into_iter().map(|(model, _)| model.to_owned()).collect();
     let reference = root.parsed("reference", "a text", display_name);
-    let MatchFile { matching, sources } = matching_file::read(root);
+    let MatchFile { matching, places: matched_at, sources } = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
     let metrics: Vec<_> = metrics.into_iter().map(Arc::new).collect();
@@ -97,7 +100,30 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         commands,
         slots,
     };
-    Some(TemplateFile { template, slug, extends, sources, has_category, derived: places, broken, compatible, examples })
+    Some(TemplateFile {
+        template,
+        slug,
+        extends,
+        sources,
+        matched_at,
+        has_category,
+        derived: places,
+        broken,
+        compatible,
+        examples,
+    })
+}
+
+impl TemplateFile {
+    /// Its `[match]`es, with their places.
+    pub(super) fn matches(&self) -> impl Iterator<Item = PlacedMatch> {
+        let pairs = self.template.matching.iter().zip(&self.matched_at);
+        pairs.map(|(criteria, at)| PlacedMatch {
+            criteria: criteria.clone(),
+            slug: self.slug.value.clone(),
+            at: at.clone(),
+        })
+    }
 }
 
 fn placed(root: &Section<'_>, key: &str, value: &str) -> Placed<String> {

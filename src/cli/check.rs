@@ -114,13 +114,13 @@ pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<
     match catalog {
         Ok(mut catalog) => {
             let more = std::mem::take(&mut catalog.warnings);
-            let missing_sources = catalog.missing_sources(&reading.config.sources);
+            let vain = catalog.vain_matches(&reading.config.sources);
             let declared = catalog.into_declared();
             faults.extend(files::check_sources(&reading, &declared));
             if faults.is_empty() {
                 let Reading { config, file, mut warnings, .. } = reading;
                 warnings.extend(more);
-                warnings.extend(missing_sources);
+                warnings.extend(vain);
                 return Ok(Checked { config, declared, file, warnings });
             }
         }

@@ -330,6 +330,11 @@ fn a_swapped_catalog_starts_a_generation_and_keeps_newer_values() {
     bench.settings.sources[0].template = Some("gone".into());
     let refused = bench.normalizer.replace(&bench.settings, &Snapshot::default(), 0);
     assert!(matches!(refused, Err(NormalizeError::UnknownTemplate { .. })));
+    bench.settings.sources[0].template = Some("climate".into());
+    // Some device may still have it.
+    let retired = Snapshot { retired: ["climate".to_owned()].into(), ..snapshot(vec![climate()], Vec::new()) };
+    let refused = bench.normalizer.replace(&bench.settings, &retired, 0);
+    assert!(matches!(&refused, Err(NormalizeError::RetiredTemplate { .. })), "{refused:?}");
     assert_eq!(bench.send(TOPIC, r#"{"energy":102}"#).stored, ["energy=102"], "all stays as it was");
 }
 

@@ -3,9 +3,9 @@
 use super::Fate;
 use super::coerce::{self, Fit, Misfit};
 use super::work::{Resolved, Work};
-use crate::catalog::{Key, Kind};
 use crate::catalog::registry::{Model, Target};
 use crate::catalog::unit::{self, Conversion, Unit};
+use crate::catalog::{Key, Kind};
 use crate::decode::{Point, Value};
 use crate::quarantine::Reason;
 

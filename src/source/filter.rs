@@ -6,6 +6,7 @@
 //! under `tidegate/`: what it says must not come back as readings, which may be what it says it of.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// Longest filter, in bytes (MQTT 5, 1.5.4).
 const MAX_FILTER: usize = 65_535;
@@ -159,6 +160,20 @@ impl Filter {
         Some(captures)
     }
 
+    /// Whether there may be a topic that both filters match; their groups and names aside.
+    pub fn overlaps(&self, other: &Filter) -> bool {
+        let alike = |(this, that): (&Level, &Level)| match (this, that) {
+            (Level::Literal(this), Level::Literal(that)) => this == that,
+            _ => true,
+        };
+        let long_enough = match self.levels.len().cmp(&other.levels.len()) {
+            Ordering::Less => self.rest.is_some(),
+            Ordering::Equal => true,
+            Ordering::Greater => other.rest.is_some(),
+        };
+        long_enough && self.levels.iter().zip(&other.levels).all(alike)
+    }
+
     /// Whether the filter tells the device.
     pub(super) fn names_device(&self) -> bool {
         self.rest == Some(Some(Name::Device)) || self.levels.contains(&Level::One(Some(Name::Device)))
@@ -234,6 +249,18 @@ mod tests {
 
     fn captured<'t>(filter: &str, topic: &'t str) -> Option<Captures<'t>> {
         Filter::parse(filter).unwrap().captures(topic)
+    }
+
+    #[test]
+    fn filters_overlap_where_one_topic_could_be_of_both() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other) = (Filter::parse(one).unwrap(), Filter::parse(other).unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        assert!(overlap("tele/+/SENSOR", "tele/{device}/{metric...}"));
+        assert!(overlap("#", "a/b") && overlap("a/#", "a") && overlap("a/+", "+/b") && overlap("$share/g/a", "a"));
+        assert!(!overlap("tele/+/SENSOR", "stat/#") && !overlap("a/+", "a") && !overlap("a/b/#", "a/c/#"));
     }
 
     #[test]

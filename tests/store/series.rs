@@ -14,6 +14,7 @@ use super::{Site, device, lookup, on_both, reading, sensor};
 on_both!(
     an_assignment_sets_aside_what_cant_go_on_and_what_is_under_way_goes_to_the_old_series,
     an_assignment_is_refused_with_a_clear_word,
+    a_retired_template_is_kept_and_given_to_nobody,
     a_match_sets_aside_between_the_sensors_before_and_after_it,
     a_template_that_changes_its_unit_leaves_the_history_its_own,
     a_module_leaves_its_history_with_the_device_and_finds_it_again,
@@ -160,6 +161,28 @@ fn an_assignment_is_refused_with_a_clear_word(site: &Site) {
     for slug in ["celsius", "rankine"] {
         assert_eq!(site.store.assign(Some("acme"), "d1", Assignment::Template(slug)).unwrap().tenant, "acme");
     }
+}
+
+fn a_retired_template_is_kept_and_given_to_nobody(site: &Site) {
+    site.store.reconcile(&declared()).unwrap();
+    let (mut writer, _) = site.writer();
+    writer.commit(&celsius(1, vec![reading(0, 1, 20.0, 1)]), &lookup).unwrap();
+    site.store.assign(None, "d0", Assignment::Template("fahrenheit")).unwrap();
+    let files = Declared { templates: vec![of("celsius", vec![metric("temperature", "°C")])], ..Declared::default() };
+    assert_eq!(site.store.reconcile(&files).unwrap().templates_retired, ["fahrenheit"]);
+    let snapshot = site.store.snapshot().unwrap();
+    assert!(snapshot.templates.contains_key("fahrenheit") && snapshot.retired.contains("fahrenheit"));
+    site.store.assign(None, "d0", Assignment::Template("fahrenheit")).expect("it has it already");
+    site.store.assign(None, "d0", Assignment::Template("celsius")).unwrap();
+    match site.store.assign(None, "d0", Assignment::Template("fahrenheit")) {
+        Err(StoreError::Unfit { detail }) => {
+            assert!(detail.contains("fahrenheit is retired") && detail.contains("bring its file back"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    site.store.reconcile(&declared()).unwrap();
+    assert!(site.store.snapshot().unwrap().retired.is_empty());
+    site.store.assign(None, "d0", Assignment::Template("fahrenheit")).expect("its file is back");
 }
 
 fn a_match_sets_aside_between_the_sensors_before_and_after_it(site: &Site) {

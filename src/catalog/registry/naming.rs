@@ -10,8 +10,7 @@ use crate::catalog::{Metric, Template};
 /// The raw keys that tell the units of others, each once.
 pub(super) fn unit_fields(template: &Template) -> Vec<Box<str>> {
     let keys = template.metrics.iter().flat_map(|metric| &metric.keys);
-    let mut fields: Vec<Box<str>> =
-        keys.filter_map(|key| Some(key.unit_from.as_ref()?.key.as_str().into())).collect();
+    let mut fields: Vec<Box<str>> = keys.filter_map(|key| Some(key.unit_from.as_ref()?.key.as_str().into())).collect();
     fields.sort_unstable();
     fields.dedup();
     fields

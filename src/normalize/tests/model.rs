@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
-use crate::catalog::{Derived, Expression, Formula, Key, KeyMap, Rate, Sensor, Template};
+use crate::catalog::{Derived, Expression, Formula, Key, KeyMap, Rate, Sensor, Template, UnitField};
 
 fn keyed(name: &str, unit: &str, keys: &[&str]) -> Metric {
     let keys = keys.iter().map(|key| Key::from(*key)).collect();
@@ -141,6 +141,58 @@ fn a_declared_unit_is_converted_to_the_metrics() {
     let mut wrong = tasmota(vec![Metric { unit: "%".into(), ..metrics() }]);
     let (none, refused) = stored(&mut wrong, FAHRENHEIT);
     assert_eq!((none, refused), (vec![], vec![(Reason::WrongUnit, Some("AM2301.Temperature".into()))]));
+}
+
+/// A key in the unit that `us` tells, 1 for the one and anything else by its name.
+fn told_by_us(key: &str, unit: &str) -> Key {
+    let units = [("1".to_owned(), unit.to_owned())].into();
+    Key { unit_from: Some(Box::new(UnitField { key: "us".into(), units })), ..Key::from(key) }
+}
+
+#[test]
+fn one_field_tells_the_units_of_several_keys() {
+    let keyed = |name: &str, unit: &str, key: Key| Metric { keys: vec![key], ..keyed(name, unit, &[]) };
+    let tenths = Key { scale: Some(0.1), ..told_by_us("in", "°F") };
+    let metrics = vec![
+        keyed("temperature", "°C", told_by_us("out", "°F")),
+        keyed("temperature_inside", "°C", tenths),
+        keyed("pressure", "hPa", Key { unit: Some("kPa".into()), ..told_by_us("bar", "inHg") }),
+    ];
+    let mut bench = bench(template("t", metrics));
+    let mut stored = |payload: &str| {
+        let found = bench.send(TOPIC, payload);
+        (found.stored, found.refused)
+    };
+    let (found, refused) = stored(r#"{"us":1,"out":212,"in":2120,"bar":29.92,"x":5}"#);
+    assert_eq!(refused, []);
+    assert_eq!(found[..2], ["temperature=100", "temperature_inside=100"], "{found:?}");
+    assert!(found[2].starts_with("pressure=1013.2") && found[3] == "x=5" && found.len() == 4, "{found:?}");
+    assert_eq!(stored(r#"{"out":20,"us":"celsius"}"#).0, ["temperature=20"], "wherever it stands");
+    assert_eq!(stored(r#"{"out":293.15,"us":"K"}"#).0, ["temperature=20"]);
+    // Without a word that tells: the key's own unit, or else the metric's.
+    assert_eq!(
+        stored(r#"{"us":"?","out":20,"in":200,"bar":101}"#).0,
+        ["temperature=20", "temperature_inside=20", "pressure=1010"]
+    );
+    assert_eq!(stored(r#"{"out":20,"bar":101}"#).0, ["temperature=20", "pressure=1010"]);
+    let (found, refused) = stored(r#"{"us":"hPa","out":20,"bar":1010}"#);
+    assert_eq!((found, refused), (vec!["pressure=1010".to_owned()], vec![(Reason::WrongUnit, Some("out".into()))]));
+}
+
+#[test]
+fn a_field_that_tells_units_is_stored_where_it_is_a_metric() {
+    let metrics = |more: Vec<Metric>| {
+        let told = Metric { keys: vec![told_by_us("out", "°F")], ..keyed("temperature", "°C", &[]) };
+        template("t", [vec![told], more].concat())
+    };
+    let payload = r#"{"out":50,"us":1}"#;
+    let mut plain = bench(metrics(vec![]));
+    assert_eq!(plain.send(TOPIC, payload).stored, ["temperature=10"]);
+    let units = Metric { keys: vec![Key::from("us")], ..metric("unit_system", Kind::Text) };
+    let mut kept = bench(metrics(vec![units]));
+    assert_eq!(kept.send(TOPIC, payload).stored, ["temperature=10", "unit_system=1"]);
+    let mut other = Bench::new(|_| {}, &snapshot(vec![metrics(vec![]), climate()], Vec::new()));
+    assert_eq!(other.send(TOPIC, payload).stored, ["out=50", "us=1"], "of a device with another template");
 }
 
 #[test]
