@@ -48,5 +48,12 @@ fn five_formats_share_one_database_and_their_keys_are_modeled() {
              WHERE d.protocol = '{protocol}' AND s.metric = '{metric}' AND s.unit = '{unit}'"
         ));
         assert!(named >= 10, "{protocol}: {named} sensors are {metric} in {unit}");
+        let uid = stranger.ask(&format!("SELECT min(uid) FROM devices WHERE protocol = '{protocol}'"));
+        let shown = tidegate.json(&["devices", "show", &uid]);
+        let shown = shown.get(0).unwrap_or(&shown);
+        assert_eq!(shown["protocol"], protocol, "{shown}");
+        let why = shown["protocol_why"].as_str().unwrap_or_default();
+        let told = tidegate.output(&["devices", "show", &uid]);
+        assert!(!why.is_empty() && told.contains(protocol) && told.contains(why), "{why}: {told}");
     }
 }

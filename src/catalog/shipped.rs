@@ -86,6 +86,7 @@ shipped!(
     "tasmota/tasmota.toml",
     "thin-edge/thin-edge.toml",
     "victron/victron.toml",
+    "windnerd-anemometer.toml",
     "zigbee2mqtt/zigbee-air-quality.toml",
     "zigbee2mqtt/zigbee-button.toml",
     "zigbee2mqtt/zigbee-climate.toml",
