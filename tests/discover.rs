@@ -61,8 +61,12 @@ fn what_is_printed_is_a_configuration_that_takes_what_was_heard() {
         assert_eq!(route.source.decoder, *decoder, "{topic}: {text}");
     }
     assert!(sources.route("devices/d1/commands/7").is_none(), "{text}");
-    for words in ["8 devices", "1 carried no telemetry, and 0 could", "# plug1: tasmota (the topic is tele/{device}/+)"]
-    {
+    for words in [
+        "8 devices",
+        "1 carried no telemetry, and 0 could",
+        " %) are modelled",
+        "# plug1: tasmota (the topic is tele/{device}/+)",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(String::from_utf8(output.stderr).unwrap().contains("messages"), "progress is on stderr");
