@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::check::Checked;
 use super::{Place, logging};
-use crate::bridge::{Bridge, BridgeError};
+use crate::bridge::{self, Bridge, BridgeError};
 use crate::config::Fault;
 use crate::supervise::Systemd;
 
@@ -21,7 +21,8 @@ pub(super) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let Checked { config, declared, warnings, .. } = place.load()?;
     logging::start(&config.log)?;
     tell(&warnings);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let workers = bridge::async_threads(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let bridge = Bridge::start(config, declared).await?;
         serve(bridge, place).await
