@@ -175,6 +175,7 @@ impl CatalogKeeper {
         let memory = self.store.memory(instance)?;
         let snapshot = self.store.snapshot()?;
         let mut evaluator = Evaluator::new(&snapshot, self.store.alert_states(instance)?);
+        evaluator.recall_texts(&self.store.text_times(&evaluator.texts_wanted())?);
         evaluator.recall(&self.store.recent(&evaluator.wanted())?);
         Ok(Opening { snapshot, memory, evaluator, position })
     }

@@ -19,6 +19,8 @@ mod scope_file;
 pub mod timeline;
 pub mod transition;
 pub mod watch;
+#[cfg(test)]
+mod fleet_day;
 
 pub use evaluator::{Added, Evaluator, Remembered, Standing, Stands};
 pub use rule::{Rule, Severity};

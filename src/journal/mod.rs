@@ -19,6 +19,8 @@ mod writer;
 mod reader;
 mod status;
 mod archive;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use archive::Archive;
 pub use error::JournalError;

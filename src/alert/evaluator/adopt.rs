@@ -32,7 +32,8 @@ pub(super) struct Seed {
     pub template: Option<Arc<str>>,
     pub placed: Placed,
     pub heard: Option<i64>,
-    pub lag: i64,
+    /// And since when it is, by the journal's time.
+    pub lag: (i64, i64),
     pub sensors: Vec<SeedSensor>,
     /// By the rule's slug.
     pub states: HashMap<Arc<str>, State>,
@@ -53,7 +54,7 @@ pub(super) struct SeedSensor {
 /// A rule's state for the device so far.
 #[derive(Debug)]
 pub(super) enum State {
-    Stored(Memory),
+    Stored(Box<Memory>),
     /// With the fingerprint of its conditions.
     Living(Box<Instance>, u64),
 }
@@ -76,6 +77,12 @@ impl Evaluator {
         let mut lag = seed.lag;
         for place in rules {
             let Some(rule) = self.program.rules.get(place as usize) else { continue };
+            if let Some(State::Stored(memory)) = seed.states.get(&rule.rule.slug) {
+                for (metric, at) in memory.heard(rule) {
+                    let of_metric = seed.sensors.iter_mut().filter(|sensor| sensor.metric == *metric);
+                    of_metric.for_each(|sensor| sensor.heard = at.or(seed.heard).unwrap_or(sensor.heard));
+                }
+            }
             instances.push(instance_of(place, rule, seed.states.remove(&rule.rule.slug), &mut lag));
         }
         let heard = seed.heard.unwrap_or(NOT_YET);
@@ -87,7 +94,8 @@ impl Evaluator {
             instances,
             sensors: Vec::new(),
             heard,
-            lag,
+            lag: lag.0,
+            lag_at: lag.1,
         });
         for sensor in seed.sensors {
             if let Some(no) = self.adopt_sensor(device, &sensor)
@@ -103,7 +111,7 @@ impl Evaluator {
     }
 
     /// What was taken up is as it was with the newest reading; what is due at that very instant may still be to come.
-    fn look_from_newest(&mut self, device: DeviceNo) {
+    pub(super) fn look_from_newest(&mut self, device: DeviceNo) {
         let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
         let sensors = of.sensors.iter().filter_map(|no| self.fleet.sensors.get(*no as usize));
         let newest = sensors.map(|sensor| sensor.latest).max().unwrap_or(NOT_YET);
@@ -177,7 +185,7 @@ impl Evaluator {
             let kept =
                 old.iter_mut().find(|one| one.as_ref().is_some_and(|one| one.rule == place)).and_then(Option::take);
             let Some(rule) = self.program.rules.get(place as usize) else { continue };
-            let mut lag = of.lag;
+            let mut lag = (of.lag, of.lag_at);
             instances.push(match kept {
                 // What the clock has noted of it is void: its place is another.
                 Some(kept) => Instance { armed: NEVER, ..kept },
@@ -232,12 +240,14 @@ fn is_about_silence(program: &Program, instances: &[Instance]) -> bool {
     instances.iter().any(|one| program.rules.get(one.rule as usize).is_some_and(|rule| rule.absent))
 }
 
-fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut i64) -> Instance {
+fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut (i64, i64)) -> Instance {
     let mut instance = fresh(place, rule);
     match state {
         None => {}
         Some(State::Stored(memory)) => {
-            *lag = memory.lag.max(*lag);
+            if memory.lag_at > lag.1 {
+                *lag = (memory.lag, memory.lag_at);
+            }
             memory.restore(&mut instance, rule);
             instance.kept = true;
         }
@@ -272,6 +282,7 @@ fn fresh(place: u32, rule: &Compiled) -> Instance {
         armed: NEVER,
         from: NOT_YET,
         at: NOT_YET,
+        apart: None,
     }
 }
 

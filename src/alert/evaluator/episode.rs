@@ -24,7 +24,7 @@ pub(super) struct Episode {
 }
 
 /// The id of an episode: equal for whoever finds the same rule, device, metric and onset.
-pub(super) fn id(rule: &str, tenant: &str, device: &str, metric: &str, onset: i64) -> Arc<str> {
+pub(crate) fn id(rule: &str, tenant: &str, device: &str, metric: &str, onset: i64) -> Arc<str> {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [rule, tenant, device, metric] {
         // The length keeps neighbours apart.

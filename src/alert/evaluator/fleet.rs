@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::episode::Episode;
-use super::program::NodeId;
+use super::program::{Compiled, NodeId};
 use super::series::Series;
 use super::usual::Usual;
 
@@ -63,6 +63,11 @@ pub(super) enum Past {
     Same {
         value: f64,
         since: i64,
+        /// To be remembered: stored readings would tell something else, as one that came late in between, or are too many to be read
+        /// at a start.
+        told: bool,
+        /// Readings so far, as far as it is counted.
+        count: u16,
     },
     Usual(Box<Usual>),
 }
@@ -92,6 +97,9 @@ pub(super) struct Instance {
     pub from: i64,
     /// The latest time that it was looked at for; by the device's own time.
     pub at: i64,
+    /// Which of its conditions about a metric's silence have a metric that did not come with the device's last message, by their
+    /// places as bits; as far as that is remembered.
+    pub apart: Option<u64>,
 }
 
 /// A device that a rule looks at.
@@ -109,6 +117,8 @@ pub(super) struct Device {
     pub heard: i64,
     /// How far its own time is behind the journal's, in whole seconds, rounded up.
     pub lag: i64,
+    /// Since when it is, by the journal's time.
+    pub lag_at: i64,
 }
 
 /// A sensor that a rule looks at.
@@ -174,6 +184,24 @@ impl Fleet {
         }
         self.sensors.push(sensor);
         no
+    }
+
+    /// When a device's metric was last heard, if it was.
+    pub fn heard_of(&self, device: &Device, metric: &str) -> Option<i64> {
+        let sensor = self.sensors.get(self.sensor_of(device, metric)? as usize)?;
+        (sensor.heard != NOT_YET).then_some(sensor.heard)
+    }
+
+    /// As [`Instance::apart`] ought to be now; none while no metric of such a condition was heard.
+    pub fn apart(&self, device: &Device, rule: &Compiled) -> Option<u64> {
+        let mut apart = None;
+        for (id, metric) in rule.silences() {
+            if let Some(heard) = self.heard_of(device, metric) {
+                let bit = 1_u64.checked_shl(id.into()).filter(|_| heard != device.heard).unwrap_or(0);
+                apart = Some(apart.unwrap_or(0) | bit);
+            }
+        }
+        apart
     }
 
     /// The device's sensor of this metric.

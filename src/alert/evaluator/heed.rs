@@ -54,6 +54,32 @@ impl Evaluator {
         self.conclude();
         entries.clear();
         self.entries = entries;
+        for (device, at) in added.seen.iter().rev() {
+            if *at != received_at {
+                break;
+            }
+            if let Some(no) = self.devices.get(*device as usize).map(|device| device.no).filter(|no| *no != NONE) {
+                self.keep_heard(no);
+            }
+        }
+    }
+
+    /// When a metric was heard is known from when its device was, as long as it comes with each of its messages; else it is to be
+    /// remembered, for the silence that a rule waits for.
+    fn keep_heard(&mut self, no: DeviceNo) {
+        let Some(device) = self.fleet.devices.get(no as usize).filter(|device| device.silence) else { return };
+        let found = |(place, instance): (u32, &fleet::Instance)| {
+            let rule = self.program.rules.get(instance.rule as usize).filter(|rule| rule.absent)?;
+            let apart = self.fleet.apart(device, rule)?;
+            (instance.apart != Some(apart)).then_some((place, apart))
+        };
+        for (place, apart) in (0..).zip(&device.instances).filter_map(found).collect::<Vec<_>>() {
+            let instance = self.fleet.devices.get_mut(no as usize).and_then(|of| of.instances.get_mut(place as usize));
+            if let Some(instance) = instance {
+                instance.apart = Some(apart);
+            }
+            self.judge().mark(no, place);
+        }
     }
 
     fn introduce(&mut self, added: &Added<'_>) {
@@ -206,8 +232,16 @@ impl Evaluator {
             return;
         }
         device.lag = lag;
-        let pending = (0..).zip(&device.instances).filter(|(_, one)| one.due != NEVER).map(|(place, _)| place);
-        for place in pending.collect::<Vec<u32>>() {
+        device.lag_at = self.now;
+        // When time alone changes something, and by which time that is told, goes by it.
+        let rules = &self.program.rules;
+        let goes_by_it = |instance: &fleet::Instance| {
+            instance.due != NEVER
+                || instance.episode.is_some()
+                || rules.get(instance.rule as usize).is_some_and(|rule| rule.absent)
+        };
+        let places = (0..).zip(&device.instances).filter(|(_, one)| goes_by_it(one)).map(|(place, _)| place);
+        for place in places.collect::<Vec<u32>>() {
             self.judge().mark(no, place);
             self.judge().arm(no, place);
         }

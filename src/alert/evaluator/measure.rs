@@ -73,6 +73,9 @@ pub(super) struct Seen<'a> {
     pub own: bool,
 }
 
+/// So many readings of one value in a row are remembered; fewer are read at a start.
+const MANY_ALIKE: u16 = 1000;
+
 /// What a reading makes of a condition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -110,17 +113,30 @@ pub(super) fn judge(check: &Check, past: Option<&mut Past>, seen: Seen<'_>, othe
             let rate = series.rate(micros(*per), *counter);
             (Verdict::Is(rate.map(|rate| is.holds(rate))), false)
         }
-        (Check::Stuck { over }, Some(value), Some(past)) if seen.in_order => {
-            let since = match past {
-                Past::Same { value: same, since } if *same == value => *since,
-                _ => seen.time,
-            };
-            *past = Past::Same { value, since };
-            is(seen.time.saturating_sub(since) >= micros(*over))
+        (Check::Stuck { .. }, Some(value), Some(Past::Same { value: same, since, told, .. })) if !seen.in_order => {
+            let differs = (*same == value) != (seen.time >= *since);
+            let learned = differs && !*told;
+            *told |= differs;
+            (Verdict::Nothing, learned)
         }
-        (Check::Anomaly { deviations, season }, Some(value), Some(Past::Usual(usual))) if seen.in_order => {
+        (Check::Stuck { over }, Some(value), Some(past)) if seen.in_order => {
+            let (since, told, count) = match past {
+                Past::Same { value: same, since, told, count } if *same == value => {
+                    (*since, *told, count.saturating_add(1))
+                }
+                _ => (seen.time, false, 1),
+            };
+            let was_told = matches!(past, Past::Same { told: true, .. });
+            let told = told || count >= MANY_ALIKE;
+            *past = Past::Same { value, since, told, count };
+            (Verdict::Is(Some(seen.time.saturating_sub(since) >= micros(*over))), told != was_told)
+        }
+        (Check::Anomaly { deviations, season }, Some(value), Some(Past::Usual(usual))) => {
             // By what was usual before it.
             let over = usual.take(seen.time, value, *season);
+            if !seen.in_order {
+                return (Verdict::Nothing, over);
+            }
             let truth = usual.at(seen.time, *season).map(|(mean, deviation)| {
                 let off = (value - mean).abs();
                 off > 0.0 && off > deviations * deviation

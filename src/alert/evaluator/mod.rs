@@ -29,6 +29,8 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use episode::id as episode_id;
 pub use explain::{Standing, Stands};
 
 use adopt::{Placed, Seed, SeedSensor, State as Held};
@@ -119,7 +121,10 @@ impl Evaluator {
         for one in remembered {
             match serde_json::from_str::<Memory>(&one.state) {
                 Ok(memory) => {
-                    states.entry((one.tenant, one.device)).or_default().insert(one.rule, Held::Stored(memory));
+                    states
+                        .entry((one.tenant, one.device))
+                        .or_default()
+                        .insert(one.rule, Held::Stored(Box::new(memory)));
                 }
                 Err(error) => tracing::error!(
                     %error,
@@ -175,7 +180,8 @@ impl Evaluator {
             id: Some(sensor.id),
         });
         let template = device.template.as_deref().map(|slug| self.fleet.text(slug));
-        let mut seed = Seed { template, placed, heard, lag: 0, sensors: sensors.collect(), states: HashMap::new() };
+        let (sensors, states) = (sensors.collect(), HashMap::new());
+        let mut seed = Seed { template, placed, heard, lag: (0, NOT_YET), sensors, states };
         change(&mut seed);
         self.adopt(&device.tenant, &device.uid, seed);
     }
@@ -240,7 +246,8 @@ impl Evaluator {
             let placed = placed.get(&key).cloned().unwrap_or_default();
             let heard = (device.heard != NOT_YET).then_some(device.heard);
             let (sensors, states) = (of.collect(), instances.collect());
-            let seed = Seed { template: device.template, placed, heard, lag: device.lag, sensors, states };
+            let lag = (device.lag, device.lag_at);
+            let seed = Seed { template: device.template, placed, heard, lag, sensors, states };
             seeds.insert(key, seed);
         }
         seeds
@@ -259,6 +266,33 @@ impl Evaluator {
     /// The readings of the past that conditions look back on: a sensor's row, since when, and how many of the newest at most.
     pub fn wanted(&self) -> Vec<(i32, UtcMicros, usize)> {
         adopt::wanted(&self.program, &self.fleet, &self.rows)
+    }
+
+    /// The rows of the sensors whose newest text a condition went by.
+    pub fn texts_wanted(&self) -> Vec<i32> {
+        let of_text = |no: SensorNo| {
+            let sensor = self.fleet.sensors.get(no as usize)?;
+            let device = self.fleet.devices.get(sensor.device as usize)?;
+            let is_text = |watch: &fleet::Watch| {
+                let rule = self.program.rules.get(device.instances.get(watch.instance as usize)?.rule as usize)?;
+                let kind = &rule.nodes.get(usize::from(watch.node))?.kind;
+                Some(matches!(kind, NodeKind::Metric { check: Check::Text { .. }, .. }))
+            };
+            Some(sensor.watches.iter().any(|watch| is_text(watch) == Some(true)))
+        };
+        self.rows.iter().filter(|(_, no)| of_text(*no) == Some(true)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes when the sensors of [`Evaluator::texts_wanted`] last had a text: an earlier one comes late. To be called before
+    /// [`Evaluator::recall`].
+    pub fn recall_texts(&mut self, found: &[(i32, UtcMicros)]) {
+        let rows: HashMap<i32, SensorNo> = self.rows.iter().copied().collect();
+        for (id, time) in found {
+            let Some(sensor) = rows.get(id).and_then(|no| self.fleet.sensors.get_mut(*no as usize)) else { continue };
+            sensor.latest = sensor.latest.max(time.0);
+            let device = sensor.device;
+            self.look_from_newest(device);
+        }
     }
 
     /// Takes what [`Evaluator::wanted`] asked for. To be called once, before the first message.
@@ -319,13 +353,15 @@ impl Evaluator {
     pub fn drain(&mut self) -> (Vec<Transition>, Vec<StateChange>) {
         let mut changes = std::mem::take(&mut self.forgotten);
         for (device, place) in std::mem::take(&mut self.outcome.dirty) {
-            let Some(of) = self.fleet.devices.get_mut(device as usize) else { continue };
-            let Some(instance) = of.instances.get_mut(place as usize) else { continue };
+            let Some(of) = self.fleet.devices.get(device as usize) else { continue };
+            let Some(instance) = of.instances.get(place as usize) else { continue };
             let Some(rule) = self.program.rules.get(instance.rule as usize) else { continue };
-            instance.dirty = false;
-            let memory = Memory::of(instance, rule, of.lag);
+            let memory = Memory::of(instance, rule, (of.lag, of.lag_at), |metric| self.fleet.heard_of(of, metric));
             // Plain data: it always has a JSON form.
             let state = memory.and_then(|memory| serde_json::to_string(&memory).ok());
+            let Some(of) = self.fleet.devices.get_mut(device as usize) else { continue };
+            let Some(instance) = of.instances.get_mut(place as usize) else { continue };
+            instance.dirty = false;
             if state.is_none() && !instance.kept {
                 continue;
             }
@@ -367,10 +403,12 @@ fn recall(check: &Check, past: &mut Past, readings: &BTreeMap<UtcMicros, f64>) {
         match (check, &mut *past) {
             (Check::Stuck { .. }, _) => {
                 let since = match past {
-                    Past::Same { value: same, since } if same == value => *since,
+                    // It was remembered, since the readings do not tell.
+                    Past::Same { told: true, .. } => return,
+                    Past::Same { value: same, since, .. } if same == value => *since,
                     _ => time.0,
                 };
-                *past = Past::Same { value: *value, since };
+                *past = Past::Same { value: *value, since, told: false, count: 0 };
             }
             (Check::Anomaly { season, .. }, Past::Usual(usual)) => {
                 usual.take(time.0, *value, *season);

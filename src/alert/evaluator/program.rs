@@ -98,6 +98,14 @@ impl Compiled {
         }
     }
 
+    /// Its conditions about the silence of a metric.
+    pub fn silences(&self) -> impl Iterator<Item = (NodeId, &Arc<str>)> {
+        self.numbered().filter_map(|(id, node)| match &node.kind {
+            NodeKind::Absent { metric: Some(metric), .. } => Some((id, metric)),
+            _ => None,
+        })
+    }
+
     /// Its nodes, each with its place.
     pub fn numbered(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         (0..).zip(&self.nodes)

@@ -1,5 +1,7 @@
 //! What is kept of a rule's state for a device beside the position, and taken up at a start.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::episode::Episode;
@@ -30,9 +32,15 @@ pub(super) struct Memory {
     /// When it was last looked at: what time alone has changed until then is not to happen again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at: Option<i64>,
+    /// When the metrics were last heard whose silence the conditions are about; none: with the device's last message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    heard: Vec<Option<i64>>,
     /// The device's, where its time is behind.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lag: i64,
+    /// Since when it was, by the journal's time: what other rules remember of it may be older.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lag_at: i64,
 }
 
 fn is_zero(number: &i64) -> bool {
@@ -40,8 +48,13 @@ fn is_zero(number: &i64) -> bool {
 }
 
 impl Memory {
-    /// None where the first readings tell all of it.
-    pub fn of(instance: &Instance, rule: &Compiled, lag: i64) -> Option<Memory> {
+    /// None where the first readings tell all of it. `heard`: when a metric was last.
+    pub fn of(
+        instance: &Instance,
+        rule: &Compiled,
+        (lag, lag_at): (i64, i64),
+        heard: impl Fn(&str) -> Option<i64>,
+    ) -> Option<Memory> {
         let simple =
             instance.episode.is_none() && matches!(instance.nodes.as_slice(), [only] if only.truth != Some(true));
         let unknown = instance.nodes.iter().all(|node| node.truth.is_none());
@@ -52,10 +65,16 @@ impl Memory {
         };
         let usual: Vec<Option<Usual>> = instance.past.iter().flatten().map(usual).collect();
         let same = |(past, node): (&Past, &NodeState)| match past {
-            Past::Same { value, since } if node.truth == Some(true) => Some((*value, *since)),
+            Past::Same { value, since, told, .. } if *told || node.truth == Some(true) => Some((*value, *since)),
             _ => None,
         };
         let same: Vec<Option<(f64, i64)>> = instance.past.iter().flatten().zip(&instance.nodes).map(same).collect();
+        let is_apart = |apart: u64, id: u16| apart.checked_shr(id.into()).unwrap_or(0) & 1 == 1;
+        let heard = |apart: u64| {
+            let of = |(id, metric): (u16, &Arc<str>)| heard(metric).filter(|_| is_apart(apart, id));
+            rule.silences().map(of).collect::<Vec<Option<i64>>>()
+        };
+        let apart = instance.apart.map(heard).unwrap_or_default();
         let memory = Memory {
             conditions: rule.fingerprint,
             nodes: if simple || unknown { Vec::new() } else { instance.nodes.iter().map(nodes).collect() },
@@ -66,15 +85,25 @@ impl Memory {
             spent: instance.spent,
             from: (instance.from != NOT_YET).then_some(instance.from),
             at: rule.keeps.then_some(instance.at),
-            lag: 0,
+            heard: apart,
+            // What silence is told by.
+            lag: if rule.absent { lag } else { 0 },
+            lag_at: 0,
         };
         let nothing = Memory { conditions: rule.fingerprint, ..Memory::default() };
-        (memory != nothing).then_some(Memory { at: Some(instance.at), lag, ..memory })
+        (memory != nothing).then_some(Memory { at: Some(instance.at), lag, lag_at, ..memory })
     }
 
     /// The episode that goes on, if one does.
     pub fn into_episode(self) -> Option<Episode> {
         self.episode
+    }
+
+    /// When the metrics were last heard whose silence the conditions of `rule` are about: with the device's last message, where it is
+    /// none. Nothing where that was not remembered.
+    pub fn heard<'r>(&self, rule: &'r Compiled) -> impl Iterator<Item = (&'r Arc<str>, Option<i64>)> {
+        let known = if self.conditions == rule.fingerprint { self.heard.clone() } else { Vec::new() };
+        rule.silences().map(|(_, metric)| metric).zip(known)
     }
 
     /// Gives it back. Of other conditions only the episode is taken up.
@@ -87,12 +116,17 @@ impl Memory {
             return;
         }
         instance.spent = self.spent;
+        if !self.heard.is_empty() {
+            let apart = rule.silences().zip(&self.heard).filter(|(_, heard)| heard.is_some());
+            let bits = apart.map(|((id, _), _)| 1_u64.checked_shl(id.into()).unwrap_or(0));
+            instance.apart = Some(bits.fold(0, |all, bit| all | bit));
+        }
         for (node, (truth, since)) in instance.nodes.iter_mut().zip(self.nodes) {
             *node = NodeState { truth, since: since.unwrap_or(NEVER) };
         }
         for (past, same) in instance.past.iter_mut().flatten().zip(self.same) {
             if let Some((value, since)) = same {
-                *past = Past::Same { value, since };
+                *past = Past::Same { value, since, told: true, count: 0 };
             }
         }
         for (past, usual) in instance.past.iter_mut().flatten().zip(self.usual) {

@@ -48,6 +48,15 @@ impl Series {
         self.trim(keep);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    /// In the order of their times.
+    pub fn values(&self) -> impl Iterator<Item = f64> {
+        self.points.iter().map(|(_, value)| *value)
+    }
+
     fn trim(&mut self, keep: Keep) {
         let newest = self.points.back().map_or(0, |(time, _)| *time);
         if let Some(span) = keep.span {

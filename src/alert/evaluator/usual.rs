@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::rule::Season;
+use super::series::{Keep, Series};
+use crate::alert::rule::{Check, Season};
 
 const HOUR: i64 = 3_600_000_000;
 const HOURS_OF_WEEK: i64 = 168;
@@ -23,6 +24,12 @@ const FADE_SEASON: f64 = 0.840_896_4;
 struct Moments(f64, f64, f64);
 
 impl Moments {
+    fn of(values: impl Iterator<Item = f64>) -> Moments {
+        let mut moments = Moments::default();
+        values.for_each(|value| moments.add(value));
+        moments
+    }
+
     fn add(&mut self, value: f64) {
         let Moments(count, mean, squares) = self;
         *count += 1.0;
@@ -54,27 +61,38 @@ pub(super) struct Usual {
     past: Vec<Moments>,
     /// Hours since 1970.
     hour: i64,
-    now: Moments,
+    /// Its readings: in whatever order they come, it is the same, and the same as when a start reads them.
+    #[serde(skip)]
+    now: Series,
 }
 
+const KEEP: Keep = Keep { span: None, one_older: false, most: Check::MOST_IN_WINDOW };
+
 impl Usual {
-    /// Takes a reading that is later than those before. Whether an hour was over, so that what is usual has changed.
+    /// Takes a reading; one of an hour that is over already comes too late. Whether an hour was over, so that what is usual has
+    /// changed.
     pub fn take(&mut self, time: i64, value: f64, season: Season) -> bool {
         let hour = time.div_euclid(HOUR);
-        let over = hour > self.hour && self.now.0 > 0.0;
+        if hour < self.hour {
+            return false;
+        }
+        let over = hour > self.hour && !self.now.is_empty();
         if over {
+            let of_hour = Moments::of(self.now.values());
             let (at, fade) = (place(self.hour, season), if season == Season::None { FADE } else { FADE_SEASON });
             if self.past.len() <= at {
                 self.past.resize(at.saturating_add(1), Moments::default());
             }
             if let Some(past) = self.past.get_mut(at) {
                 past.fade(fade);
-                past.join(self.now);
+                past.join(of_hour);
             }
-            self.now = Moments::default();
+        }
+        if hour > self.hour {
+            self.now = Series::default();
         }
         self.hour = hour;
-        self.now.add(value);
+        self.now.insert(time, value, KEEP);
         over
     }
 
@@ -91,7 +109,7 @@ impl Usual {
 
     /// Without the hour under way, which the readings themselves tell.
     pub fn past_only(&self) -> Usual {
-        Usual { past: self.past.clone(), hour: self.hour, now: Moments::default() }
+        Usual { past: self.past.clone(), hour: self.hour, now: Series::default() }
     }
 }
 
@@ -117,6 +135,23 @@ mod tests {
         let (mean, deviation) = usual.at(HOURS_OF_WEEK * HOUR, Season::HourOfWeek).unwrap();
         assert!((mean - 1.0).abs() < 1e-9 && (deviation - (2.0_f64 / 3.0).sqrt()).abs() < 1e-9);
         assert_eq!(usual.at(HOUR, Season::HourOfWeek), None, "of this hour nothing is known");
+    }
+
+    #[test]
+    fn the_order_within_an_hour_does_not_matter_and_what_is_of_an_hour_before_comes_too_late() {
+        let learned = |times: &[i64]| {
+            let mut usual = Usual::default();
+            for minute in times {
+                usual.take(minute * 60_000_000, (minute * minute % 17) as f64 / 3.0, Season::None);
+            }
+            usual
+        };
+        let ordered: Vec<i64> = (0..70).collect();
+        let mut mixed = ordered.clone();
+        mixed[..60].sort_by_key(|minute| minute * 37 % 60);
+        mixed.insert(30, mixed[7]);
+        mixed.push(12);
+        assert_eq!(learned(&mixed), learned(&ordered));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use diesel::sql_types::{Array, BigInt, Double, Integer};
 
 use crate::store::Store;
 use crate::store::error::{During, StoreError};
-use crate::store::pool::Conn;
+use crate::store::pool::{Conn, with_db};
 use crate::store::query::{EARLIEST, From, numbers};
 use crate::store::schema;
 use crate::time::UtcMicros;
@@ -50,6 +50,29 @@ impl Store {
                         found.push((*sensor, readings));
                     }
                 }
+            }
+            Ok(found)
+        })
+    }
+}
+
+impl Store {
+    /// When these sensors last had a text, those that had one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn text_times(&self, sensors: &[i32]) -> Result<Vec<(i32, UtcMicros)>, StoreError> {
+        use schema::device_sensors::{id, last_text_time, table};
+        self.db.read(|conn| {
+            let mut found = Vec::with_capacity(sensors.len());
+            for ids in sensors.chunks(conn.rows_per_statement(1)) {
+                let rows: Vec<(i32, Option<UtcMicros>)> = with_db!(conn, |c| table
+                    .filter(id.eq_any(ids))
+                    .filter(last_text_time.is_not_null())
+                    .select((id, last_text_time))
+                    .load(c))
+                .during("reading when sensors last had a text")?;
+                found.extend(rows.into_iter().filter_map(|(sensor, time)| Some((sensor, time?))));
             }
             Ok(found)
         })
