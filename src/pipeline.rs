@@ -78,10 +78,7 @@ impl Pipeline {
         // What has not filled a batch while the writer is busy.
         let mut batch = Batch::default();
         while !self.stop.is_cancelled() {
-            let rest = self.watch.rests(clock::now()).map_or(LOOK, |rest| rest.min(LOOK));
-            // The writer takes what waits as fast as it can, though no message comes.
-            let rest = if self.ahead.is_empty() { rest } else { AHEAD_LOOK };
-            let wait = if batch.messages == 0 { rest } else { Duration::ZERO };
+            let wait = if batch.messages == 0 { self.rest() } else { Duration::ZERO };
             let next = match self.reader.next(self.position, wait) {
                 Ok(next) => next,
                 Err(error) if error.is_malformed() => return Err(error.into()),
@@ -118,6 +115,15 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// How long a look into the journal may wait.
+    fn rest(&self) -> Duration {
+        if !self.ahead.is_empty() {
+            // The writer takes what waits as fast as it can, though no message comes.
+            return AHEAD_LOOK;
+        }
+        self.watch.rests(clock::now()).map_or(LOOK, |rest| rest.min(LOOK))
     }
 
     /// Hands what messages become to the writer, in batches of about `batch_max` rows; a smaller one only where the writer
@@ -239,11 +245,12 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::alert::Evaluator;
     use crate::alert::announcer::announcer;
+    use crate::alert::{Evaluator, rule_file};
     use crate::config::{Decoder, Source, Sync};
     use crate::decode::memory::Memory;
     use crate::errands::errands;
@@ -256,12 +263,11 @@ mod tests {
         fn durable(&self, _: &[Token]) {}
     }
 
-    #[test]
-    fn a_catalog_that_does_not_fit_the_sources_is_refused_and_messages_go_on() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A pipeline on a journal that has ended after these payloads of one device, and what comes out of it.
+    fn pipeline(dir: &Path, snapshot: &Snapshot, payloads: &[&str]) -> (Pipeline, Receiver<Batch>, SyncSender<Reload>) {
         let metrics = Metrics::new();
         let options = Options {
-            dir: dir.path().to_owned(),
+            dir: dir.to_owned(),
             max_size: 1 << 20,
             retain: Duration::ZERO,
             sync: Sync::Always,
@@ -271,43 +277,115 @@ mod tests {
         };
         let journal = Journal::open(options, metrics.clone()).unwrap();
         let (inbox, reader) = (journal.inbox(), journal.reader());
-        inbox.submit(testing::message(1, "devices/d1/telemetry", r#"{"t": 1}"#).publish.clone(), None).unwrap();
+        for payload in payloads {
+            inbox.submit(testing::message(1, TOPIC, *payload).publish.clone(), None).unwrap();
+        }
         inbox.close();
         journal.run(Arc::new(Nobody)).unwrap();
 
-        let source = Source {
-            template: Some("thermometer".into()),
-            ..testing::source("native", "devices/{device}/telemetry", Decoder::Json)
-        };
-        let config = testing::settings(vec![source]);
-        let fitting = testing::snapshot(vec![testing::template("thermometer", Vec::new())], Vec::new());
-        let normalizer = Normalizer::new(&config, &fitting, Memory::default(), metrics.clone()).unwrap();
+        let normalizer = Normalizer::new(&config(), snapshot, Memory::default(), metrics.clone()).unwrap();
         let (reloads_out, reloads) = sync_channel(1);
-        let (batches, made) = sync_channel(1);
-        reloads_out.send(Reload { config, snapshot: Snapshot::default(), committed: 0 }).unwrap();
-        let stop = CancellationToken::new();
+        let (batches, made) = sync_channel(2);
         let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
         let (announcer, _announced) = announcer(metrics.clone());
-        let evaluator = Evaluator::new(&Snapshot::default(), Vec::new());
+        let evaluator = Evaluator::new(snapshot, Vec::new());
         let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
-        Pipeline {
+        let pipeline = Pipeline {
             normalizer,
             reader,
             position: 0,
             batches,
             ahead: VecDeque::new(),
-            batch_max: 10_000,
+            batch_max: 100,
             reloads,
             watch,
             errands,
-            stop,
-            metrics: metrics.clone(),
-        }
-        .run()
-        .unwrap();
+            stop: CancellationToken::new(),
+            metrics,
+        };
+        (pipeline, made, reloads_out)
+    }
 
+    const TOPIC: &str = "devices/d1/telemetry";
+
+    fn config() -> Config {
+        let source = Source {
+            template: Some("thermometer".into()),
+            ..testing::source("native", "devices/{device}/telemetry", Decoder::Json)
+        };
+        testing::settings(vec![source])
+    }
+
+    fn fitting() -> Snapshot {
+        testing::snapshot(vec![testing::template("thermometer", Vec::new())], Vec::new())
+    }
+
+    fn with_a_rule() -> Snapshot {
+        let rule = serde_json::json!({
+            "slug": "hot", "severity": "info", "scope": {"all": true}, "when": {"metric": "t", "gt": 1000},
+        });
+        Snapshot { rules: vec![Arc::new(rule_file::from_json(&rule, "a test").unwrap())], ..fitting() }
+    }
+
+    #[test]
+    fn a_catalog_that_does_not_fit_the_sources_is_refused_and_messages_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipeline, made, reloads) = pipeline(dir.path(), &fitting(), &[r#"{"t": 1}"#]);
+        let metrics = pipeline.metrics.clone();
+        reloads.send(Reload { config: config(), snapshot: Snapshot::default(), committed: 0 }).unwrap();
+        pipeline.run().unwrap();
         let batch = made.recv().unwrap();
         assert_eq!((batch.position, batch.generation, batch.readings.len()), (1, 0, 1));
         assert_eq!((metrics.reload_errors.get(), metrics.catalog_reloads.get()), (1, 0));
+    }
+
+    /// Messages that come one by one while the writer is at a transaction that lasts; the rows of the batches it gets then.
+    fn gathered(snapshot: &Snapshot, messages: u64) -> Vec<usize> {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pipeline, made, _reloads) = pipeline(dir.path(), snapshot, &[]);
+        let mut batch = Batch::default();
+        for seq in 1..=messages {
+            assert!(pipeline.hand_over(&[testing::message(seq, TOPIC, r#"{"t": 1}"#)], &mut batch));
+            // As after each look that finds nothing more.
+            assert!(pipeline.send(&mut batch));
+        }
+        assert_eq!(pipeline.rest() == AHEAD_LOOK, messages > 2, "what waits is offered again soon");
+        let (mut rows, mut position) = (Vec::new(), 0);
+        loop {
+            let before = rows.len();
+            for batch in made.try_iter() {
+                rows.push(batch.rows());
+                position = batch.position;
+            }
+            if rows.len() == before && pipeline.ahead.is_empty() {
+                assert_eq!(position, messages);
+                return rows;
+            }
+            assert!(pipeline.hand_ahead(false));
+        }
+    }
+
+    #[test]
+    fn what_gathered_while_the_writer_was_busy_goes_to_it_in_whole_batches() {
+        // Two were in the channel when it became busy.
+        assert_eq!(gathered(&with_a_rule(), 2), [1, 1]);
+        let rows = gathered(&with_a_rule(), 1002);
+        assert_eq!(rows, [&[1, 1][..], &[100; 10]].concat());
+        let rows = gathered(&with_a_rule(), 1003);
+        assert_eq!(rows, [&[1, 1][..], &[100; 10], &[1]].concat());
+    }
+
+    #[test]
+    fn what_gathered_is_read_to_the_end_of_the_journal_and_handed_over_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let payloads = [r#"{"t": 1}"#; 10];
+        let (pipeline, made, _reloads) = pipeline(dir.path(), &with_a_rule(), &payloads);
+        let (done, rows) = std::thread::scope(|scope| {
+            let running = scope.spawn(|| pipeline.run().is_ok());
+            let rows: usize = made.iter().map(|batch| batch.rows()).sum();
+            (running.join().unwrap(), rows)
+        });
+        assert!(done);
+        assert_eq!(rows, payloads.len());
     }
 }
