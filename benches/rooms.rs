@@ -2,7 +2,7 @@
 //!
 //! Payloads are those of the simulated fleet. What a message costs beyond its decoding is routing and normalizing.
 //! `cargo bench --bench rooms -- --formats` times every decoder on the corpus instead, and prints a table; `--alert-memory` prints what
-//! alert rules keep in memory.
+//! alert rules keep in memory, `--alert-rules` what ten thousand of them take.
 
 #[path = "rooms/alerts.rs"]
 mod alerts;
@@ -36,6 +36,8 @@ fn main() {
         formats::print();
     } else if std::env::args().any(|argument| argument == "--alert-memory") {
         alerts::print_memory();
+    } else if std::env::args().any(|argument| argument == "--alert-rules") {
+        alerts::print_many();
     } else {
         divan::main();
     }
