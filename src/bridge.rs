@@ -163,9 +163,10 @@ impl Bridge {
         let listening = Listening::new(&config)?;
         let store = Store::open(&config.database)?;
 
-        if let Some(listener) = listener {
+        if let (Some(listener), Some(address)) = (listener, http_addr) {
             let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
-            crew.task("http", http::serve(listener, health, metrics.clone(), stop.http.clone()));
+            let api = http::api::Api::new(&config.http, address, &config.database, metrics.clone())?;
+            crew.task("http", http::serve(listener, health, api, metrics.clone(), stop.http.clone()));
         }
         crew.task(
             "deafness",

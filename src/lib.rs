@@ -72,7 +72,7 @@ pub mod metrics;
 pub mod latency;
 /// Whether a message would be taken now.
 pub mod health;
-/// `/healthz`, `/readyz`, `/metrics`.
+/// Probes, Prometheus, and the API.
 pub mod http;
 /// A simulated fleet.
 pub mod simulate;

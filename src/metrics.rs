@@ -291,6 +291,8 @@ metrics! {
     embedded_disconnects: Count = "embedded_disconnects";
     /// HTTP requests answered
     http_requests: Count = "http_requests";
+    /// Requests to the HTTP API that were not met, by reason
+    http_api_refused: Family<ByReason, Count> = "http_api_refused";
 }
 
 impl Default for Metrics {

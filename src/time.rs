@@ -30,6 +30,14 @@ impl UtcMicros {
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
+    /// ISO-8601 UTC with microseconds, as in the view `readings` on SQLite; an instant beyond the calendar as its number.
+    pub fn in_full(self) -> String {
+        match Timestamp::from_microsecond(self.0) {
+            Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
+            Err(_) => self.to_string(),
+        }
+    }
+
     fn of(timestamp: Timestamp) -> Option<UtcMicros> {
         i64::try_from(timestamp.as_nanosecond().div_euclid(1000)).ok().map(UtcMicros)
     }

@@ -6,6 +6,7 @@ mod alert_commands;
 mod alert_rules;
 mod alerts;
 mod alerts_out;
+mod api;
 mod assign;
 mod bench;
 #[cfg(feature = "embedded-broker")]

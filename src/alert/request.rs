@@ -1,6 +1,6 @@
-//! What people ask for by MQTT: `tidegate/alerts/{tenant}/{id}/{ack|resolve|snooze|note}` → an [`Action`]. Pure.
+//! What people ask for by MQTT, `tidegate/alerts/{tenant}/{id}/{ack|resolve|snooze|note}`, or over HTTP → an [`Action`]. Pure.
 //!
-//! The payload is empty or `{"who", "note", "for"}`: a name, a remark, and how long a snooze lasts as `30m` or `7d`. The topic's
+//! The payload or body is empty or `{"who", "note", "for"}`: a name, a remark, and how long a snooze lasts as `30m` or `7d`. The topic's
 //! tenant is not looked at: an alert's id is unique over all of them.
 
 use std::time::Duration;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::announce::ROOT;
 use super::transition::{Action, Deed};
 use crate::message::Message;
+use crate::time::UtcMicros;
 
 /// What is subscribed to. No rule has one of these last levels for its slug, so no alert is on such a topic.
 pub const FILTERS: [&str; 4] = [
@@ -19,7 +20,7 @@ pub const FILTERS: [&str; 4] = [
     "tidegate/alerts/+/+/note",
 ];
 /// Longest payload, bytes.
-const LONGEST: usize = 16 << 10;
+pub const LONGEST: usize = 16 << 10;
 /// Longest name of who asks and longest remark, bytes.
 const LONGEST_TEXT: usize = 4096;
 /// Longest snooze.
@@ -56,12 +57,40 @@ struct Body {
     lasts: Option<String>,
 }
 
-#[derive(Clone, Copy)]
-enum Verb {
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
     Ack,
     Resolve,
     Snooze,
     Note,
+}
+
+impl Verb {
+    /// As the last level of a topic or path has it.
+    pub fn of_word(word: &str) -> Option<Verb> {
+        Some(match word {
+            "ack" => Verb::Ack,
+            "resolve" => Verb::Resolve,
+            "snooze" => Verb::Snooze,
+            "note" => Verb::Note,
+            _ => return None,
+        })
+    }
+}
+
+impl RequestError {
+    /// The field of the payload that is at fault; none: all of it.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            RequestError::For(_) => Some("for"),
+            RequestError::EmptyNote => Some("note"),
+            RequestError::Id(_) => Some("id"),
+            RequestError::Retained | RequestError::TooLarge(_) | RequestError::Payload(_) | RequestError::LongText => {
+                None
+            }
+        }
+    }
 }
 
 /// Whether it is one of [`FILTERS`].
@@ -78,13 +107,7 @@ pub fn is_request(topic: &str) -> bool {
 fn split(topic: &str) -> Option<(&str, Verb)> {
     let mut levels = topic.strip_prefix(ROOT)?.split('/');
     let (_tenant, id, verb) = (levels.next()?, levels.next()?, levels.next()?);
-    let verb = match verb {
-        "ack" => Verb::Ack,
-        "resolve" => Verb::Resolve,
-        "snooze" => Verb::Snooze,
-        "note" => Verb::Note,
-        _ => return None,
-    };
+    let verb = Verb::of_word(verb)?;
     levels.next().is_none().then_some((id, verb))
 }
 
@@ -104,7 +127,16 @@ fn action(message: &Message, id: &str, verb: Verb) -> Result<Action, RequestErro
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(RequestError::Id(id.chars().take(64).collect()));
     }
-    let body = body(&message.publish.payload)?;
+    let nobody = message.publish.client.as_deref().unwrap_or(SOMEBODY);
+    asked(&id.to_ascii_lowercase(), verb, &message.publish.payload, message.received_at, nobody)
+}
+
+/// What a verb and its payload ask of an alert at an instant; `nobody`: who asks where the payload does not say.
+///
+/// # Errors
+/// [`RequestError`] where the payload can't be understood, or lacks what the verb needs.
+pub fn asked(id: &str, verb: Verb, payload: &[u8], now: UtcMicros, nobody: &str) -> Result<Action, RequestError> {
+    let body = body(payload)?;
     if body.who.len() > LONGEST_TEXT || body.note.len() > LONGEST_TEXT {
         return Err(RequestError::LongText);
     }
@@ -115,17 +147,15 @@ fn action(message: &Message, id: &str, verb: Verb) -> Result<Action, RequestErro
         Verb::Note => Deed::Note,
         Verb::Snooze => {
             let lasts = snooze(body.lasts.as_deref())?;
-            let until =
-                message.received_at.checked_add(lasts).ok_or_else(|| RequestError::For("too long".to_owned()))?;
+            let until = now.checked_add(lasts).ok_or_else(|| RequestError::For("too long".to_owned()))?;
             Deed::Snooze { until: until.0 }
         }
     };
-    let who = match (body.who.trim(), &message.publish.client) {
-        ("", Some(client)) => client.clone(),
-        ("", None) => SOMEBODY.to_owned(),
-        (who, _) => who.to_owned(),
+    let who = match body.who.trim() {
+        "" => nobody,
+        who => who,
     };
-    Ok(Action { id: id.to_ascii_lowercase(), action, who, note: body.note })
+    Ok(Action { id: id.to_owned(), action, who: who.to_owned(), note: body.note })
 }
 
 fn body(payload: &[u8]) -> Result<Body, RequestError> {
@@ -153,7 +183,6 @@ mod tests {
 
     use super::*;
     use crate::message::Publish;
-    use crate::time::UtcMicros;
 
     const ID: &str = "0123456789abcdef0123456789abcdef";
 

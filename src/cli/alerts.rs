@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Place;
-use super::output::{instant, or_dash};
+use super::output::or_dash;
 use crate::alert::transition::Deed;
 use crate::alert::{Severity, State};
 use crate::clock;
@@ -187,6 +187,7 @@ fn filter(args: &ListArgs) -> AlertFilter {
         device: args.device.clone(),
         rule: args.rule.clone(),
         since: args.since.and_then(|age| clock::now().checked_sub(age)),
+        after: None,
     }
 }
 
@@ -207,16 +208,4 @@ fn amount(value: Option<f64>, unit: &str) -> String {
 /// Until when nothing is said of it, where that is still to come.
 fn snoozed(row: &AlertRow, now: UtcMicros) -> Option<UtcMicros> {
     row.snoozed_until.filter(|until| row.resolved_at.is_none() && *until > now)
-}
-
-/// As on MQTT, and what else the database has.
-fn alert_json(row: &AlertRow) -> serde_json::Value {
-    serde_json::json!({
-        "id": row.id, "rule": row.rule, "tenant": row.tenant, "device": row.device, "metric": row.metric,
-        "severity": row.severity, "state": row.state, "value": row.value, "threshold": row.threshold, "unit": row.unit,
-        "onset": instant(row.onset), "since": instant(row.since),
-        "acknowledged_at": row.acknowledged_at.map(instant), "acknowledged_by": row.acknowledged_by,
-        "resolved_at": row.resolved_at.map(instant), "snoozed_until": row.snoozed_until.map(instant),
-        "message": row.message, "instance": row.instance,
-    })
 }

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
-use super::output::{self, instant, instant_or_dash, or_dash};
+use super::output::{self, instant_or_dash, or_dash};
 use super::{Place, uptime};
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
 use crate::store::{Assignment, Store};
@@ -77,7 +76,7 @@ pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode>
     let store = place.reader()?;
     match &args.action {
         Action::List { tenant, template, limit, json } => {
-            let filter = DeviceFilter { tenant: tenant.clone(), template: template.clone(), uid: None };
+            let filter = DeviceFilter { tenant: tenant.clone(), template: template.clone(), ..DeviceFilter::default() };
             list(&store, &filter, *limit, *json, &mut out)?;
         }
         Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
@@ -126,7 +125,7 @@ pub fn list(
 ) -> anyhow::Result<()> {
     let rows = store.devices(filter, limit)?;
     if as_json {
-        output::json(out, &rows.iter().map(device_json).collect())?;
+        output::json(out, &rows.iter().map(DeviceRow::json).collect())?;
     } else {
         let lines = rows.iter().map(|row| {
             vec![
@@ -154,7 +153,7 @@ pub fn show(store: &Store, tenant: Option<&str>, uid: &str, as_json: bool, out: 
         bail!("there is no device {uid:?}; `tidegate devices list` shows those there are");
     }
     if as_json {
-        output::json(out, &found.iter().map(detail_json).collect())?;
+        output::json(out, &found.iter().map(DeviceDetail::json).collect())?;
         return Ok(());
     }
     for detail in &found {
@@ -236,44 +235,4 @@ fn last(sensor: &SensorRow) -> (Option<crate::time::UtcMicros>, String) {
     } else {
         (sensor.last_time, sensor.last_value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
     }
-}
-
-fn device_json(row: &DeviceRow) -> Value {
-    json!({
-        "device": row.uid, "tenant": row.tenant, "name": row.name, "template": row.template, "site": row.site,
-        "source": row.source, "declared": row.declared, "template_by": row.template_by,
-        "manufacturer": row.manufacturer, "model": row.model, "firmware": row.firmware,
-        "protocol": row.protocol, "protocol_why": row.protocol_why, "connectivity": row.connectivity,
-        "first_seen": row.first_seen.map(instant), "last_seen": row.last_seen.map(instant),
-    })
-}
-
-fn detail_json(detail: &DeviceDetail) -> Value {
-    let mut value = device_json(&detail.device);
-    let modules: Vec<Value> = detail
-        .modules
-        .iter()
-        .map(|module| {
-            let (uid, slot) = (&module.uid, &module.slot);
-            json!({"module": uid, "slot": slot, "address": module.address, "template": module.template})
-        })
-        .collect();
-    let sensors: Vec<Value> = detail
-        .sensors
-        .iter()
-        .map(|sensor| {
-            json!({
-                "metric": sensor.metric, "unit": sensor.unit, "kind": sensor.kind, "source": sensor.source,
-                "last_time": sensor.last_time.map(instant), "last_value": sensor.last_value,
-                "last_text_time": sensor.last_text_time.map(instant), "last_text": sensor.last_text,
-            })
-        })
-        .collect();
-    if let Value::Object(fields) = &mut value {
-        fields.insert("gateway".into(), json!(detail.parent));
-        fields.insert("children".into(), json!(detail.children));
-        fields.insert("modules".into(), json!(modules));
-        fields.insert("sensors".into(), json!(sensors));
-    }
-    value
 }

@@ -35,10 +35,7 @@ pub fn json_line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 
 /// ISO-8601 UTC with microseconds, as in the view `readings` on SQLite; an instant beyond the calendar as its number.
 pub fn instant(time: UtcMicros) -> String {
-    match jiff::Timestamp::from_microsecond(time.0) {
-        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-        Err(_) => format!("{} µs", time.0),
-    }
+    time.in_full()
 }
 
 /// [`instant`], or nothing.

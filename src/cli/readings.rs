@@ -90,7 +90,7 @@ pub(super) fn run(place: &Place, args: &ReadingsArgs) -> anyhow::Result<ExitCode
 pub fn show(store: &Store, query: &ReadingsQuery, as_json: bool, out: &mut dyn Write) -> anyhow::Result<Page> {
     let page = store.readings(query)?;
     if as_json {
-        output::json(out, &page.rows.iter().map(reading_json).collect())?;
+        output::json(out, &page.rows.iter().map(ReadingRow::json).collect())?;
     } else {
         output::table(out, &["TIME", "METRIC", "VALUE", "UNIT", "TENANT"], page.rows.iter().map(line))?;
     }
@@ -130,7 +130,7 @@ pub fn follow(
             Ok(page) => {
                 for row in &page.rows {
                     if as_json {
-                        output::json_line(out, &reading_json(row))?;
+                        output::json_line(out, &row.json())?;
                     } else {
                         output::table(out, &[], [line(row)])?;
                     }
@@ -151,13 +151,6 @@ pub fn follow(
 fn line(row: &ReadingRow) -> Vec<String> {
     let value = row.value.map_or_else(|| or_dash(row.text.as_deref()), |value| value.to_string());
     vec![instant(row.time), row.metric.clone(), value, row.unit.clone(), row.tenant.clone()]
-}
-
-fn reading_json(row: &ReadingRow) -> Value {
-    json!({
-        "time": instant(row.time), "tenant": row.tenant, "device": row.device, "metric": row.metric,
-        "value": row.value, "text_value": row.text, "unit": row.unit,
-    })
 }
 
 fn rollup_line(row: &RollupRow) -> Vec<String> {

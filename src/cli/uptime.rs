@@ -44,8 +44,12 @@ pub(super) fn run(store: &Store, args: &UptimeArgs, out: &mut dyn Write) -> anyh
     let to = clock::now();
     let Some(from) = to.checked_sub(args.since) else { bail!("--since reaches too far back") };
     let period = Period { from, to, interval: args.interval };
-    let filter =
-        DeviceFilter { tenant: args.tenant.clone(), template: args.template.clone(), uid: args.device.clone() };
+    let filter = DeviceFilter {
+        tenant: args.tenant.clone(),
+        template: args.template.clone(),
+        uid: args.device.clone(),
+        after: None,
+    };
     match &args.device {
         Some(device) => one(store, &filter, device, period, args.json, out),
         None => all(store, &filter, period, args.json, out),

@@ -83,7 +83,7 @@ fn credentials(
     let password = given.or_else(|| address.password.clone()).or_else(|| {
         let remote = matches!(address.endpoint, Endpoint::Remote { .. });
         if remote && !section.has("password_file") && !section.has("password") {
-            secret::credential(section, around, "broker-password")
+            secret::credential(section, around, "broker-password", "password_file")
         } else {
             None
         }

@@ -137,7 +137,8 @@ fn with_password(
         return url;
     }
     let explicit = section.has("password") || section.has("password_file");
-    let credential = || if explicit { None } else { secret::credential(section, around, "database-password") };
+    let credential =
+        || if explicit { None } else { secret::credential(section, around, "database-password", "password_file") };
     match given.or_else(credential) {
         Some(password) => Secret::new(parts.with_password(password.expose())),
         None => url,

@@ -215,7 +215,7 @@ impl Default for Maintenance {
 
 impl Default for Http {
     fn default() -> Http {
-        Http { listen: Some(loopback(9108)) }
+        Http { listen: Some(loopback(9108)), token: None }
     }
 }
 

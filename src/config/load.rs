@@ -133,7 +133,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         figures: root.table("figures", Figures::read),
         maintenance: root.table("maintenance", Maintenance::read),
         notify: notify::read(root, around),
-        http: root.table("http", Http::read),
+        http: root.table("http", |section| Http::read(section, around)),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),
         instance,

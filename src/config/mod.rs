@@ -355,6 +355,8 @@ pub struct Maintenance {
 pub struct Http {
     /// None: no HTTP.
     pub listen: Option<SocketAddr>,
+    /// What a request to the API must bear; none: the API is there for this machine only.
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -70,8 +70,14 @@ pub(super) fn given(section: &mut Section<'_>, around: &Surroundings<'_>, keys: 
     }
 }
 
-/// The systemd credential of this name, where the service manager passed one on (systemd.exec(5), LoadCredential=).
-pub(super) fn credential(section: &Section<'_>, around: &Surroundings<'_>, name: &str) -> Option<Secret> {
+/// The systemd credential of this name, where the service manager passed one on (systemd.exec(5), LoadCredential=);
+/// `file_key`: that under which a fault is told.
+pub(super) fn credential(
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    name: &str,
+    file_key: &str,
+) -> Option<Secret> {
     let (_, directory) = around.env.iter().find(|(variable, _)| variable == "CREDENTIALS_DIRECTORY")?;
     let file = Path::new(directory).join(name);
     if !file.exists() {
@@ -80,7 +86,7 @@ pub(super) fn credential(section: &Section<'_>, around: &Surroundings<'_>, name:
     match from_file(&file) {
         Ok(secret) => Some(secret),
         Err(reason) => {
-            section.fault("password_file", format!("the systemd credential {} {reason}", file.display()));
+            section.fault(file_key, format!("the systemd credential {} {reason}", file.display()));
             None
         }
     }

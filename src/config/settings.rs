@@ -11,7 +11,7 @@ use super::load::Surroundings;
 use super::section::{Section, duration};
 use super::{
     Catalog, Devices, Figures, Http, Instance, Journal, Limits, Log, LogFormat, Maintenance, Metrics, Quarantine,
-    Rollups, Sync, Time, UnknownDevice, Unmodeled,
+    Rollups, Secret, Sync, Time, UnknownDevice, Unmodeled, secret,
 };
 
 /// 100 years of 365.25 days: more than any duration here needs.
@@ -19,6 +19,8 @@ const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 const MIB: u64 = 1 << 20;
 /// What the JSON parser itself takes.
 const MAX_DEPTH: usize = 127;
+/// Bytes.
+const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
 
 impl Instance {
     pub(super) fn read(section: &mut Section<'_>) -> Instance {
@@ -167,7 +169,7 @@ fn time_of_day(text: &str) -> Option<jiff::civil::Time> {
 }
 
 impl Http {
-    pub(super) fn read(section: &mut Section<'_>) -> Http {
+    pub(super) fn read(section: &mut Section<'_>, around: &Surroundings<'_>) -> Http {
         let expected = "expected an address and a port such as \"127.0.0.1:9108\", or \"off\"";
         let listen = section.parsed("listen", "a text", |text| match text {
             "off" => Ok(None),
@@ -178,8 +180,26 @@ impl Http {
                 Wrong::new(format!("\"{text}\" is no address to listen on, {expected}")).suggest(suggestion)
             }),
         });
-        Http { listen: listen.unwrap_or(Http::default().listen) }
+        Http { listen: listen.unwrap_or(Http::default().listen), token: token(section, around) }
     }
+}
+
+/// What the API asks for. It goes into a header (RFC 6750, 2.1), and must not be found by trying.
+fn token(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Secret> {
+    let given = secret::given(section, around, ["token", "token_file"]);
+    let explicit = section.has("token") || section.has("token_file");
+    let token = match given {
+        None if !explicit => secret::credential(section, around, "http-token", "token_file"),
+        given => given,
+    }?;
+    let text = token.expose();
+    if !TOKEN_LENGTH.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let key = if section.has("token") { "token" } else { "token_file" };
+        let (least, most) = (TOKEN_LENGTH.start(), TOKEN_LENGTH.end());
+        section.fault(key, format!("expected {least} to {most} printable ASCII characters without blanks"));
+        return None;
+    }
+    Some(token)
 }
 
 impl Log {

@@ -35,6 +35,12 @@ pub enum StoreError {
     /// A value that no table takes; the rooms before should have refused it.
     #[error("{detail}")]
     Unfit { detail: String },
+    /// What is named is not there; `what`: an alert's `id`, a `device` or a `metric`.
+    #[error("{detail}")]
+    Missing { what: &'static str, detail: String },
+    /// What is asked for comes too late, or again.
+    #[error("{detail}")]
+    Past { detail: String },
     /// What was to be dropped could not be archived, so it was not dropped. The archive is tried again later.
     #[error("the archive failed, and nothing was dropped: {detail}")]
     Archive { detail: String },
@@ -174,7 +180,9 @@ impl StoreError {
             | StoreError::BadUrl { .. }
             | StoreError::NewerSchema { .. }
             | StoreError::Fenced { .. }
-            | StoreError::Unfit { .. } => false,
+            | StoreError::Unfit { .. }
+            | StoreError::Missing { .. }
+            | StoreError::Past { .. } => false,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct DeviceFilter {
     /// Slug.
     pub template: Option<String>,
     pub uid: Option<String>,
+    /// Only those behind this uid and tenant in the list's order.
+    pub after: Option<(String, String)>,
 }
 
 /// A device as a person wants to see it.
@@ -228,7 +230,11 @@ impl Store {
     }
 }
 
-fn list_devices(conn: &mut Conn<'_>, filter: &DeviceFilter, limit: i64) -> Result<Vec<DeviceRow>, StoreError> {
+pub(super) fn list_devices(
+    conn: &mut Conn<'_>,
+    filter: &DeviceFilter,
+    limit: i64,
+) -> Result<Vec<DeviceRow>, StoreError> {
     with_db!(conn, |c, B| {
         let mut query = devices::table
             .inner_join(tenants::table)
@@ -263,6 +269,9 @@ fn list_devices(conn: &mut Conn<'_>, filter: &DeviceFilter, limit: i64) -> Resul
         }
         if let Some(uid) = &filter.uid {
             query = query.filter(devices::uid.eq(uid));
+        }
+        if let Some((uid, tenant)) = &filter.after {
+            query = query.filter(devices::uid.gt(uid).or(devices::uid.eq(uid).and(tenants::name.gt(tenant))));
         }
         query.order((devices::uid, tenants::name)).limit(limit).load(c)
     })

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{ActArgs, alert_json, short};
+use super::{ActArgs, short};
 use crate::alert::Action;
 use crate::alert::transition::Deed;
 use crate::cli::Place;
@@ -24,7 +24,7 @@ impl ActArgs {
 pub fn act(store: &Store, action: &Action, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let alert = store.ask_of_alert(action)?;
     if as_json {
-        output::json(out, &alert_json(&alert))?;
+        output::json(out, &alert.json())?;
         return Ok(());
     }
     let done = match action.action {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{alert_json, amount, short, snoozed};
+use super::{amount, short, snoozed};
 use crate::cli::output::{self, instant};
 use crate::clock;
 use crate::store::Store;
@@ -16,7 +16,7 @@ use crate::time::UtcMicros;
 pub fn list(store: &Store, filter: &AlertFilter, limit: i64, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let rows = store.alerts(filter, limit)?;
     if as_json {
-        output::json(out, &rows.iter().map(alert_json).collect())?;
+        output::json(out, &rows.iter().map(AlertRow::json).collect())?;
         return Ok(());
     }
     let now = clock::now();

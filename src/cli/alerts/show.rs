@@ -2,9 +2,7 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
-
-use super::{alert_json, amount, snoozed};
+use super::{amount, snoozed};
 use crate::cli::output::{self, instant, instant_or_dash, or_dash};
 use crate::clock;
 use crate::store::Store;
@@ -17,10 +15,11 @@ use crate::store::alerts::{AlertDetail, StepRow};
 pub fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let detail = store.alert(id)?;
     if as_json {
-        output::json(out, &detail_json(&detail))?;
+        output::json(out, &detail.json())?;
         return Ok(());
     }
-    let AlertDetail { alert, steps, waiting } = &detail;
+    let AlertDetail { alert, steps, waiting, about } = &detail;
+    let labels: Vec<String> = about.labels.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let acknowledged = alert
         .acknowledged_at
         .map(|at| format!("{} by {}", instant(at), alert.acknowledged_by.as_deref().unwrap_or("somebody")));
@@ -38,6 +37,8 @@ pub fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyh
         ("acknowledged", or_dash(acknowledged.as_deref())),
         ("resolved", instant_or_dash(alert.resolved_at)),
         ("snoozed until", instant_or_dash(snoozed(alert, clock::now()))),
+        ("labels", or_dash(Some(labels.join(", ").as_str()).filter(|labels| !labels.is_empty()))),
+        ("runbook", or_dash(about.runbook.as_deref())),
         ("instance", alert.instance.clone()),
     ];
     output::table(out, &[], facts.map(|(name, value)| vec![name.to_owned(), value]))?;
@@ -73,24 +74,4 @@ fn publication(step: &StepRow) -> &'static str {
         (false, true) => "by the daemon's own step",
         (false, false) => "not yet",
     }
-}
-
-fn detail_json(detail: &AlertDetail) -> Value {
-    let steps: Vec<Value> = detail
-        .steps
-        .iter()
-        .map(|step| {
-            json!({
-                "step": step.step, "at": instant(step.at), "recorded_at": instant(step.recorded_at), "state": step.state,
-                "severity": step.severity, "value": step.value, "threshold": step.threshold, "who": step.who,
-                "why": step.why, "message": step.message, "published": step.published,
-            })
-        })
-        .collect();
-    let mut value = alert_json(&detail.alert);
-    if let Value::Object(fields) = &mut value {
-        fields.insert("steps".into(), json!(steps));
-        fields.insert("waiting".into(), json!(detail.waiting));
-    }
-    value
 }

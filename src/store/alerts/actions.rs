@@ -34,7 +34,8 @@ impl Store {
     /// A note on an alert that is over is only recorded.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where no alert is meant, or it is past what is wanted, or nobody wants it.
+    /// [`StoreError::Missing`] where no alert is meant, [`StoreError::Past`] where it is past what is wanted, [`StoreError::Unfit`]
+    /// where nothing sensible or nobody wants it.
     pub fn ask_of_alert(&self, action: &Action) -> Result<AlertRow, StoreError> {
         let now = clock::now();
         self.db.write(|conn| {
@@ -47,9 +48,7 @@ impl Store {
             // First, since the row is then locked against the daemon's next step.
             let tenant_id = take_step(conn, &action.id)?;
             let alert = one(conn, &action.id)?;
-            if let Some(why_not) = refusal(&alert, &action, now) {
-                return Err(unfit(why_not));
-            }
+            refuse(&alert, &action, now)?;
             change(conn, &action, now)?;
             let alert = one(conn, &action.id)?;
             add_step(conn, tenant_id, &alert, &action, now)?;
@@ -130,23 +129,24 @@ fn take_step(conn: &mut Conn<'_>, id: &str) -> Result<i32, StoreError> {
     .during("locking an alert")
 }
 
-/// Why it can't be done, if it can't.
-fn refusal(alert: &AlertRow, action: &Action, now: UtcMicros) -> Option<String> {
+/// Says why it can't be done, if it can't.
+fn refuse(alert: &AlertRow, action: &Action, now: UtcMicros) -> Result<(), StoreError> {
+    let past = |detail| Err(StoreError::Past { detail });
     let resolved = alert.resolved_at.filter(|_| action.action != Deed::Note);
     if let Some(at) = resolved {
-        return Some(format!("alert {} was resolved at {at}; {}", alert.id, in_vain(action.action)));
+        return past(format!("alert {} was resolved at {at}; {}", alert.id, in_vain(action.action)));
     }
     match action.action {
         Deed::Acknowledge if alert.state == State::Acknowledged.word() => {
             let who = alert.acknowledged_by.as_deref().unwrap_or("somebody");
             let when = alert.acknowledged_at.map(|at| format!(" at {at}")).unwrap_or_default();
-            Some(format!("alert {} is acknowledged already, by {who}{when}", alert.id))
+            past(format!("alert {} is acknowledged already, by {who}{when}", alert.id))
         }
         Deed::Snooze { until } if until <= now.0 => {
-            Some(format!("{} is past: an alert is put to sleep until some time to come", UtcMicros(until)))
+            Err(unfit(format!("{} is past: an alert is put to sleep until some time to come", UtcMicros(until))))
         }
-        Deed::Note if action.note.is_empty() => Some("a note without words says nothing".to_owned()),
-        _ => None,
+        Deed::Note if action.note.is_empty() => Err(unfit("a note without words says nothing".to_owned())),
+        _ => Ok(()),
     }
 }
 

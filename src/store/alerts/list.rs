@@ -1,6 +1,9 @@
 //! What people ask of alerts: which there are, and the story of one.
 
+use std::collections::BTreeMap;
+
 use diesel::prelude::*;
+use serde::Deserialize;
 
 use super::unfit;
 use crate::alert::{Severity, State, Transition, Who};
@@ -8,7 +11,7 @@ use crate::store::Store;
 use crate::store::error::{During, StoreError};
 use crate::store::limits;
 use crate::store::pool::{Conn, with_db};
-use crate::store::schema::{alert_actions, alert_transitions, alerts, devices, tenants};
+use crate::store::schema::{alert_actions, alert_rules, alert_transitions, alerts, devices, tenants};
 use crate::time::UtcMicros;
 
 /// Least digits by which an alert may be named.
@@ -38,6 +41,8 @@ pub struct AlertFilter {
     pub rule: Option<String>,
     /// Only what began to fire then or later.
     pub since: Option<UtcMicros>,
+    /// Only those behind this one in the list's order: its `since` and id.
+    pub after: Option<(UtcMicros, String)>,
 }
 
 /// An episode after its newest step.
@@ -102,6 +107,17 @@ pub struct AlertDetail {
     pub steps: Vec<StepRow>,
     /// Commands that no daemon has taken yet.
     pub waiting: i64,
+    /// Of its rule as it is now.
+    pub about: About,
+}
+
+/// What a rule says of itself for people; nothing where the rule is gone.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct About {
+    pub labels: BTreeMap<String, String>,
+    /// Where it is written what to do.
+    pub runbook: Option<String>,
 }
 
 type AlertColumns = (
@@ -189,6 +205,9 @@ impl Store {
                 if let Some(since) = filter.since {
                     query = query.filter(alerts::since.ge(since));
                 }
+                if let Some((since, id)) = &filter.after {
+                    query = query.filter(alerts::since.lt(*since).or(alerts::since.eq(*since).and(alerts::id.gt(id))));
+                }
                 query.order((alerts::since.desc(), alerts::id)).limit(limit).load(c)
             })
             .during("reading alerts")
@@ -198,7 +217,7 @@ impl Store {
     /// The alert whose id begins so, with its whole story.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where none or more than one does.
+    /// [`StoreError::Missing`] where none does, [`StoreError::Unfit`] where more than one does.
     pub fn alert(&self, beginning: &str) -> Result<AlertDetail, StoreError> {
         self.look(|conn| {
             let id = find(conn, beginning)?;
@@ -228,7 +247,8 @@ impl Store {
                 .count()
                 .get_result(c))
             .during("looking for commands that wait")?;
-            Ok(AlertDetail { alert, steps, waiting })
+            let about = about(conn, &id)?;
+            Ok(AlertDetail { alert, steps, waiting, about })
         })
     }
 
@@ -276,6 +296,18 @@ fn standing(row: AlertRow) -> Transition {
     }
 }
 
+fn about(conn: &mut Conn<'_>, id: &str) -> Result<About, StoreError> {
+    let definition: Option<String> = with_db!(conn, |c| alert_rules::table
+        .inner_join(alerts::table.on(alerts::rule_id.eq(alert_rules::id.nullable())))
+        .filter(alerts::id.eq(id))
+        .select(alert_rules::definition)
+        .first(c)
+        .optional())
+    .during("reading an alert's rule")?;
+    // One that can't be read says nothing; `alerts rules` tells why.
+    Ok(definition.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
 /// The alert of exactly this id.
 pub(super) fn one(conn: &mut Conn<'_>, id: &str) -> Result<AlertRow, StoreError> {
     with_db!(conn, |c| joined!().filter(alerts::id.eq(id)).select(alert_columns()).first(c)).during("reading an alert")
@@ -294,11 +326,11 @@ pub(super) fn find(conn: &mut Conn<'_>, beginning: &str) -> Result<String, Store
     let found = beginning_with(conn, &digits)?;
     match found.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(unfit(format!(
-            "there is no alert {digits}{}",
-            near(conn, &digits)?
-                .unwrap_or_else(|| "; `tidegate alerts list --state all` shows those there are".to_owned())
-        ))),
+        [] => {
+            let hint = near(conn, &digits)?;
+            let hint = hint.unwrap_or_else(|| "; `tidegate alerts list --state all` shows those there are".to_owned());
+            Err(StoreError::Missing { what: "id", detail: format!("there is no alert {digits}{hint}") })
+        }
         several => {
             Err(unfit(format!("more than one alert begins with {digits}: {}; give more digits", several.join(", "))))
         }

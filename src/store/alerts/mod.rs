@@ -10,7 +10,7 @@ mod states;
 mod windows;
 
 pub use actions::Waiting;
-pub use list::{AlertDetail, AlertFilter, AlertRow, StepRow, Which};
+pub use list::{About, AlertDetail, AlertFilter, AlertRow, StepRow, Which};
 pub use notifications::{NotificationFilter, NotificationRow};
 pub(super) use record::keep;
 pub use rules::RuleRow;
