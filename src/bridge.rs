@@ -35,6 +35,7 @@ use crate::mqtt::Link;
 use crate::normalize::Normalizer;
 use crate::notify::{self, Channel, Notifier};
 use crate::pipeline::{Pipeline, PipelineError};
+use crate::presence;
 use crate::reload::{CatalogKeeper, Request};
 use crate::state_dir::StateDir;
 use crate::store::{BatchWriter, Store, StoreError};
@@ -45,6 +46,7 @@ use crate::upkeep::compression::Compression;
 use crate::upkeep::partitions::Partitions;
 use crate::upkeep::retention::Retention;
 use crate::upkeep::rollups::Rollups;
+use crate::upkeep::status::DeviceStatus;
 use crate::upkeep::{Chore, Figures, SqliteCare, Upkeep};
 use crate::writer::Writer;
 
@@ -255,6 +257,8 @@ impl Bridge {
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
                 let evaluator = opening.evaluator;
+                let observer = opening.observer;
+                let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
                 let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
                 Pipeline {
                     normalizer,
@@ -265,6 +269,7 @@ impl Bridge {
                     batch_max,
                     reloads,
                     watch,
+                    presence,
                     errands,
                     stop,
                     metrics,
@@ -418,6 +423,7 @@ fn chores(config: &Config, metrics: &Metrics) -> Vec<Box<dyn Chore>> {
         Box::new(Rollups::new(config.rollups.clone(), config.retention.raw, metrics.clone())),
         Box::new(Retention::new(&config.retention, archive, config.rollups.enabled, metrics.clone())),
     ];
+    chores.push(Box::new(DeviceStatus::new(metrics.clone())));
     if matches!(config.database.url, DatabaseUrl::Sqlite(_)) {
         chores.push(Box::new(CheckpointLog::new(metrics.clone())));
     }

@@ -38,6 +38,8 @@ pub mod catalog;
 pub mod normalize;
 /// Rules over readings, and the episodes they raise.
 pub mod alert;
+/// Who is there.
+pub mod presence;
 /// What a broker has, as a configuration.
 pub mod discover;
 /// Reason codes.

@@ -36,6 +36,12 @@ pub struct ByChore {
     pub chore: &'static str,
 }
 
+/// A label set of one status of devices.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByStatus {
+    pub status: &'static str,
+}
+
 /// A label set of one class of data, as in `[retention]`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByClass {
@@ -173,6 +179,10 @@ metrics! {
     notification_errors: Family<ByChannel, Count> = "notification_errors";
     /// Notifications given up, by channel
     notifications_dead: Family<ByChannel, Count> = "notifications_dead";
+    /// Devices by their status, as the database has it; of all instances
+    devices: Family<ByStatus, Level> = "devices";
+    /// Changes of devices' connections
+    connection_changes: Count = "connection_changes";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

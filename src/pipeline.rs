@@ -17,6 +17,7 @@ use crate::journal::{JournalError, Next, Reader};
 use crate::message::{Message, Seq};
 use crate::metrics::Metrics;
 use crate::normalize::{NormalizeError, Normalizer};
+use crate::presence;
 use crate::store::batch::Batch;
 
 /// How long a look into an idle journal waits before a reload or the end is looked for.
@@ -60,6 +61,8 @@ pub struct Pipeline {
     pub reloads: Receiver<Reload>,
     /// The alert rules.
     pub watch: Watch,
+    /// Who is there.
+    pub presence: presence::Watch,
     /// To devices, for decoders that lack something.
     pub errands: Errands,
     /// Set when what is left shall stay in the journal.
@@ -103,6 +106,7 @@ impl Pipeline {
                 }
                 Next::Idle => {
                     self.watch.tick(clock::now());
+                    self.presence.tick(clock::now());
                     self.send(&mut batch)
                 }
                 Next::End => {
@@ -118,20 +122,23 @@ impl Pipeline {
     }
 
     /// How long a look into the journal may wait.
-    fn rest(&self) -> Duration {
+    fn rest(&mut self) -> Duration {
         if !self.ahead.is_empty() {
             // The writer takes what waits as fast as it can, though no message comes.
             return AHEAD_LOOK;
         }
-        self.watch.rests(clock::now()).map_or(LOOK, |rest| rest.min(LOOK))
+        let now = clock::now();
+        let rests = [self.watch.rests(now), self.presence.rests(now)];
+        rests.into_iter().flatten().fold(LOOK, Duration::min)
     }
 
     /// Hands what messages become to the writer, in batches of about `batch_max` rows; a smaller one only where the writer
     /// has room for it. False: the writer is gone.
     fn hand_over(&mut self, messages: &[Arc<Message>], batch: &mut Batch) -> bool {
         for message in messages {
-            let mark = Mark::of(batch);
+            let (mark, before) = (Mark::of(batch), presence::Before::of(batch));
             self.normalizer.process(message, batch);
+            self.presence.message(message, self.normalizer.sightings(), before, batch);
             self.watch.message(message, mark, batch);
             let asks = self.normalizer.take_asks();
             if !asks.is_empty() {
@@ -229,6 +236,7 @@ impl Pipeline {
                     match self.normalizer.replace(&config, &snapshot, committed) {
                         Ok(()) => {
                             self.watch.replace(&snapshot);
+                            self.presence.replace(&config.devices, &snapshot);
                             self.metrics.catalog_reloads.inc();
                         }
                         Err(error) => {
@@ -289,6 +297,8 @@ mod tests {
         let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
         let (announcer, _announced) = announcer(metrics.clone());
         let evaluator = Evaluator::new(snapshot, Vec::new());
+        let observer = presence::Observer::new(&config().devices, snapshot, Vec::new());
+        let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
         let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
         let pipeline = Pipeline {
             normalizer,
@@ -299,6 +309,7 @@ mod tests {
             batch_max: 100,
             reloads,
             watch,
+            presence,
             errands,
             stop: CancellationToken::new(),
             metrics,

@@ -19,6 +19,7 @@ use crate::message::Seq;
 use crate::metrics::Metrics;
 use crate::normalize::{NormalizeError, Normalizer};
 use crate::pipeline::Reload;
+use crate::presence::Observer;
 use crate::store::{Store, StoreError};
 use crate::unanswered::Unanswered;
 
@@ -44,6 +45,8 @@ pub struct Opening {
     pub memory: Memory,
     /// The alert rules, with what they remembered there.
     pub evaluator: Evaluator,
+    /// What is known of devices' connections there.
+    pub observer: Observer,
     /// The last message that the database has.
     pub position: Seq,
 }
@@ -177,7 +180,8 @@ impl CatalogKeeper {
         let mut evaluator = Evaluator::new(&snapshot, self.store.alert_states(instance)?);
         evaluator.recall_texts(&self.store.text_times(&evaluator.texts_wanted())?);
         evaluator.recall(&self.store.recent(&evaluator.wanted())?);
-        Ok(Opening { snapshot, memory, evaluator, position })
+        let observer = Observer::new(&self.config.devices, &snapshot, self.store.presence(instance)?);
+        Ok(Opening { snapshot, memory, evaluator, observer, position })
     }
 
     /// Brings what the files declare into the database.

@@ -51,3 +51,4 @@ mod sparkplug;
 mod state_dir;
 mod store;
 mod templates;
+mod who_is_there;

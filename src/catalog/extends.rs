@@ -63,6 +63,7 @@ fn lay_flat(
             template.category.clone_from(&parent.template.category);
             has_category = parent.has_category;
         }
+        template.expected_interval = template.expected_interval.or(parent.template.expected_interval);
         inherit(&mut template, &mut origins, &parent.template);
     }
     template.keys = KeyMap::of(&template.metrics);

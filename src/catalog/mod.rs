@@ -82,6 +82,8 @@ pub struct Template {
     pub manufacturer: Option<String>,
     pub models: Vec<String>,
     pub reference: Option<String>,
+    /// Longest silence of a device that is to be expected; none: the template does not say.
+    pub expected_interval: Option<std::time::Duration>,
     /// The devices that it is for, by any of these; none: it is only given by name.
     pub matching: Vec<matching::Criteria>,
     /// Those that templates share by `extends` are in memory once.

@@ -20,6 +20,8 @@ pub const INTERFACES: [&str; 10] = ["analog", "rs485", "i2c", "spi", "1-wire", "
 
 /// The category of a template that neither gives nor inherits one.
 const CATEGORY: &str = "sensor";
+/// Shortest and longest `expected_interval`.
+const EXPECTED_INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
 /// The wait for a command's answer where the template names none.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -68,6 +70,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let manufacturer = root.parsed("manufacturer", "a text", display_name);
     let models = root.texts("models").unwrap_or_default().into_iter().map(|(model, _)| model.to_owned()).collect();
     let reference = root.parsed("reference", "a text", display_name);
+    let expected_interval = root.duration("expected_interval", EXPECTED_INTERVALS);
     let MatchFile { matching, places: matched_at, sources } = matching_file::read(root);
 
     let (metrics, claims) = metric_file::read(root);
@@ -93,6 +96,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         manufacturer,
         models,
         reference,
+        expected_interval,
         matching,
         keys: KeyMap::of(&metrics),
         metrics,

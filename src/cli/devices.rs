@@ -1,15 +1,22 @@
-//! `tidegate devices list | show | assign | uptime`.
+//! `tidegate devices list | show | assign | status | uptime`.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
-use super::output::{self, instant_or_dash, or_dash};
+use super::output::{self, instant, instant_or_dash, or_dash};
 use super::{Place, uptime};
+use crate::clock;
+use crate::store::connections::{ConnectionEvent, ConnectionHistory, Mode, STATUSES};
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
 use crate::store::{Assignment, Store};
+use crate::time::UtcMicros;
+
+/// Events of a device's connection that are shown, the newest.
+const EVENTS_SHOWN: i64 = 20;
 
 #[derive(Args, Debug)]
 pub(super) struct DevicesArgs {
@@ -26,6 +33,9 @@ enum Action {
         /// Only those with this template
         #[arg(long, value_name = "SLUG")]
         template: Option<String>,
+        /// Only those that are: never_seen, online, offline, stale, unreachable, maintenance or retired
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STATUSES))]
+        status: Option<String>,
         /// At most so many
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
@@ -58,6 +68,24 @@ enum Action {
         #[arg(long)]
         auto: bool,
     },
+    /// Say that a device is being worked at, or out of use; or neither any more
+    ///
+    /// Until then that is its status, whatever becomes of its connection, which is not recorded meanwhile.
+    Status {
+        device: String,
+        #[arg(long, required_unless_present_any = ["retired", "active"], conflicts_with_all = ["retired", "active"])]
+        maintenance: bool,
+        #[arg(long, conflicts_with = "active")]
+        retired: bool,
+        /// Its status is what is known of its connection
+        #[arg(long)]
+        active: bool,
+        /// For the history
+        #[arg(long)]
+        reason: Option<String>,
+        #[arg(long)]
+        tenant: Option<String>,
+    },
     /// How much of what was to be expected has come: completeness, gaps and the share of time covered
     Uptime(uptime::UptimeArgs),
 }
@@ -73,14 +101,29 @@ pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode>
         assign(&place.store()?, tenant.as_deref(), device, to, &mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Action::Status { device, maintenance, retired, reason, tenant, .. } = &args.action {
+        let (mode, why) = match (maintenance, retired) {
+            (true, _) => (Mode::Maintenance, "under maintenance"),
+            (_, true) => (Mode::Retired, "out of use"),
+            _ => (Mode::Active, "active again"),
+        };
+        let set = place.store()?.set_mode(tenant.as_deref(), device, mode, reason.as_deref().unwrap_or(why))?;
+        writeln!(out, "{device} is {} (before: {})", set.status, set.before)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let store = place.reader()?;
     match &args.action {
-        Action::List { tenant, template, limit, json } => {
-            let filter = DeviceFilter { tenant: tenant.clone(), template: template.clone(), ..DeviceFilter::default() };
+        Action::List { tenant, template, status, limit, json } => {
+            let filter = DeviceFilter {
+                tenant: tenant.clone(),
+                template: template.clone(),
+                status: status.clone(),
+                ..DeviceFilter::default()
+            };
             list(&store, &filter, *limit, *json, &mut out)?;
         }
         Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
-        Action::Assign { .. } => {}
+        Action::Assign { .. } | Action::Status { .. } => {}
         Action::Uptime(args) => uptime::run(&store, args, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -131,6 +174,7 @@ pub fn list(
             vec![
                 row.uid.clone(),
                 row.tenant.clone(),
+                row.status.clone(),
                 template(row),
                 or_dash(row.model.as_deref()),
                 or_dash(row.site.as_deref()),
@@ -138,7 +182,7 @@ pub fn list(
                 instant_or_dash(row.last_seen),
             ]
         });
-        output::table(out, &["DEVICE", "TENANT", "TEMPLATE", "MODEL", "SITE", "SOURCE", "LAST SEEN"], lines)?;
+        output::table(out, &["DEVICE", "TENANT", "STATUS", "TEMPLATE", "MODEL", "SITE", "SOURCE", "LAST SEEN"], lines)?;
     }
     Ok(())
 }
@@ -152,21 +196,28 @@ pub fn show(store: &Store, tenant: Option<&str>, uid: &str, as_json: bool, out: 
     if found.is_empty() {
         bail!("there is no device {uid:?}; `tidegate devices list` shows those there are");
     }
+    let filter = DeviceFilter { tenant: tenant.map(str::to_owned), uid: Some(uid.to_owned()), ..DeviceFilter::default() };
+    let histories = store.connection_history(&filter, (UtcMicros(0), clock::now()), EVENTS_SHOWN)?;
+    let history = |detail: &DeviceDetail| {
+        let of = |history: &&ConnectionHistory| history.tenant == detail.device.tenant;
+        histories.iter().find(of).map(|history| history.events.as_slice()).unwrap_or_default()
+    };
     if as_json {
-        output::json(out, &found.iter().map(DeviceDetail::json).collect())?;
+        output::json(out, &found.iter().map(|detail| with_history(detail.json(), history(detail))).collect())?;
         return Ok(());
     }
     for detail in &found {
-        show_one(detail, out)?;
+        show_one(detail, history(detail), out)?;
     }
     Ok(())
 }
 
-fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
+fn show_one(detail: &DeviceDetail, history: &[ConnectionEvent], out: &mut dyn Write) -> anyhow::Result<()> {
     let device = &detail.device;
     let facts = [
         ("device", device.uid.clone()),
         ("tenant", device.tenant.clone()),
+        ("status", status(device)),
         ("name", or_dash(device.name.as_deref())),
         ("template", template(device)),
         ("manufacturer", or_dash(device.manufacturer.as_deref())),
@@ -197,7 +248,19 @@ fn show_one(detail: &DeviceDetail, out: &mut dyn Write) -> anyhow::Result<()> {
         vec![sensor.metric.clone(), value, sensor.unit.clone(), instant_or_dash(time), sensor.source.clone()]
     });
     output::table(out, &["METRIC", "LAST", "UNIT", "AT", "SOURCE"], lines)?;
+    if !history.is_empty() {
+        writeln!(out)?;
+        let line = |event: &ConnectionEvent| vec![instant(event.time), event.status.clone(), event.cause.clone()];
+        output::table(out, &["SINCE", "STATUS", "CAUSE"], history.iter().rev().map(line))?;
+    }
     Ok(())
+}
+
+/// What it is, since when and why.
+fn status(device: &DeviceRow) -> String {
+    let since = device.status_since.map(|at| format!(" since {}", instant(at))).unwrap_or_default();
+    let cause = device.status_cause.as_deref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("{}{since}{cause}", device.status)
 }
 
 /// The template and how it was given.
@@ -235,4 +298,15 @@ fn last(sensor: &SensorRow) -> (Option<crate::time::UtcMicros>, String) {
     } else {
         (sensor.last_time, sensor.last_value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
     }
+}
+
+/// The newest first.
+fn with_history(mut detail: Value, history: &[ConnectionEvent]) -> Value {
+    let event = |event: &ConnectionEvent| {
+        json!({"time": instant(event.time), "status": event.status, "cause": event.cause})
+    };
+    if let Value::Object(fields) = &mut detail {
+        fields.insert("history".into(), history.iter().rev().map(event).collect());
+    }
+    detail
 }

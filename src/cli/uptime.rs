@@ -9,9 +9,14 @@ use serde_json::{Value, json};
 
 use super::output::{self, instant};
 use crate::clock;
+use crate::presence::uptime::{Day, by_day};
 use crate::store::Store;
 use crate::store::completeness::{Basis, DeviceCompleteness, Gap, Period, SensorCompleteness};
+use crate::store::connections::ConnectionHistory;
 use crate::store::query::DeviceFilter;
+
+/// Events of a connection that are looked at, the newest.
+const EVENTS: i64 = 100_000;
 
 #[derive(Args, Debug)]
 pub(super) struct UptimeArgs {
@@ -48,7 +53,7 @@ pub(super) fn run(store: &Store, args: &UptimeArgs, out: &mut dyn Write) -> anyh
         tenant: args.tenant.clone(),
         template: args.template.clone(),
         uid: args.device.clone(),
-        after: None,
+        ..DeviceFilter::default()
     };
     match &args.device {
         Some(device) => one(store, &filter, device, period, args.json, out),
@@ -76,12 +81,25 @@ pub fn one(
     if found.is_empty() {
         bail!("there is no device {device:?}; `tidegate devices list` shows those there are");
     }
+    let histories = store.connection_history(filter, (period.from, period.to), EVENTS)?;
+    let days = |device: &DeviceCompleteness| {
+        let of = |history: &&ConnectionHistory| history.tenant == device.tenant;
+        histories.iter().find(of).map_or_else(Vec::new, |history| days(history, period))
+    };
     if as_json {
-        output::json(out, &found.iter().map(|device| device_json(device, true)).collect())?;
+        let shown = found.iter().map(|device| {
+            let mut value = device_json(device, true);
+            if let Value::Object(fields) = &mut value {
+                fields.insert("days".into(), days(device).iter().map(day_json).collect());
+            }
+            value
+        });
+        output::json(out, &shown.collect())?;
         return Ok(());
     }
     for device in &found {
         show(device, out)?;
+        show_days(&days(device), out)?;
     }
     Ok(())
 }
@@ -156,6 +174,35 @@ fn show(device: &DeviceCompleteness, out: &mut dyn Write) -> anyhow::Result<()> 
     let headers = ["METRIC", "PRESENT", "EXPECTED", "COMPLETE", "COVERED", "INTERVAL", "GAPS", "LONGEST"];
     output::table(out, &headers, lines)?;
     Ok(())
+}
+
+/// What the connection was, day by day.
+fn days(history: &ConnectionHistory, period: Period) -> Vec<Day> {
+    let events: Vec<_> = history.events.iter().map(|event| (event.time, event.status.clone())).collect();
+    by_day(period.from, period.to, history.before.as_deref(), &events)
+}
+
+fn show_days(days: &[Day], out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(out)?;
+    let lines = days.iter().map(|day| {
+        let spent = |status: &str| day.spent.get(status).map_or_else(|| "-".to_owned(), |spent| length(*spent));
+        let named = ["online", "offline", "stale", "unreachable", "flapping", "maintenance"].map(spent);
+        let first = [instant(day.from).chars().take(10).collect(), percent(day.uptime())];
+        first.into_iter().chain(named).chain([day.events.to_string()]).collect()
+    });
+    let headers =
+        ["DAY", "UPTIME", "ONLINE", "OFFLINE", "STALE", "UNREACHABLE", "FLAPPING", "MAINTENANCE", "CHANGES"];
+    output::table(out, &headers, lines)?;
+    Ok(())
+}
+
+fn day_json(day: &Day) -> Value {
+    let spent: serde_json::Map<String, Value> =
+        day.spent.iter().map(|(status, spent)| (status.clone(), json!(spent.as_secs_f64()))).collect();
+    json!({
+        "from": instant(day.from), "to": instant(day.to), "uptime": day.uptime(), "seconds": spent,
+        "changes": day.events,
+    })
 }
 
 /// With the word for where it comes from.

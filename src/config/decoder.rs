@@ -18,6 +18,8 @@ pub enum Decoder {
     Losant,
     Msgpack,
     OpenMqttGateway,
+    /// No telemetry: who is there, told by devices' own words or by the broker.
+    Presence,
     Rtl433,
     Ruuvi,
     Senml,
@@ -32,7 +34,7 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    pub const ALL: [Decoder; 25] = [
+    pub const ALL: [Decoder; 26] = [
         Decoder::Json,
         Decoder::Scalar,
         Decoder::Auto,
@@ -47,6 +49,7 @@ impl Decoder {
         Decoder::Losant,
         Decoder::Msgpack,
         Decoder::OpenMqttGateway,
+        Decoder::Presence,
         Decoder::Rtl433,
         Decoder::Ruuvi,
         Decoder::Senml,
@@ -77,6 +80,7 @@ impl Decoder {
             Decoder::Losant => "losant",
             Decoder::Msgpack => "msgpack",
             Decoder::OpenMqttGateway => "openmqttgateway",
+            Decoder::Presence => "presence",
             Decoder::Rtl433 => "rtl_433",
             Decoder::Ruuvi => "ruuvi",
             Decoder::Senml => "senml",
@@ -102,6 +106,7 @@ impl Decoder {
             | Decoder::Homie
             | Decoder::Losant
             | Decoder::OpenMqttGateway
+            | Decoder::Presence
             | Decoder::Rtl433
             | Decoder::Ruuvi
             | Decoder::Shelly

@@ -152,7 +152,14 @@ impl Default for Csv {
 
 impl Default for Devices {
     fn default() -> Devices {
-        Devices { unknown: UnknownDevice::Provision, max_devices: 1_000_000, max_sensors: 1000 }
+        Devices {
+            unknown: UnknownDevice::Provision,
+            max_devices: 1_000_000,
+            max_sensors: 1000,
+            stale_after: None,
+            flapping_changes: 6,
+            flapping_window: Duration::from_secs(600),
+        }
     }
 }
 

@@ -256,6 +256,12 @@ pub struct Devices {
     pub max_devices: usize,
     /// Most sensors of one device.
     pub max_sensors: usize,
+    /// Silence after which a device is stale whose template says nothing of it; none: never.
+    pub stale_after: Option<Duration>,
+    /// A device whose connection changes more often than this …
+    pub flapping_changes: usize,
+    /// … within this flaps.
+    pub flapping_window: Duration,
 }
 
 /// What happens at the first message of an unknown device.

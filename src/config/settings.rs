@@ -73,6 +73,11 @@ impl Devices {
             unknown: section.word("unknown", &unknown).unwrap_or(default.unknown),
             max_devices: section.integer("max_devices", 1..=100_000_000).unwrap_or(default.max_devices),
             max_sensors: section.integer("max_sensors", 1..=1_000_000).unwrap_or(default.max_sensors),
+            stale_after: section.duration("stale_after", Duration::from_secs(1)..=CENTURY),
+            flapping_changes: section.integer("flapping_changes", 2..=1000).unwrap_or(default.flapping_changes),
+            flapping_window: section
+                .duration("flapping_window", Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600))
+                .unwrap_or(default.flapping_window),
         }
     }
 }

@@ -12,16 +12,17 @@
 use std::collections::BTreeMap;
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, bad_time, topic};
+use super::{Context, Point, Presence, Report, bad_time, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Unit, UtcMicros};
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
     let device = topic::device(context, topic::level_after(context.topic, "things"));
-    let nothing = || vec![Report { device: device.clone(), ..Report::default() }];
+    // Wishes and answers come from others.
+    let nothing = || vec![Report { device: device.clone(), presence: Some(Presence::Hearsay), ..Report::default() }];
     let action = context.topic.rsplit('/').next().unwrap_or_default();
     if matches!(action, "get" | "delete") && payload.trim_ascii().is_empty() {
-        return Ok(nothing());
+        return Ok(vec![Report { device, ..Report::default() }]);
     }
     let document = Node::parse(payload, context.limits)?;
     document.expect_object()?;

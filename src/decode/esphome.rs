@@ -4,13 +4,13 @@
 //! - The key is the levels below the prefix; JSON (lights, events, dates, updates) continues it. Text sensors, texts and selects
 //!   are text whatever they look like.
 //! - A sensor without a valid value says `nan`, or `None`: absence.
-//! - `<prefix>/status` is `online` or `offline`; `<prefix>/debug` the log with colours, and commands and discovery
+//! - `<prefix>/status` is `online` or `offline`, by the birth or the will: whether the device is there, and a sample; `<prefix>/debug` the log with colours, and commands and discovery
 //!   (`esphome/…`) are no telemetry.
 //! - Without a `{device}`, the levels before the component are the device.
 //! - There is no time, and no signal but the sensors somebody made for it.
 
 use super::document::{Flat, Node};
-use super::{Context, Report, scalar, topic};
+use super::{Context, Report, presence, scalar, topic};
 use crate::quarantine::Refusal;
 
 /// The component types that have a state, as topics spell them.
@@ -61,7 +61,8 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         }
         value => scalar::named(&key, value, context.limits)?,
     };
-    Ok(vec![Report { device: topic::device(context, device), ..Report::of_topic(points) }])
+    let presence = (last == "status").then(|| presence::availability(payload, last, context)).flatten();
+    Ok(vec![Report { device: topic::device(context, device), presence, ..Report::of_topic(points) }])
 }
 
 /// The levels before the component, if the topic is that of a state.

@@ -2,7 +2,7 @@
 //! version 5, `<domain>/5/<device>/<node>/<property>` with one document `$description` for each device.
 //! Homie convention, 4.0.0 and 5.0; its legacy extensions `stats` and `firmware`.
 //!
-//! - The key is `<node>.<property>`, and `$state` that of the device's state. A root device that is `lost` has lost its children
+//! - The key is `<node>.<property>`, and `$state` that of the device's state, which also says whether it is there. A root device that is `lost` has lost its children
 //!   with it (5): each of them that was described gets `$state` too.
 //! - What was announced is remembered: datatype, format and unit. It is retained, so it is learned even with
 //!   `retained = "ignore"`. A payload that its datatype does not allow is refused, a number outside of its format, or a word
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Flat, Node};
 use super::memory::Recall;
-use super::{Context, Point, Report, Told, Value, integer, scalar, utf8};
+use super::{Context, Point, Presence, Report, Told, Value, integer, scalar, utf8};
 use crate::config::Limits;
 use crate::quarantine::{Reason, Refusal};
 
@@ -257,12 +257,26 @@ fn state(
     memory: &Recall<'_>,
 ) -> Result<Vec<Report>, Refusal> {
     let points = scalar::named("$state", payload, context.limits)?;
-    let mut reports = vec![place.report(points.clone(), memory)];
+    let said = presence(payload);
+    let mut reports = vec![Report { presence: said, ..place.report(points.clone(), memory) }];
     if payload == b"lost" {
-        let lost = |device: String| Report { device: Some(device), ..Report::of_topic(points.clone()) };
+        let of_child = |device: String| Report { device: Some(device), ..Report::of_topic(points.clone()) };
+        // With their root they are out of reach, and will be what they were when it is back.
+        let lost = |device: String| Report { presence: Some(Presence::Hearsay), ..of_child(device) };
         reports.extend(descendants(place, memory).into_iter().map(lost));
     }
     Ok(reports)
+}
+
+/// What a state says of whether the device is there (Homie 4.0.0 and 5.0, *Device Lifecycle*); one that sleeps will be heard again.
+fn presence(payload: &[u8]) -> Option<Presence> {
+    let there = match payload {
+        b"init" | b"ready" | b"sleeping" | b"alert" => true,
+        b"disconnected" | b"lost" => false,
+        _ => return None,
+    };
+    let said = std::str::from_utf8(payload).unwrap_or_default();
+    Some(super::presence::presence(there, "$state", said))
 }
 
 /// The children of a device, and theirs, as far as they were described.

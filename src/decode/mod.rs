@@ -21,6 +21,7 @@ pub mod memory;
 mod msgpack;
 mod native;
 mod openmqttgateway;
+mod presence;
 mod rtl_433;
 mod ruuvi;
 mod scalar;
@@ -36,6 +37,7 @@ mod ttn;
 mod victron;
 mod zigbee2mqtt;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::config::{Csv, Decoder, Limits, SparkplugSource};
@@ -133,8 +135,20 @@ pub struct Report {
     pub told: Vec<(Told, String)>,
     /// Uid of the gateway that the device is behind, as the payload or the topic names it, in the device's tenant.
     pub parent: Option<String>,
+    /// Whether the device is there, where that is what the message says.
+    pub presence: Option<Presence>,
     /// For a decoder that only chooses among others: which one read it, and why it was taken for that.
     pub read_as: Option<(Decoder, String)>,
+}
+
+/// What a message says of whether its device is there: a will, a birth, a death, an availability, what the broker tells of its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// With what it was told by, in the words of the format.
+    There(Cow<'static, str>),
+    Gone(Cow<'static, str>),
+    /// Nothing: somebody else speaks of the device, and that is no sign of its life.
+    Hearsay,
 }
 
 /// A fact that a device tells of itself.
@@ -215,6 +229,7 @@ pub fn decode(
         Decoder::Msgpack => msgpack::decode(payload, context).map(of_topic),
         Decoder::OpenMqttGateway => openmqttgateway::decode(payload, context),
         Decoder::Rtl433 => rtl_433::decode(payload, context),
+        Decoder::Presence => presence::decode(payload, context),
         Decoder::Ruuvi => ruuvi::decode(payload, context),
         Decoder::Senml => senml::decode(payload, context),
         Decoder::Shelly => shelly::decode(payload, context),
@@ -236,6 +251,21 @@ pub fn teaches(decoder: Decoder, topic: &str) -> bool {
         Decoder::HomeAssistant => home_assistant::teaches(topic),
         Decoder::Homie => homie::teaches(topic),
         Decoder::Zigbee2Mqtt => zigbee2mqtt::teaches(topic),
+        _ => false,
+    }
+}
+
+/// Whether messages on the topic say whether a device is there: worth decoding for that even where retained messages are ignored.
+pub fn tells_presence(decoder: Decoder, topic: &str) -> bool {
+    let last = || topic.rsplit('/').next().unwrap_or("");
+    match decoder {
+        Decoder::Auto => auto::tells_presence(topic),
+        Decoder::Esphome => last() == "status",
+        Decoder::Homie => last() == "$state",
+        Decoder::OpenMqttGateway | Decoder::Tasmota => last() == "LWT",
+        Decoder::Presence => true,
+        Decoder::Shelly => last() == "online",
+        Decoder::Zigbee2Mqtt => last() == "availability" || topic.ends_with("/bridge/state"),
         _ => false,
     }
 }

@@ -8,10 +8,11 @@
 //! - `rssi` (dBm) and `snr` (dB) are how well the gateway heard the device.
 //! - `brand` and `model_id` (what Theengs recognised), or `model` alone, tell the device; the kind tells what it is connected by.
 //!   Behind a gateway that the topic names, the gateway is its parent.
+//! - `LWT` says `online`, and by the will `offline`: whether the gateway is there, and a sample.
 //! - Commands (`…/commands/…`) are no telemetry. There is no time.
 
 use super::document::{Flat, Node};
-use super::{Context, Report, Told, scalar, signal, told, topic};
+use super::{Context, Report, Told, presence, scalar, signal, told, topic};
 use crate::quarantine::Refusal;
 
 pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> {
@@ -34,6 +35,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         Report::of_topic(scalar::named(key, payload, context.limits)?)
     };
     report.device = topic::device(context, device);
+    report.presence = (last == "LWT").then(|| presence::availability(payload, last, context)).flatten();
     if let Some((gateway, kind, id)) = kind {
         report.told.extend(connectivity(kind).map(|word| (Told::Connectivity, word.to_owned())));
         let gateway = topic::split_last(gateway).1;

@@ -12,10 +12,11 @@
 //! - `rpc` carries requests and answers, `command` and `set` what is to be done: no telemetry. The log (`debug/log`) is refused, as it is not JSON.
 //! - Anything else is Gen1's way: the key is the levels below the device, and JSON continues it. A relay's `energy` is in
 //!   Watt-minutes, and an emeter's too, while `total` is in Wh: nothing in the payload says so, templates do.
+//! - `online` is `true`, and by the will `false`: whether the device is there, and a sample.
 //! - `wifi.rssi` of Gen2 is how well the device hears its access point.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, Told, json, scalar, seconds, signal, told, topic};
+use super::{Context, Point, Report, Told, json, presence, scalar, seconds, signal, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::UtcMicros;
 
@@ -63,7 +64,10 @@ fn value(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report>, Refusal> 
         }
         value => scalar::named(&key, value, context.limits)?,
     };
-    Ok(vec![Report { device: topic::device(context, device), ..Report::of_topic(points) }])
+    let presence = (topic::split_last(context.topic).1 == "online")
+        .then(|| presence::availability(payload, "online", context))
+        .flatten();
+    Ok(vec![Report { device: topic::device(context, device), presence, ..Report::of_topic(points) }])
 }
 
 fn status(document: &Node, prefix: &str, component: &str, context: &Context<'_>) -> Result<Vec<Report>, Refusal> {

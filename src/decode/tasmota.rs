@@ -13,10 +13,11 @@
 //! - Device-wide signal: `Wifi.Signal` (dBm) is `rssi`; `Wifi.RSSI` is a percentage, and only a sample.
 //! - The answer to `Status 2` tells the firmware, and `tasmota/discovery/<MAC>/config` model, name and firmware of the device whose
 //!   topic it names: neither is telemetry.
+//! - `LWT` says `Online`, and by the will `Offline`: whether the device is there, and a sample.
 //! - Commands (`cmnd`) and the log (`LOGGING`) are no telemetry.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, Told, bad_time, scalar, seconds, signal, told, topic};
+use super::{Context, Point, Report, Told, bad_time, presence, scalar, seconds, signal, told, topic};
 use crate::quarantine::Refusal;
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -38,6 +39,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         Report::of_topic(scalar::named(kind, payload, context.limits)?)
     };
     report.device = topic::device(context, device(rest));
+    report.presence = (kind == "LWT").then(|| presence::availability(payload, kind, context)).flatten();
     Ok(vec![report])
 }
 

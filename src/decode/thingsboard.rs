@@ -12,7 +12,7 @@
 //! ThingsBoard documentation: "MQTT Device API Reference" and "MQTT Gateway API Reference", the sections on telemetry upload.
 
 use super::document::{Flat, Node};
-use super::{Context, Point, Report, bad_time, topic};
+use super::{Context, Point, Presence, Report, bad_time, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Unit, UtcMicros};
 
@@ -28,7 +28,13 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         (true, false) => {
             document.expect_object()?;
             let device = document.get("device").and_then(Node::text).map(str::to_owned);
-            Ok(device.map(|device| Report { device: Some(device), ..Report::default() }).into_iter().collect())
+            let presence = match kind {
+                Some("connect") => Some(Presence::There("connect".into())),
+                Some("disconnect") => Some(Presence::Gone("disconnect".into())),
+                _ => None,
+            };
+            let report = |device| Report { device: Some(device), presence, ..Report::default() };
+            Ok(device.map(report).into_iter().collect())
         }
         (false, telemetry) => {
             let points = if telemetry { points(&document, context)? } else { Vec::new() };

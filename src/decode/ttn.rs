@@ -13,7 +13,7 @@
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Report, Told, bad_time, told, topic};
+use super::{Context, Presence, Report, Told, bad_time, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -43,7 +43,17 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
         let signal = envelope::signal(gateways(uplink));
         return Ok(vec![Report { device, points, signal, told: identity(uplink), ..Report::default() }]);
     }
-    Ok(vec![Report { device, ..Report::default() }])
+    Ok(vec![Report { device, presence: presence(&document), ..Report::default() }])
+}
+
+/// What messages that are no uplinks say: a join and acknowledgements come from the device, the others from the network.
+fn presence(document: &Node) -> Option<Presence> {
+    let has = |key: &&str| document.get(key).is_some();
+    if has(&"join_accept") {
+        return Some(Presence::There("join".into()));
+    }
+    let of_network = ["downlink_queued", "downlink_sent", "downlink_failed", "service_data", "location_solved"];
+    of_network.iter().any(has).then_some(Presence::Hearsay)
 }
 
 fn identity(uplink: &Node) -> Vec<(Told, String)> {

@@ -7,6 +7,8 @@
 //!   publish from the cache repeats old values under the newest `last_seen`, which nothing in it tells.
 //! - A level that `{metric}` captures leads the keys of what is below it: an attribute, or `availability`, which is a bare
 //!   word or an object. An empty payload there is absence.
+//! - `availability`, and `bridge/state` of Zigbee2MQTT itself, say who is there. Devices are behind the device `bridge` once that has
+//!   told its state to a source that leaves the topic's device uncaptured: they go with it.
 //! - `device`, the description of the device itself, is no telemetry, but tells its model. So does the retained
 //!   `<base>/bridge/devices`, which is remembered by friendly name where it comes to the same source (the filter
 //!   `<base>/{device...}` takes both, as `<base>/#` does).
@@ -17,10 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Flat, Node};
 use super::memory::Recall;
-use super::{Context, Report, Told, bad_time, scalar, signal, told};
+use super::{Context, Report, Told, bad_time, presence, scalar, signal, told};
 use crate::quarantine::{Reason, Refusal};
 use crate::source::Captures;
 use crate::time::{self, Stamp, UtcMicros};
+
+/// What Zigbee2MQTT itself is called.
+const BRIDGE: &str = "bridge";
 
 /// What is remembered of a device under its friendly name.
 #[derive(Serialize, Deserialize)]
@@ -36,6 +41,9 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
         return by_topic(payload, context, memory);
     }
     let mut reports = telemetry(payload, context)?;
+    if let (Some(report), Some("availability")) = (reports.first_mut(), context.captures.metric.as_deref()) {
+        report.presence = presence::availability(payload, "availability", context);
+    }
     let name = context.captures.device.filter(|_| context.captures.metric.is_none());
     if let (Some(report), Some(known)) = (reports.first_mut(), name.and_then(|name| known(memory, name)))
         && report.told.is_empty()
@@ -79,6 +87,11 @@ fn known(memory: &Recall<'_>, name: &str) -> Option<Known> {
     memory.get(&key_of(name)).and_then(|bytes| postcard::from_bytes(bytes).ok())
 }
 
+/// Under what it is remembered that the bridge of a base tells its state.
+fn bridge_of(base: &str) -> String {
+    format!("bridge {base}")
+}
+
 fn key_of(name: &str) -> String {
     format!("device {name}")
 }
@@ -96,7 +109,7 @@ fn by_topic(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> R
     let is_object = payload.trim_ascii_start().first() == Some(&b'{');
     let Some((_, below)) = context.topic.split_once('/') else { return Ok(Vec::new()) };
     let (device, metric) = match below.rsplit_once('/') {
-        Some(("bridge", metric @ ("state" | "health"))) => ("bridge", Some(metric)),
+        Some((BRIDGE, metric @ ("state" | "health"))) => (BRIDGE, Some(metric)),
         _ if below.starts_with("bridge/") => return Ok(Vec::new()),
         Some((device, "availability")) => (device, Some("availability")),
         Some((device, metric)) if !is_object => (device, Some(metric)),
@@ -105,9 +118,21 @@ fn by_topic(payload: &[u8], context: &Context<'_>, memory: &mut Recall<'_>) -> R
     if device.is_empty() {
         return Ok(Vec::new());
     }
+    let base = context.topic.split('/').next().unwrap_or_default();
+    let is_state = device == BRIDGE && metric == Some("state");
+    if is_state {
+        memory.put(&bridge_of(base), b"")?;
+    }
     let captures = Captures { device: Some(device), metric: metric.map(Cow::Borrowed), ..context.captures.clone() };
     let mut reports = decode(payload, &Context { captures: &captures, ..*context }, memory)?;
-    reports.iter_mut().for_each(|report| report.device = Some(device.to_owned()));
+    for report in &mut reports {
+        report.device = Some(device.to_owned());
+        if is_state {
+            report.presence = presence::availability(payload, "bridge", context);
+        } else if device != BRIDGE && memory.get(&bridge_of(base)).is_some() {
+            report.parent = Some(BRIDGE.to_owned());
+        }
+    }
     Ok(reports)
 }
 

@@ -36,6 +36,7 @@ use crate::decode::Ask;
 use crate::decode::memory::Memory;
 use crate::message::{Message, Seq};
 use crate::metrics::{BySource, Metrics};
+use crate::presence::Sighting;
 use crate::quarantine::Refusal;
 use crate::source::{SourceError, Sources};
 use crate::store::batch::{Batch, Reading, TextReading};
@@ -96,6 +97,7 @@ pub struct Normalizer {
     metrics: Metrics,
     generation: u32,
     scratch: Vec<Option<work::Resolved>>,
+    sightings: Vec<Sighting>,
 }
 
 impl Normalizer {
@@ -112,7 +114,8 @@ impl Normalizer {
         let sources = sources(settings, snapshot)?;
         let counts = counts(&sources, &metrics);
         let (policy, registry) = (policy(settings), Registry::of(snapshot));
-        Ok(Normalizer { sources, counts, policy, registry, memory, metrics, generation: 0, scratch: Vec::new() })
+        let (scratch, sightings) = (Vec::new(), Vec::new());
+        Ok(Normalizer { sources, counts, policy, registry, memory, metrics, generation: 0, scratch, sightings })
     }
 
     /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
@@ -172,11 +175,17 @@ impl Normalizer {
         self.memory.take_asks()
     }
 
+    /// What the message before told of devices' connections.
+    pub fn sightings(&self) -> &[Sighting] {
+        &self.sightings
+    }
+
     /// As [`Normalizer::process`], and tells what became of each sample, by its raw key.
     pub fn process_observed(&mut self, message: &Arc<Message>, out: &mut Batch, observe: impl FnMut(&str, Fate<'_>)) {
         debug_assert!(out.messages == 0 || out.generation == self.generation, "a batch is of one generation");
         // Of a replay, or a dry run, nobody takes them.
         self.memory.take_asks();
+        self.sightings.clear();
         out.generation = self.generation;
         out.position = message.seq;
         out.messages = out.messages.saturating_add(1);
@@ -188,6 +197,7 @@ impl Normalizer {
             memory: &mut self.memory,
             metrics: &self.metrics,
             scratch: &mut self.scratch,
+            sightings: &mut self.sightings,
             out,
             observe,
             units: Vec::new(),

@@ -62,6 +62,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
         manufacturer: None,
         models: Vec::new(),
         reference: None,
+        expected_interval: None,
         matching: Vec::new(),
         keys: KeyMap::of(&metrics),
         metrics,

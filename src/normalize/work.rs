@@ -11,9 +11,10 @@ use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::catalog::unit::Unit;
 use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
-use crate::decode::{Context, Point, Report, Signal, Value, decode, teaches};
+use crate::decode::{Context, Point, Presence, Report, Signal, Value, decode, teaches, tells_presence};
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::presence::Sighting;
 use crate::quarantine::{Reason, Refusal};
 use crate::source::{Captures, Source, Sources, is_own};
 use crate::store::batch::{Batch, Quarantined, Reading, TextReading};
@@ -71,6 +72,8 @@ pub(super) struct Work<'a, F> {
     pub(super) memory: &'a mut Memory,
     pub(super) metrics: &'a Metrics,
     pub(super) scratch: &'a mut Vec<Option<Resolved>>,
+    /// What the message tells of devices' connections.
+    pub(super) sightings: &'a mut Vec<Sighting>,
     pub(super) out: &'a mut Batch,
     pub(super) observe: F,
     /// Units that the payload declares, sorted by raw key.
@@ -152,7 +155,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         }
         if publish.retain && source.retained == Retained::Ignore {
             self.metrics.retained_ignored.inc();
-            return if teaches(source.decoder, &publish.topic) { self.learn(source) } else { Ok(()) };
+            if teaches(source.decoder, &publish.topic) {
+                return self.learn(source);
+            }
+            return if tells_presence(source.decoder, &publish.topic) { self.attend(source) } else { Ok(()) };
         }
         if teaches(source.decoder, &publish.topic) {
             return self.learn(source);
@@ -190,6 +196,29 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             }
         }
         Ok(())
+    }
+
+    /// Takes what a retained message says of known devices' connections; nothing else of it is stored.
+    fn attend(&mut self, source: &Source) -> Result<(), Refusal> {
+        self.check_names()?;
+        // What can't be read says nothing, and is not even refused: it would not have been looked at otherwise.
+        for report in self.decode(source).unwrap_or_default() {
+            let uid = report.device.as_deref().or(self.device);
+            let known = uid.and_then(|uid| self.registry.device(self.tenant, uid));
+            if let (Some(device), Some(said)) = (known, report.presence) {
+                self.say(device, said);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what the message says of a device's connection.
+    fn say(&mut self, device: DeviceSlot, said: Presence) {
+        let device = self.meet(device);
+        match self.sightings.iter_mut().find(|known| known.device == device) {
+            Some(known) => known.said = Some(said),
+            None => self.sightings.push(Sighting { device, heard: false, said: Some(said) }),
+        }
     }
 
     fn decode(&mut self, source: &Source) -> Result<Vec<Report>, Refusal> {
@@ -240,6 +269,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             (None, _) => return Ok(()),
         };
         self.identify(device, &report, source);
+        if let Some(said) = report.presence {
+            self.say(device, said);
+        }
         self.units = report.units;
         self.units.sort_by(|a, b| a.0.cmp(&b.0));
         self.deriving = self.registry.derives(device);
@@ -296,6 +328,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         match self.out.seen.last_mut() {
             Some(last) if last.0 == index => last.1 = last.1.max(at),
             _ => self.out.seen.push((index, at)),
+        }
+        let heard = !self.message.publish.retain;
+        if self.sightings.iter().rev().take(2).all(|known| known.device != index) {
+            self.sightings.push(Sighting { device: index, heard, said: None });
         }
     }
 

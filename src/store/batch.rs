@@ -9,6 +9,7 @@ use crate::decode::Told;
 use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
 use crate::notify::Order;
+use crate::presence::ConnectionChange;
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
 
@@ -45,6 +46,8 @@ pub struct Batch {
     pub alert_states: Vec<StateChange>,
     /// By which channels the steps are told.
     pub notifications: Vec<Order>,
+    /// Changes of devices' connections, in order.
+    pub connections: Vec<ConnectionChange>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
     /// all of them for each message would be dear.
     pub bytes: usize,
@@ -56,7 +59,7 @@ impl Batch {
 
     /// Rows that the transaction will write, about.
     pub fn rows(&self) -> usize {
-        self.readings.len() + self.texts.len() + self.quarantined.len() + self.transitions.len()
+        self.readings.len() + self.texts.len() + self.quarantined.len() + self.transitions.len() + self.connections.len()
     }
 
     /// What it takes in memory, bytes about.
@@ -94,6 +97,7 @@ impl Batch {
         self.transitions.append(&mut later.transitions);
         self.alert_states.append(&mut later.alert_states);
         self.notifications.append(&mut later.notifications);
+        self.connections.append(&mut later.connections);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }

@@ -17,7 +17,7 @@ use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
 use super::rollups::mark_late;
-use super::{Store, alerts};
+use super::{Store, alerts, connections};
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::Metrics;
@@ -304,6 +304,7 @@ pub(super) fn write(
     store_last_seen(conn, batch, &ids)?;
     if let Origin::Journal { instance, .. } = origin {
         alerts::keep(conn, instance, batch)?;
+        connections::keep(conn, instance, batch)?;
     }
     let stored = numbers.stored + texts.stored;
     refused.extend(numbers.refused);

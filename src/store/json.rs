@@ -64,6 +64,7 @@ impl DeviceRow {
             "device": self.uid, "tenant": self.tenant, "name": self.name, "template": self.template, "site": self.site,
             "source": self.source, "declared": self.declared, "template_by": self.template_by,
             "manufacturer": self.manufacturer, "model": self.model, "firmware": self.firmware,
+            "status": self.status, "status_since": instant(self.status_since), "status_cause": self.status_cause,
             "protocol": self.protocol, "protocol_why": self.protocol_why, "connectivity": self.connectivity,
             "first_seen": instant(self.first_seen), "last_seen": instant(self.last_seen),
         })

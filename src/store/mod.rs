@@ -7,6 +7,7 @@ mod checkpoint;
 mod commit;
 pub mod completeness;
 mod connect;
+pub mod connections;
 mod error;
 mod extensions;
 pub mod figures;

@@ -21,6 +21,8 @@ pub struct DeviceFilter {
     pub uid: Option<String>,
     /// Only those behind this uid and tenant in the list's order.
     pub after: Option<(String, String)>,
+    /// One of [`STATUSES`](super::connections::STATUSES).
+    pub status: Option<String>,
 }
 
 /// A device as a person wants to see it.
@@ -51,6 +53,10 @@ pub struct DeviceRow {
     pub connectivity: Option<String>,
     /// Who gave the template, or decided that there is none: a word of [`GivenBy`](crate::catalog::matching::GivenBy).
     pub template_by: Option<String>,
+    /// One of [`STATUSES`](super::connections::STATUSES).
+    pub status: String,
+    pub status_since: Option<UtcMicros>,
+    pub status_cause: Option<String>,
 }
 
 /// A device with its parts.
@@ -259,6 +265,9 @@ pub(super) fn list_devices(
                 devices::protocol_why,
                 devices::connectivity,
                 devices::template_by,
+                devices::status,
+                devices::status_since,
+                devices::status_cause,
             ))
             .into_boxed::<B>();
         if let Some(tenant) = &filter.tenant {
@@ -272,6 +281,9 @@ pub(super) fn list_devices(
         }
         if let Some((uid, tenant)) = &filter.after {
             query = query.filter(devices::uid.gt(uid).or(devices::uid.eq(uid).and(tenants::name.gt(tenant))));
+        }
+        if let Some(status) = &filter.status {
+            query = query.filter(devices::status.eq(status));
         }
         query.order((devices::uid, tenants::name)).limit(limit).load(c)
     })

@@ -109,6 +109,7 @@ diesel::table! {
         reference -> Nullable<Text>,
         matching -> Nullable<Text>,
         derived -> Text,
+        expected_interval_ms -> Nullable<BigInt>,
     }
 }
 
@@ -190,6 +191,11 @@ diesel::table! {
         template_by -> Nullable<Text>,
         parent_declared -> Bool,
         tags -> Text,
+        mode -> Text,
+        connection -> Text,
+        status -> Text,
+        status_since -> Nullable<Instant>,
+        status_cause -> Nullable<Text>,
     }
 }
 
@@ -544,6 +550,31 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_connection_events (id) {
+        id -> BigInt,
+        tenant_id -> Integer,
+        device_id -> Integer,
+        time -> Instant,
+        status -> Text,
+        cause -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_presence (device_id, instance) {
+        device_id -> Integer,
+        instance -> Text,
+        memory -> Text,
+    }
+}
+
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_templates -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
@@ -551,6 +582,7 @@ diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
 diesel::joinable!(alerts -> devices (device_id));
 diesel::joinable!(alert_transitions -> alerts (alert_id));
 diesel::joinable!(alert_states -> devices (device_id));
+diesel::joinable!(device_presence -> devices (device_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     tenants,
@@ -582,4 +614,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     alert_states,
     alert_actions,
     alert_notifications,
+    device_connection_events,
+    device_presence,
 );

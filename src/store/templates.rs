@@ -49,6 +49,7 @@ struct OriginRow {
     reference: Option<String>,
     matching: Option<String>,
     derived: String,
+    expected_interval_ms: Option<i64>,
 }
 
 #[derive(Queryable, Insertable)]
@@ -96,11 +97,11 @@ struct SlotRow {
 pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
     let rows: Vec<TemplateRow> = with_db!(conn, |c| {
         use device_templates::{
-            category, derived, extends, id, locked, manufacturer, matching, models, name, reference, retired, slug,
+            category, derived, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name, reference, retired, slug,
             table, version,
         };
         let tenant = tenants::name.nullable();
-        let origin = (extends, manufacturer, models, reference, matching, derived);
+        let origin = (extends, manufacturer, models, reference, matching, derived, expected_interval_ms);
         table
             .left_join(tenants::table)
             .select((id, slug, name, category, version, locked, retired, tenant, origin))
@@ -125,6 +126,7 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
             manufacturer: origin.manufacturer,
             models: json(&origin.models, &row.slug)?,
             reference: origin.reference,
+            expected_interval: origin.expected_interval_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
             matching: matching_of(origin.matching.as_deref(), &row.slug)?,
             derived: derived_of(&origin.derived, &row.slug)?,
             keys: KeyMap::of(&metrics),
@@ -275,6 +277,8 @@ pub(super) fn write(
         device_templates::reference.eq(&template.reference),
         device_templates::matching.eq(matching_as_json(&template.matching)?),
         device_templates::derived.eq(derived_as_json(&template.derived)?),
+        device_templates::expected_interval_ms
+            .eq(template.expected_interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX))),
     );
     let id = match id {
         Some(id) => {

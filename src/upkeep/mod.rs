@@ -4,6 +4,7 @@ pub mod compression;
 pub mod partitions;
 pub mod retention;
 pub mod rollups;
+pub mod status;
 mod exposition;
 mod figures;
 mod sqlite;

@@ -31,6 +31,7 @@ impl Lifetime {
             Lifetime::Rows(Class::DailyRollups, _) => "rollups_daily",
             Lifetime::Rows(Class::Quarantine, _) => "quarantine",
             Lifetime::Rows(Class::Events, _) => "events",
+            Lifetime::Rows(Class::Connections, _) => "connections",
             Lifetime::Rows(Class::Alerts, _) => "alerts",
         }
     }
@@ -53,6 +54,7 @@ impl Retention {
         let rows = [
             (Class::Quarantine, retention.quarantine),
             (Class::Events, retention.events),
+            (Class::Connections, retention.events),
             (Class::Alerts, retention.alerts),
             (Class::HourlyRollups, retention.rollups_hourly),
             (Class::DailyRollups, retention.rollups_daily),

@@ -68,6 +68,7 @@ pub fn template(slug: &str) -> Template {
         manufacturer: Some("ACME".into()),
         models: vec!["A-1".into(), "A-1B".into()],
         reference: Some("https://acme.example/a1".into()),
+        expected_interval: Some(Duration::from_secs(600)),
         matching: vec![
             Criteria {
                 decoder: vec!["json".into()],

@@ -92,6 +92,12 @@ pub(super) fn teaches(topic: &str) -> bool {
     !topics::is_ignored(topic) && others().any(|decoder| super::teaches(decoder, topic))
 }
 
+/// Whether a format says on the topic whether a device is there.
+pub(super) fn tells_presence(topic: &str) -> bool {
+    let others = || Decoder::ALL.into_iter().filter(|decoder| !matches!(decoder, Decoder::Auto | Decoder::Presence));
+    !topics::is_ignored(topic) && others().any(|decoder| super::tells_presence(decoder, topic))
+}
+
 /// The filter of a source that would take messages such as this one with the decoder they are read by; none: only `auto` finds
 /// its way there.
 pub fn filter(decoder: Decoder, topic: &str) -> Option<String> {

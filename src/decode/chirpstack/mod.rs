@@ -17,7 +17,7 @@ mod protobuf;
 
 use super::document::{Flat, Node};
 use super::envelope::{self, Heard};
-use super::{Context, Point, Report, Told, bad_time, integer, told, topic};
+use super::{Context, Point, Presence, Report, Told, bad_time, integer, told, topic};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::{self, Stamp, UtcMicros};
 
@@ -62,7 +62,10 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     let told = told([(Told::Model, info("deviceProfileName")), (Told::Name, info("deviceName"))]);
     let mut report = Report { device: topic::device(context, named), told, ..Report::default() };
     let point = match kind {
-        Kind::Log | Kind::Other => return Ok(vec![report]),
+        Kind::Log | Kind::Other => {
+            report.presence = presence(context.topic);
+            return Ok(vec![report]);
+        }
         Kind::Up => {
             report.signal = envelope::signal(gateways(&document));
             flat(document.get("object"), "", context)?
@@ -73,6 +76,15 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
     let time = document.get("time").map(instant).transpose()?.flatten();
     report.points = vec![point.at(time)];
     Ok(vec![report])
+}
+
+/// A join and an acknowledgement come from the device, the others from the network.
+fn presence(topic: &str) -> Option<Presence> {
+    match topic.rsplit('/').next() {
+        Some("join") => Some(Presence::There("join".into())),
+        Some("ack") => None,
+        _ => Some(Presence::Hearsay),
+    }
 }
 
 fn flat(object: Option<&Node>, key: &str, context: &Context<'_>) -> Result<Point, Refusal> {

@@ -60,6 +60,7 @@ corpus! {
     losant: Losant = "losant";
     msgpack: Msgpack = "senml_cbor", "json";
     openmqttgateway: OpenMqttGateway = "openmqttgateway";
+    presence: Presence = "esphome", "tasmota", "zigbee2mqtt", "malformed";
     rtl_433: Rtl433 = "rtl_433";
     ruuvi: Ruuvi = "ruuvi";
     senml: Senml = "senml_json", "senml_cbor";

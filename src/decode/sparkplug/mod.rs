@@ -12,7 +12,7 @@
 //! - A device's gateway is its edge node. A birth's `Properties/Hardware Make`, `Hardware Model`, `OS` and `OS Version` tell manufacturer,
 //!   model and firmware, and are samples too.
 //! - The time is the metric's, else the payload's, in ms. A death has none: an NDEATH is written at the connect. One whose `bdSeq`
-//!   is not that of the birth is of an earlier session, and changes nothing.
+//!   is not that of the birth is of an earlier session, and changes nothing. Births and deaths say who is there.
 //! - No sample: `is_null`, NaN, `is_transient`, `bdSeq`, `Node Control/…`, `Device Control/…`. Told beside the rest: Bytes, File, DataSet,
 //!   Template and PropertySet values, infinite numbers, and what the property `Quality` calls bad or stale.
 //! - Commands and the STATE of host applications are no telemetry.
@@ -27,7 +27,7 @@ mod session;
 pub(crate) mod wire;
 
 use super::memory::Recall;
-use super::{Context, Report, Told, topic};
+use super::{Context, Presence, Report, Told, topic};
 use crate::quarantine::{Reason, Refusal};
 use births::{Births, Born};
 use datatype::DataType;
@@ -110,7 +110,9 @@ impl Message<'_> {
             }
         };
         self.ask_unless(whole, memory);
-        Ok(Report { told: self.told_of_itself(), ..gathered.finish() })
+        let said = if self.place.device.is_none() { "NBIRTH" } else { "DBIRTH" };
+        let presence = Some(Presence::There(said.into()));
+        Ok(Report { told: self.told_of_itself(), presence, ..gathered.finish() })
     }
 
     fn data(&self, memory: &mut Recall<'_>) -> Result<Report, Refusal> {
@@ -139,10 +141,15 @@ impl Message<'_> {
             session.died();
             let whole = session.follows(self.seq)?;
             self.ask_unless(whole, memory);
-        } else if !session.node_died(self.bd_seq()) {
-            tracing::debug!(topic = self.context.topic, "a death of an earlier session, which the birth has overtaken");
+            return Ok(Report { presence: Some(Presence::Gone("DDEATH".into())), ..Report::default() });
         }
-        Ok(Report::default())
+        let presence = if session.node_died(self.bd_seq()) {
+            Presence::Gone("NDEATH".into())
+        } else {
+            tracing::debug!(topic = self.context.topic, "a death of an earlier session, which the birth has overtaken");
+            Presence::Hearsay
+        };
+        Ok(Report { presence: Some(presence), ..Report::default() })
     }
 
     /// What is known of a metric: by its own name and data type, else by what its birth told. None: nobody knows its alias.

@@ -18,6 +18,7 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<A
         tenant: params.text("tenant"),
         template: params.text("template"),
         uid: params.text("device"),
+        status: params.text("status"),
         after: params.text("cursor").map(|text| cursor::read(&text)).transpose()?,
     };
     let limit = params.limit(PAGE.0, PAGE.1)?;

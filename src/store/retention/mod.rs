@@ -41,6 +41,8 @@ pub enum Class {
     DailyRollups,
     Quarantine,
     Events,
+    /// Events of devices' connections.
+    Connections,
     /// Those that are over.
     Alerts,
 }
@@ -56,6 +58,9 @@ impl Class {
             }
             Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
             Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
+            Class::Connections => {
+                Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" }
+            }
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
         }
     }
@@ -65,7 +70,7 @@ impl Class {
         match self {
             Class::HourlyRollups => Some(Grain::Hour),
             Class::DailyRollups => Some(Grain::Day),
-            Class::Quarantine | Class::Events | Class::Alerts => None,
+            Class::Quarantine | Class::Events | Class::Connections | Class::Alerts => None,
         }
     }
 }
