@@ -258,7 +258,8 @@ impl Bridge {
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
                 let evaluator = opening.evaluator;
                 let observer = opening.observer;
-                let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
+                let presence =
+                    presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
                 let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
                 Pipeline {
                     normalizer,

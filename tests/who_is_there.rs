@@ -76,7 +76,9 @@ fn a_will_the_brokers_clients_and_people_tell_it() {
         send(&broker, &plain);
         comes_to_be(&tidegate, &plain, "online");
         let client = connected(&broker, &willing);
-        eventually("mosquitto tells of it", || tidegate.metric("tidegate_connection_changes_total").ge(&2.0).then_some(()));
+        eventually("mosquitto tells of it", || {
+            tidegate.metric("tidegate_connection_changes_total").ge(&2.0).then_some(())
+        });
         die(client);
         comes_to_be(&tidegate, &willing, "offline");
         let shown = device(&tidegate, &willing);
@@ -88,7 +90,9 @@ fn a_will_the_brokers_clients_and_people_tell_it() {
         tidegate.start();
         tidegate.listening();
         send(&broker, &plain);
-        eventually("what is retained was heard", || tidegate.metric("tidegate_retained_ignored_total").ge(&1.0).then_some(()));
+        eventually("what is retained was heard", || {
+            tidegate.metric("tidegate_retained_ignored_total").ge(&1.0).then_some(())
+        });
         assert_eq!(history(&tidegate, &willing), ["online", "offline"]);
         send(&broker, &willing);
         comes_to_be(&tidegate, &willing, "online");
@@ -103,9 +107,7 @@ fn a_will_the_brokers_clients_and_people_tell_it() {
         assert_eq!(said.trim(), format!("{plain} is offline (before: maintenance)"));
         tidegate.output(&["devices", "status", &plain, "--retired"]);
         send(&broker, &plain);
-        eventually("it is counted", || {
-            (tidegate.metric("tidegate_devices{status=\"retired\"}") == 1.0).then_some(())
-        });
+        eventually("it is counted", || (tidegate.metric("tidegate_devices{status=\"retired\"}") == 1.0).then_some(()));
         assert_eq!(history(&tidegate, &plain), ["online", "maintenance", "offline", "retired"]);
         let unknown = tidegate.command(&["devices", "status", "nobody", "--active"]).output().unwrap();
         assert!(!unknown.status.success() && complaint(&unknown).contains("there is no device nobody"));

@@ -21,7 +21,8 @@ pub const INTERFACES: [&str; 10] = ["analog", "rs485", "i2c", "spi", "1-wire", "
 /// The category of a template that neither gives nor inherits one.
 const CATEGORY: &str = "sensor";
 /// Shortest and longest `expected_interval`.
-const EXPECTED_INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+const EXPECTED_INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
 /// The wait for a command's answer where the template names none.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 

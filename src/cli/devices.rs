@@ -196,7 +196,8 @@ pub fn show(store: &Store, tenant: Option<&str>, uid: &str, as_json: bool, out: 
     if found.is_empty() {
         bail!("there is no device {uid:?}; `tidegate devices list` shows those there are");
     }
-    let filter = DeviceFilter { tenant: tenant.map(str::to_owned), uid: Some(uid.to_owned()), ..DeviceFilter::default() };
+    let filter =
+        DeviceFilter { tenant: tenant.map(str::to_owned), uid: Some(uid.to_owned()), ..DeviceFilter::default() };
     let histories = store.connection_history(&filter, (UtcMicros(0), clock::now()), EVENTS_SHOWN)?;
     let history = |detail: &DeviceDetail| {
         let of = |history: &&ConnectionHistory| history.tenant == detail.device.tenant;
@@ -302,9 +303,8 @@ fn last(sensor: &SensorRow) -> (Option<crate::time::UtcMicros>, String) {
 
 /// The newest first.
 fn with_history(mut detail: Value, history: &[ConnectionEvent]) -> Value {
-    let event = |event: &ConnectionEvent| {
-        json!({"time": instant(event.time), "status": event.status, "cause": event.cause})
-    };
+    let event =
+        |event: &ConnectionEvent| json!({"time": instant(event.time), "status": event.status, "cause": event.cause});
     if let Value::Object(fields) = &mut detail {
         fields.insert("history".into(), history.iter().rev().map(event).collect());
     }

@@ -190,8 +190,7 @@ fn show_days(days: &[Day], out: &mut dyn Write) -> anyhow::Result<()> {
         let first = [instant(day.from).chars().take(10).collect(), percent(day.uptime())];
         first.into_iter().chain(named).chain([day.events.to_string()]).collect()
     });
-    let headers =
-        ["DAY", "UPTIME", "ONLINE", "OFFLINE", "STALE", "UNREACHABLE", "FLAPPING", "MAINTENANCE", "CHANGES"];
+    let headers = ["DAY", "UPTIME", "ONLINE", "OFFLINE", "STALE", "UNREACHABLE", "FLAPPING", "MAINTENANCE", "CHANGES"];
     output::table(out, &headers, lines)?;
     Ok(())
 }

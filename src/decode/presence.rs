@@ -89,11 +89,14 @@ fn mosquitto(line: &str, context: &Context<'_>) -> Option<Report> {
         Some((time, rest)) if time.bytes().all(|byte| byte.is_ascii_digit() || b"-T:+".contains(&byte)) => rest,
         _ => line,
     };
-    if let Some((_, client)) = line.strip_prefix("New client connected from ").and_then(|rest| rest.split_once(" as ")) {
+    if let Some((_, client)) = line.strip_prefix("New client connected from ").and_then(|rest| rest.split_once(" as "))
+    {
         let (client, _) = client.rsplit_once(" (p")?;
         return Some(of(context, Some(client), presence(true, "broker", "connected")));
     }
-    if let Some(client) = line.strip_prefix("Socket error on client ").and_then(|rest| rest.strip_suffix(", disconnecting.")) {
+    if let Some(client) =
+        line.strip_prefix("Socket error on client ").and_then(|rest| rest.strip_suffix(", disconnecting."))
+    {
         return Some(of(context, Some(client), presence(false, "broker", "socket error")));
     }
     let rest = line.strip_prefix("Client ")?;
@@ -117,8 +120,8 @@ fn mosquitto(line: &str, context: &Context<'_>) -> Option<Report> {
 /// What a word such as `online`, in any case, says; none: it is none of them. `what`: whose word it is, for people.
 pub(super) fn word(text: &str, what: &str) -> Option<Presence> {
     let is = |known: &&str| known.eq_ignore_ascii_case(text);
-    let online = THERE.iter().any(|known| is(&known));
-    (online || AWAY.iter().any(|known| is(&known))).then(|| presence(online, what, text))
+    let online = THERE.iter().any(|known| is(known));
+    (online || AWAY.iter().any(|known| is(known))).then(|| presence(online, what, text))
 }
 
 /// The same of a payload, bare or in the member `state` of an object.
@@ -145,12 +148,10 @@ mod tests {
 
     fn of_topic(topic: &str, payload: &str) -> Result<Option<(Option<String>, bool, String)>, Reason> {
         let reports = decode(payload.as_bytes(), &Context { topic, ..context() }).map_err(|refusal| refusal.reason)?;
-        let told = |report: Report| {
-            match report.presence.unwrap() {
-                Presence::There(cause) => (report.device, true, cause.into_owned()),
-                Presence::Gone(cause) => (report.device, false, cause.into_owned()),
-                Presence::Hearsay => panic!("it says nothing"),
-            }
+        let told = |report: Report| match report.presence.unwrap() {
+            Presence::There(cause) => (report.device, true, cause.into_owned()),
+            Presence::Gone(cause) => (report.device, false, cause.into_owned()),
+            Presence::Hearsay => panic!("it says nothing"),
         };
         Ok(reports.into_iter().next().map(told))
     }
@@ -211,7 +212,9 @@ mod tests {
             log("1: Client p disconnected due to protocol error."),
             said("p", false, "broker: disconnected: protocol error")
         );
-        for line in ["1: Client p already connected, closing old connection.", "1: mosquitto version 2 starting", "", ": "] {
+        for line in
+            ["1: Client p already connected, closing old connection.", "1: mosquitto version 2 starting", "", ": "]
+        {
             assert_eq!(log(line), None, "{line}");
         }
         assert_eq!(client("$SYS/broker/connection/edge/state", "0"), said("edge", false, "bridge: 0"));

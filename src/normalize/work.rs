@@ -329,7 +329,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             Some(last) if last.0 == index => last.1 = last.1.max(at),
             _ => self.out.seen.push((index, at)),
         }
-        let heard = !self.message.publish.retain;
+        let publish = &self.message.publish;
+        // Where tidegate is the broker all messages are live.
+        let heard = !publish.retain || publish.client.is_some();
         if self.sightings.iter().rev().take(2).all(|known| known.device != index) {
             self.sightings.push(Sighting { device: index, heard, said: None });
         }

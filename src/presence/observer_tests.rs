@@ -102,7 +102,11 @@ fn wills_are_believed_and_what_is_retained_forges_nothing() {
     scene.publish("devices/d/telemetry", r#"{"ts":1700000000000,"values":{"t":1}}"#, true);
     assert_eq!(scene.words("d"), ["online", "offline"]);
     scene.send("devices/d/status", "online").send("devices/d/status", "offline").send("devices/d/status", "perhaps");
-    assert_eq!(scene.words("d"), ["online", "offline", "online", "offline", "online"], "whatever it said, it was heard");
+    assert_eq!(
+        scene.words("d"),
+        ["online", "offline", "online", "offline", "online"],
+        "whatever it said, it was heard"
+    );
 }
 
 #[test]

@@ -59,7 +59,11 @@ impl Batch {
 
     /// Rows that the transaction will write, about.
     pub fn rows(&self) -> usize {
-        self.readings.len() + self.texts.len() + self.quarantined.len() + self.transitions.len() + self.connections.len()
+        self.readings.len()
+            + self.texts.len()
+            + self.quarantined.len()
+            + self.transitions.len()
+            + self.connections.len()
     }
 
     /// What it takes in memory, bytes about.

@@ -139,11 +139,7 @@ impl Store {
             if status != before {
                 let (at, cause) = (clock::now(), limits::clip(why, limits::DETAIL));
                 with_db!(conn, |c| diesel::update(devices::table.find(id))
-                    .set((
-                        devices::status.eq(&status),
-                        devices::status_since.eq(at),
-                        devices::status_cause.eq(&cause),
-                    ))
+                    .set((devices::status.eq(&status), devices::status_since.eq(at), devices::status_cause.eq(&cause),))
                     .execute(c))
                 .during("setting a device's status")?;
                 let event = EventRow { tenant_id, device_id: id, time: at, status: &status, cause };
@@ -271,8 +267,10 @@ pub(super) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch) -> Result
         with_db!(conn, |c| diesel::insert_into(device_connection_events::table).values(rows).execute(c))
             .during("writing events of connections")?;
     }
-    let kept: Vec<Kept<'_>> =
-        newest.iter().map(|(device_id, change)| Kept { device_id: *device_id, instance, memory: &change.memory }).collect();
+    let kept: Vec<Kept<'_>> = newest
+        .iter()
+        .map(|(device_id, change)| Kept { device_id: *device_id, instance, memory: &change.memory })
+        .collect();
     for rows in kept.chunks(conn.rows_per_statement(3)) {
         with_db!(conn, |c| diesel::insert_into(device_presence::table)
             .values(rows)

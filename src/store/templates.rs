@@ -97,8 +97,8 @@ struct SlotRow {
 pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
     let rows: Vec<TemplateRow> = with_db!(conn, |c| {
         use device_templates::{
-            category, derived, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name, reference, retired, slug,
-            table, version,
+            category, derived, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name,
+            reference, retired, slug, table, version,
         };
         let tenant = tenants::name.nullable();
         let origin = (extends, manufacturer, models, reference, matching, derived, expected_interval_ms);
@@ -126,7 +126,10 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
             manufacturer: origin.manufacturer,
             models: json(&origin.models, &row.slug)?,
             reference: origin.reference,
-            expected_interval: origin.expected_interval_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
+            expected_interval: origin
+                .expected_interval_ms
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis),
             matching: matching_of(origin.matching.as_deref(), &row.slug)?,
             derived: derived_of(&origin.derived, &row.slug)?,
             keys: KeyMap::of(&metrics),

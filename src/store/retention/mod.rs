@@ -58,9 +58,7 @@ impl Class {
             }
             Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
             Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
-            Class::Connections => {
-                Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" }
-            }
+            Class::Connections => Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" },
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
         }
     }
