@@ -120,8 +120,8 @@ fn mosquitto(line: &str, context: &Context<'_>) -> Option<Report> {
 /// What a word such as `online`, in any case, says; none: it is none of them. `what`: whose word it is, for people.
 pub(super) fn word(text: &str, what: &str) -> Option<Presence> {
     let is = |known: &&str| known.eq_ignore_ascii_case(text);
-    let online = THERE.iter().any(|known| is(known));
-    (online || AWAY.iter().any(|known| is(known))).then(|| presence(online, what, text))
+    let online = THERE.iter().any(&is);
+    (online || AWAY.iter().any(is)).then(|| presence(online, what, text))
 }
 
 /// The same of a payload, bare or in the member `state` of an object.

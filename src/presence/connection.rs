@@ -180,7 +180,7 @@ mod tests {
         assert!(connection.depends());
         assert_eq!(connection.cut(true, 2, DAMPING), Some(Told::Changed));
         assert_eq!(connection.say(false, 3, DAMPING), Some(Told::Quiet), "it stays unreachable");
-        assert_eq!(connection.cut(false, 4, DAMPING), Some(Told::Changed));
+        assert_eq!(connection.cut(false, 4, DAMPING), Some(Told::Flapping));
         assert_eq!(connection.shown(), Status::Offline);
     }
 

@@ -173,7 +173,7 @@ fn what_is_remembered_goes_on_wherever_a_crash_comes_and_a_reload() {
         scene.events()
     };
     let expected = run(None, false);
-    assert_eq!(expected.len(), 5, "{expected:?}");
+    assert_eq!(expected.len(), 6, "{expected:?}");
     for step in 0..5 {
         assert_eq!(run(Some(step), false), expected, "a crash before step {step}");
     }
