@@ -163,6 +163,8 @@ metrics! {
     alerts_active: Level = "alerts_active";
     /// Readings not later than the one before them, which change no comparison of an alert rule
     alert_readings_late: Count = "alert_readings_late";
+    /// Alerts that did not begin though their condition held, by what held them back
+    alerts_withheld: Family<ByReason, Count> = "alerts_withheld";
     /// Requests to acknowledge, resolve or snooze an alert that could not be met, by reason
     alert_requests_refused: Family<ByReason, Count> = "alert_requests_refused";
     /// Steps of alerts that the broker has taken

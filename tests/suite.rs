@@ -3,6 +3,7 @@
 mod support;
 
 mod alert_commands;
+mod alert_rests;
 mod alert_rules;
 mod alerts;
 mod alerts_out;

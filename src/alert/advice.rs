@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::comparison_file;
 use super::contradiction::{Verdict, verdict};
+use super::maintenance::Maintenance;
 use super::rule::{Aggregate, Check, Compare, Condition, Rule, Selector, Test};
 use crate::catalog::{DeclaredDevice, Kind, Template};
 use crate::config::fault::{Fault, Place, Wrong, did_you_mean};
@@ -16,13 +17,16 @@ pub struct Known<'a> {
     /// By slug.
     pub templates: BTreeMap<&'a str, &'a Template>,
     pub devices: Vec<&'a DeclaredDevice>,
+    /// Slugs of the files' rules.
+    pub rules: BTreeSet<&'a str>,
 }
 
 /// Warnings about a rule, each once; `place`: where a dotted key of it, such as `when.any[1].metric`, was written.
 pub fn advise(rule: &Rule, known: &Known<'_>, place: impl Fn(&str) -> Place) -> Vec<Fault> {
     let mut advisor = Advisor { known, place, told: BTreeSet::new(), warnings: Vec::new() };
-    advisor.scope("scope", &rule.scope.of, rule);
-    advisor.scope("scope.except", &rule.scope.except, rule);
+    advisor.scope("scope", &rule.scope.of, rule.tenant.as_deref());
+    advisor.scope("scope.except", &rule.scope.except, rule.tenant.as_deref());
+    rule.depends_on.iter().for_each(|dependency| advisor.dependency(&dependency.rule));
     let templates = in_scope(rule, known);
     let mut conditions = vec![("when".to_owned(), &rule.when)];
     conditions.extend(rule.clear.iter().map(|clear| ("clear".to_owned(), clear)));
@@ -34,6 +38,14 @@ pub fn advise(rule: &Rule, known: &Known<'_>, place: impl Fn(&str) -> Place) -> 
             advisor.condition(&key, condition, &templates);
         }
     }
+    advisor.warnings
+}
+
+/// Warnings about a maintenance: a scope that names nothing known.
+pub fn advise_maintenance(maintenance: &Maintenance, known: &Known<'_>, place: &Place) -> Vec<Fault> {
+    let mut advisor = Advisor { known, place: |_: &str| place.clone(), told: BTreeSet::new(), warnings: Vec::new() };
+    advisor.scope("scope", &maintenance.scope.of, maintenance.tenant.as_deref());
+    advisor.scope("scope.except", &maintenance.scope.except, maintenance.tenant.as_deref());
     advisor.warnings
 }
 
@@ -109,14 +121,22 @@ impl<F: Fn(&str) -> Place> Advisor<'_, F> {
         }
     }
 
-    fn scope(&mut self, key: &str, selectors: &[Selector], rule: &Rule) {
-        let of_tenant = |device: &&&DeclaredDevice| rule.tenant.as_ref().is_none_or(|tenant| *tenant == device.tenant);
+    fn dependency(&mut self, slug: &str) {
+        if !self.known.rules.contains(slug) {
+            let wrong = Wrong::new(format!("no file has a rule \"{slug}\": until there is one, nothing is held back"));
+            let near = did_you_mean(slug, self.known.rules.iter().copied());
+            self.warn("depends_on".to_owned(), wrong.suggest(near));
+        }
+    }
+
+    fn scope(&mut self, key: &str, selectors: &[Selector], tenant: Option<&str>) {
+        let of_tenant = |device: &&&DeclaredDevice| tenant.is_none_or(|tenant| *tenant == device.tenant);
         let devices: Vec<&DeclaredDevice> = self.known.devices.iter().filter(of_tenant).copied().collect();
         for selector in selectors {
             match selector {
                 Selector::Template(slugs) => {
                     for slug in slugs {
-                        self.template(format!("{key}.template"), slug, rule);
+                        self.template(format!("{key}.template"), slug, tenant);
                     }
                 }
                 Selector::Site(names) => {
@@ -147,15 +167,15 @@ impl<F: Fn(&str) -> Place> Advisor<'_, F> {
         }
     }
 
-    fn template(&mut self, key: String, slug: &str, rule: &Rule) {
+    fn template(&mut self, key: String, slug: &str, tenant: Option<&str>) {
         let Some(template) = self.known.templates.get(slug) else {
             let near = did_you_mean(slug, self.known.templates.keys().copied());
             return self.warn(key, Wrong::new(format!("there is no template \"{slug}\"")).suggest(near));
         };
-        if let Some((owner, wanted)) = template.tenant.as_deref().zip(rule.tenant.as_deref())
+        if let Some((owner, wanted)) = template.tenant.as_deref().zip(tenant)
             && owner != wanted
         {
-            self.warn(key, format!("\"{slug}\" is a template of the tenant \"{owner}\", the rule is for \"{wanted}\""));
+            self.warn(key, format!("\"{slug}\" is a template of the tenant \"{owner}\", this is for \"{wanted}\""));
         }
     }
 

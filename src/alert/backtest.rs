@@ -248,6 +248,9 @@ mod tests {
             message: None,
             labels: Default::default(),
             runbook: None,
+            schedule: None,
+            depends_on: Vec::new(),
+            flapping: None,
         })
     }
 

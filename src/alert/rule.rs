@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
+use super::times::Times;
+
 /// Most conditions in one rule, those within `any`, `all` and `not` among them.
 pub const MAX_CONDITIONS: usize = 32;
 
@@ -59,6 +63,52 @@ pub struct Rule {
     pub labels: BTreeMap<String, String>,
     /// What to do about it, for people.
     pub runbook: Option<String>,
+    /// When it is in force; none: always.
+    pub schedule: Option<Schedule>,
+    /// While an alert of one of these is active, none of this rule begins.
+    pub depends_on: Vec<Dependency>,
+    /// When it changes so often that it is said once; none: never.
+    pub flapping: Option<Flapping>,
+}
+
+/// When a rule is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    pub times: Times,
+    /// Whose local times they are; none: that of the device's site, or else UTC.
+    pub zone: Option<TimeZone>,
+}
+
+/// Another rule whose alert makes one of this rule needless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Slug.
+    pub rule: Arc<str>,
+    pub on: DependsOn,
+    /// For so long after its end it counts still.
+    pub grace: Duration,
+}
+
+/// Whose alert it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DependsOn {
+    /// The device's own.
+    Device,
+    /// Its gateway's, or that of a gateway further up.
+    Gateway,
+}
+
+/// More than `changes` between firing and resolved, `within` so long, is flapping; without a change for `calm` it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// 2 to [`Flapping::MOST_CHANGES`].
+    pub changes: usize,
+    pub within: Duration,
+    pub calm: Duration,
+}
+
+impl Flapping {
+    pub const MOST_CHANGES: usize = 100;
 }
 
 /// How an episode ends.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::check_file::duration;
 use super::condition_file::{Inherited, Left, Reader};
 use super::contradiction;
-use super::rule::{Condition, MAX_CONDITIONS, Raise, Resolve, Rule, Severity, Test};
-use super::{comparison_file, scope_file};
+use super::rule::{Condition, Flapping, MAX_CONDITIONS, Raise, Resolve, Rule, Severity, Test};
+use super::{comparison_file, dependency, scope_file, times_file};
 use crate::catalog::{DeclaredRule, display_name, name_in_topic, read_tags, slug_fault};
 use crate::config::document::Document;
 use crate::config::fault::{Faults, Place, Wrong, nearest};
@@ -139,6 +139,9 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
     }
     let labels = read_tags(root, "labels");
     let runbook = root.parsed("runbook", "an address such as \"https://…\"", long_text);
+    let schedule = times_file::schedule(root);
+    let depends_on = dependency::read(root, slug);
+    let flapping = flapping(root);
     if resolve == Resolve::Manual {
         for key in ["clear", "min_firing"].iter().filter(|key| root.has(key)) {
             root.fault(key, "means nothing beside resolve = \"manual\": nothing but a person ends the episode");
@@ -160,8 +163,24 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
         message,
         labels,
         runbook,
+        schedule,
+        depends_on,
+        flapping,
     };
     has_few_conditions(root, &rule).then_some(rule)
+}
+
+/// `flapping = { changes = 6, within = "1h" }`; calm is as long as within, unless told.
+fn flapping(root: &mut Section<'_>) -> Option<Flapping> {
+    let has = root.has("flapping");
+    root.table("flapping", |section| {
+        let changes = section.integer("changes", 2..=Flapping::MOST_CHANGES);
+        let (within, calm) = (duration(section, "within"), duration(section, "calm"));
+        for key in ["changes", "within"].iter().filter(|key| has && section.is_table() && !section.has(key)) {
+            section.fault(key, "is missing, expected such as flapping = { changes = 6, within = \"1h\" }");
+        }
+        Some(Flapping { changes: changes?, within: within?, calm: calm.or(within)? })
+    })
 }
 
 fn severity(section: &mut Section<'_>) -> Option<Severity> {

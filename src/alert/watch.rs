@@ -106,6 +106,9 @@ impl Watch {
             self.announcer.announce(&transitions);
             batch.notifications.append(&mut self.announcer.orders(&transitions));
         }
+        for withheld in self.evaluator.take_withheld() {
+            self.metrics.alerts_withheld.get_or_create(&ByReason { reason: withheld.by.word() }).inc();
+        }
         let late = self.evaluator.take_late();
         if late > 0 {
             self.metrics.alert_readings_late.inc_by(late);

@@ -1,11 +1,12 @@
-//! One file of `devices/`: devices known beforehand, their gateways, tags and modules.
+//! One file of `devices/`: devices known beforehand, their gateways, tags and modules; and the sites that they are at.
 
 use super::references::Placed;
 use super::template_file::display_name;
-use super::{DEFAULT_TENANT, DeclaredDevice, DeclaredModule, tags};
+use super::{DEFAULT_TENANT, DeclaredDevice, DeclaredModule, DeclaredSite, tags};
 use crate::config::document::Document;
 use crate::config::fault::Wrong;
 use crate::config::section::{Findings, Section};
+use crate::config::timezone;
 
 /// A device with the places of what must be checked against other files.
 pub(super) struct DeviceEntry {
@@ -23,9 +24,30 @@ pub(super) struct ModuleEntry {
     pub template: Placed<()>,
 }
 
-/// All devices of a file.
-pub(super) fn read(document: &Document, findings: &Findings) -> Vec<DeviceEntry> {
-    findings.read(document, |root| root.tables("device", device).unwrap_or_default())
+/// A site with the place of its name.
+pub(super) struct SiteEntry {
+    pub site: DeclaredSite,
+    pub name: Placed<()>,
+}
+
+/// All devices and sites of a file.
+pub(super) fn read(document: &Document, findings: &Findings) -> (Vec<DeviceEntry>, Vec<SiteEntry>) {
+    findings.read(document, |root| {
+        let devices = root.tables("device", device).unwrap_or_default();
+        (devices, root.tables("site", site).unwrap_or_default().into_iter().flatten().collect())
+    })
+}
+
+/// None where it has a fault.
+fn site(section: &mut Section<'_>) -> Option<SiteEntry> {
+    let name = section.required_text("name");
+    let zone = section.required_text("timezone");
+    let tenant = section.parsed("tenant", "a text", name_in_topic);
+    let zone = zone.map(timezone).and_then(|read| read.map_err(|wrong| section.fault("timezone", wrong)).ok());
+    let name = name.map(display_name).and_then(|read| read.map_err(|wrong| section.fault("name", wrong)).ok());
+    let place = Placed { value: (), place: section.place_of("name"), key: section.path_of("name") };
+    let tenant = tenant.unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+    Some(SiteEntry { site: DeclaredSite { tenant, name: name?, timezone: zone? }, name: place })
 }
 
 fn device(section: &mut Section<'_>) -> DeviceEntry {

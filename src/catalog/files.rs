@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::device_file::{self, DeviceEntry};
+use super::device_file::{self, DeviceEntry, SiteEntry};
 use super::example::Example;
 use super::references::Placed;
 use super::shipped::SHIPPED;
 use super::template_file::{self, TemplateFile};
 use super::vain::{self, PlacedMatch};
-use super::{DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredRule, DeclaredTemplate, Template, extends, references};
+use super::{
+    DEFAULT_TENANT, Declared, DeclaredDevice, DeclaredRule, DeclaredSite, DeclaredTemplate, Template, extends,
+    references,
+};
 use crate::alert::advice::{self, Known};
+use crate::alert::maintenance::DeclaredMaintenance;
+use crate::alert::maintenance_file::{self, MaintenanceFile};
 use crate::alert::rule_file::{self, RuleFile};
 use crate::config::document::{Document, MAX_FILE, read_text};
 use crate::config::fault::{Fault, Faults, Place, Wrong, did_you_mean};
@@ -19,7 +24,7 @@ use crate::config::section::{Findings, Found};
 use crate::config::{Reading, Source};
 
 /// Directories that a catalog may hold.
-const DIRECTORIES: [&str; 3] = ["templates", "devices", "rules"];
+const DIRECTORIES: [&str; 4] = ["templates", "devices", "rules", "maintenance"];
 
 /// The shipped templates, and the operator's templates, devices and rules below `dir`.
 ///
@@ -46,7 +51,9 @@ pub struct ReadTemplate {
 pub struct Catalog {
     pub templates: Vec<ReadTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    pub sites: Vec<DeclaredSite>,
     pub rules: Vec<DeclaredRule>,
+    pub maintenance: Vec<DeclaredMaintenance>,
     /// What works, but hardly as it was meant.
     pub warnings: Vec<Fault>,
     /// Slugs of the further files that were asked for, in their order.
@@ -61,7 +68,13 @@ impl Catalog {
     pub fn into_declared(self) -> Declared {
         let templates = self.templates.into_iter();
         let templates = templates.map(|file| DeclaredTemplate { template: file.template, shipped: file.shipped });
-        Declared { templates: templates.collect(), devices: self.devices, rules: self.rules }
+        Declared {
+            templates: templates.collect(),
+            devices: self.devices,
+            sites: self.sites,
+            rules: self.rules,
+            maintenance: self.maintenance,
+        }
     }
 
     /// Warnings of `[match]`es in the operator's templates that name a source that is none of `configured`, or that can never hold
@@ -89,7 +102,7 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
         .iter()
         .filter_map(|(name, text)| template_file::read(&Document::parse(&Arc::from(Path::new(name)), text), &findings))
         .collect();
-    let Files { templates: mut files, devices: entries, rules } = match dir {
+    let Files { templates: mut files, devices: entries, sites, rules, maintenance } = match dir {
         Some(dir) => read_directory(dir, &findings),
         None => Files::default(),
     };
@@ -101,12 +114,14 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     let locked = shipped.len();
     let files = extends::flatten(shipped.into_iter().chain(files).collect(), &findings);
     check(&files, &entries, &rules, &findings);
+    references::sites(&sites, &findings);
+    references::maintenance(&maintenance, &findings);
 
     let Found { faults, mut warnings, .. } = findings.into_inner();
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
-    warnings.extend(advice(&files, &entries, &rules));
+    warnings.extend(advice(&files, &entries, &rules, &maintenance));
     let rules = rules.into_iter().filter_map(|file| file.declared).collect();
     let sources = files.iter().skip(locked).flat_map(|file| file.sources.iter().cloned()).collect();
     let matches = files.iter().skip(locked).flat_map(TemplateFile::matches).collect();
@@ -120,7 +135,9 @@ pub fn read(dir: Option<&Path>, more: &[PathBuf]) -> Result<Catalog, Faults> {
     Ok(Catalog {
         templates: templates.collect(),
         devices,
+        sites: sites.into_iter().map(|entry| entry.site).collect(),
         rules,
+        maintenance: maintenance.into_iter().filter_map(|file| file.declared).collect(),
         warnings: Faults::new(warnings).into_vec(),
         asked,
         sources,
@@ -161,13 +178,23 @@ pub fn check_sources(reading: &Reading, declared: &Declared) -> Vec<Fault> {
 }
 
 /// What the rules say that the other files don't bear out.
-fn advice(files: &[TemplateFile], entries: &[DeviceEntry], rules: &[RuleFile]) -> Vec<Fault> {
+fn advice(
+    files: &[TemplateFile],
+    entries: &[DeviceEntry],
+    rules: &[RuleFile],
+    maintenance: &[MaintenanceFile],
+) -> Vec<Fault> {
     let known = Known {
         templates: files.iter().map(|file| (file.slug.value.as_str(), &file.template)).collect(),
         devices: entries.iter().map(|entry| &entry.device).collect(),
+        rules: rules.iter().map(|file| file.slug.as_str()).collect(),
     };
     let sound = rules.iter().filter_map(|file| Some((file, file.declared.as_ref()?)));
-    sound.flat_map(|(file, declared)| advice::advise(&declared.rule, &known, |key| file.place_of(key))).collect()
+    let of_rules = sound.flat_map(|(file, declared)| advice::advise(&declared.rule, &known, |key| file.place_of(key)));
+    let windows = maintenance.iter().filter_map(|file| Some((file, file.declared.as_ref()?)));
+    let of_windows =
+        windows.flat_map(|(file, declared)| advice::advise_maintenance(&declared.maintenance, &known, &file.place));
+    of_rules.chain(of_windows).collect()
 }
 
 fn check(files: &[TemplateFile], entries: &[DeviceEntry], rules: &[RuleFile], findings: &Findings) {
@@ -183,7 +210,9 @@ fn check(files: &[TemplateFile], entries: &[DeviceEntry], rules: &[RuleFile], fi
 struct Files {
     templates: Vec<TemplateFile>,
     devices: Vec<DeviceEntry>,
+    sites: Vec<SiteEntry>,
     rules: Vec<RuleFile>,
+    maintenance: Vec<MaintenanceFile>,
 }
 
 fn read_directory(dir: &Path, findings: &Findings) -> Files {
@@ -193,10 +222,14 @@ fn read_directory(dir: &Path, findings: &Findings) -> Files {
     }
     misspelt_directories(dir, findings);
     let documents = |name: &str| toml_files(&dir.join(name), findings).into_iter().map(|path| Document::read(&path));
+    let (devices, sites): (Vec<_>, Vec<_>) =
+        documents("devices").map(|file| device_file::read(&file, findings)).unzip();
     Files {
         templates: documents("templates").filter_map(|file| template_file::read(&file, findings)).collect(),
-        devices: documents("devices").flat_map(|file| device_file::read(&file, findings)).collect(),
+        devices: devices.into_iter().flatten().collect(),
+        sites: sites.into_iter().flatten().collect(),
         rules: documents("rules").filter_map(|file| rule_file::read(&file, findings)).collect(),
+        maintenance: documents("maintenance").flat_map(|file| maintenance_file::read(&file, findings)).collect(),
     }
 }
 

@@ -25,7 +25,10 @@ mod vain;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use crate::alert::Rule;
+use crate::alert::maintenance::{DeclaredMaintenance, Maintenance};
 use crate::decode::Told;
 use crate::time::UtcMicros;
 use matching::{GivenBy, Offer};
@@ -224,10 +227,23 @@ pub struct Snapshot {
     /// Templates that devices are given by their `[match]`.
     pub offers: Vec<Offer>,
     pub devices: Vec<Device>,
+    /// Those that have a time zone.
+    pub sites: Vec<Site>,
     /// Those in force.
     pub rules: Vec<Arc<Rule>>,
-    /// Those that should be in force, and why they can't be.
+    /// What may still come, or was not long ago.
+    pub maintenance: Vec<Arc<Maintenance>>,
+    /// Rules, and maintenance, that should be in force, and why they can't be.
     pub rules_amiss: Vec<RuleAmiss>,
+}
+
+/// A place where devices are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    pub tenant: Arc<str>,
+    pub name: Arc<str>,
+    /// Whose local times the schedules of its devices are.
+    pub zone: TimeZone,
 }
 
 /// A rule in the database that can't be read: it is left out, and the others hold.
@@ -243,7 +259,18 @@ pub struct RuleAmiss {
 pub struct Declared {
     pub templates: Vec<DeclaredTemplate>,
     pub devices: Vec<DeclaredDevice>,
+    pub sites: Vec<DeclaredSite>,
     pub rules: Vec<DeclaredRule>,
+    pub maintenance: Vec<DeclaredMaintenance>,
+}
+
+/// A site, of which a file says something beside its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredSite {
+    pub tenant: String,
+    pub name: String,
+    /// IANA name.
+    pub timezone: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]

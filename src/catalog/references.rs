@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::device_file::{DeviceEntry, ModuleEntry};
+use super::device_file::{DeviceEntry, ModuleEntry, SiteEntry};
 use super::template_file::TemplateFile;
 use super::{Slot, Template};
+use crate::alert::dependency;
+use crate::alert::maintenance_file::MaintenanceFile;
 use crate::alert::rule_file::RuleFile;
 use crate::config::fault::{Place, Wrong, did_you_mean};
 use crate::config::section::Findings;
@@ -53,7 +55,35 @@ pub(super) fn distinct(shipped: &[TemplateFile], files: Vec<TemplateFile>, findi
     kept
 }
 
-/// A rule's slug is its own.
+/// A site is declared once in its tenant.
+pub(super) fn sites(entries: &[SiteEntry], findings: &Findings) {
+    let mut places: HashMap<(&str, &str), &Place> = HashMap::new();
+    for SiteEntry { site, name } in entries {
+        match places.get(&(site.tenant.as_str(), site.name.as_str())) {
+            Some(earlier) => {
+                name.fault(findings, format!("\"{}\" is another site of this tenant, at {earlier}", site.name));
+            }
+            None => drop(places.insert((&site.tenant, &site.name), &name.place)),
+        }
+    }
+}
+
+/// A maintenance's name is its own.
+pub(super) fn maintenance(files: &[MaintenanceFile], findings: &Findings) {
+    let mut places: HashMap<&str, &Place> = HashMap::new();
+    for file in files {
+        let Some(name) = file.declared.as_ref().map(|declared| declared.maintenance.name.as_str()) else { continue };
+        match places.get(name) {
+            Some(earlier) => {
+                let message = format!("\"{name}\" is the name of another maintenance, at {earlier}");
+                findings.fault(file.place.clone(), "name", message);
+            }
+            None => drop(places.insert(name, &file.place)),
+        }
+    }
+}
+
+/// A rule's slug is its own, and none waits for itself.
 pub(super) fn rules(files: &[RuleFile], findings: &Findings) {
     let mut places: HashMap<&str, &Place> = HashMap::new();
     for file in files {
@@ -64,6 +94,14 @@ pub(super) fn rules(files: &[RuleFile], findings: &Findings) {
             }
             None => drop(places.insert(&file.slug, &file.place)),
         }
+    }
+    let sound = || files.iter().filter_map(|file| Some(&file.declared.as_ref()?.rule));
+    for circle in dependency::circles(sound()) {
+        let Some(file) = files.iter().find(|file| circle.first().is_some_and(|slug| **slug == *file.slug)) else {
+            continue;
+        };
+        let message = format!("waits for itself: {}", dependency::in_words(&circle));
+        findings.fault(file.place_of("depends_on"), "depends_on", message);
     }
 }
 

@@ -1,9 +1,10 @@
-//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | explain | notify | backtest`.
+//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | maintenance | explain | notify | backtest`.
 
 mod act;
 mod backtest;
 mod explain;
 mod list;
+mod maintenance;
 mod notify;
 mod rules;
 mod show;
@@ -65,6 +66,8 @@ enum AlertsAction {
     },
     /// List the rules, or switch one on or off
     Rules(RulesArgs),
+    /// Let devices rest while somebody works at them
+    Maintenance(maintenance::MaintenanceArgs),
     /// Tell why an alert fired, or why a rule does not fire on a device: its conditions, the readings, what holds it back
     Explain(explain::ExplainArgs),
     /// What the channels of [[notify]] have been told, and were not
@@ -155,6 +158,7 @@ pub(super) fn run(place: &Place, args: &AlertsArgs) -> anyhow::Result<ExitCode> 
             act.run(place, Deed::Snooze { until }, &mut out)?;
         }
         AlertsAction::Note { act } => act.run(place, Deed::Note, &mut out)?,
+        AlertsAction::Maintenance(args) => maintenance::run(place, args, &mut out)?,
         AlertsAction::Explain(args) => explain::run(place, args, &mut out)?,
         AlertsAction::Notify(args) => notify::run(place, args, &mut out)?,
         AlertsAction::Backtest(args) => backtest::run(&place.reader()?, args, &mut out)?,

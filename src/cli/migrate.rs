@@ -117,6 +117,8 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
             "rules": {
                 "added": report.rules_added, "changed": report.rules_changed, "retired": report.rules_retired,
             },
+            "sites": {"changed": report.sites_changed},
+            "maintenance": {"changed": report.maintenance_changed},
             "warnings": report.warnings,
             "unresolved": report.unresolved,
             "catalog_version": report.catalog_version,
@@ -147,6 +149,14 @@ pub fn migrate(store: &Store, declared: &Declared, as_json: bool, out: &mut dyn 
         report.rules_changed.len(),
         report.rules_retired.len()
     )?;
+    if report.sites_changed > 0 || !report.maintenance_changed.is_empty() {
+        writeln!(
+            out,
+            "sites: {} changed; maintenance: {} changed",
+            report.sites_changed,
+            report.maintenance_changed.len()
+        )?;
+    }
     for warning in &report.warnings {
         writeln!(out, "warning: {warning}")?;
     }

@@ -22,6 +22,7 @@ pub use fault::{Fault, Faults, Place};
 pub use load::{Reading, SYSTEM_FILE};
 pub use notify::{MailTls, Mailing, Notify, NotifyBy, Route, SyslogAddress};
 pub use secret::Secret;
+pub(crate) use sources::timezone;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

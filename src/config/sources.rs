@@ -126,7 +126,11 @@ fn topics(filter: &str) -> String {
     filter.split('/').map(level).collect::<Vec<_>>().join("/")
 }
 
-fn timezone(text: &str) -> Result<String, Wrong> {
+/// A time zone's IANA name.
+///
+/// # Errors
+/// Where there is none of this name.
+pub(crate) fn timezone(text: &str) -> Result<String, Wrong> {
     if text.is_empty() {
         return Err("is empty, expected an IANA time zone such as \"Europe/Berlin\"".into());
     }

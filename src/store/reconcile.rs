@@ -32,6 +32,9 @@ pub struct Report {
     pub rules_changed: Vec<String>,
     /// Gone from the files: their history stays.
     pub rules_retired: Vec<String>,
+    pub sites_changed: u64,
+    /// Names of maintenance that was brought in, changed or taken away, in order.
+    pub maintenance_changed: Vec<String>,
     /// What is strange about versions of templates that have changed, and which rules can't be used, in words.
     pub warnings: Vec<String>,
     /// Series that could not go on with what their templates have become.
@@ -54,6 +57,8 @@ impl Report {
             && self.rules_added.is_empty()
             && self.rules_changed.is_empty()
             && self.rules_retired.is_empty()
+            && self.sites_changed == 0
+            && self.maintenance_changed.is_empty()
     }
 }
 
@@ -78,13 +83,11 @@ impl Store {
             let mut report = Report::default();
             let version = raise_version(conn)?;
             let templates = reconcile_templates(conn, declared, &mut report)?;
-            let context = Context {
-                tenants: introduce::tenants(conn, declared.devices.iter().map(|device| device.tenant.as_str()))?,
-                templates,
-                sites: HashMap::new(),
-            };
+            let context =
+                Context { tenants: introduce::tenants(conn, tenants_of(declared))?, templates, sites: HashMap::new() };
             reconcile_devices(conn, declared, context, &mut report)?;
             alerts::reconcile(conn, declared, &mut report)?;
+            alerts::reconcile_maintenance(conn, declared, &mut report)?;
             // A change of rules has raised it further.
             report.catalog_version = super::catalog_version(conn)?;
             if report.is_empty() {
@@ -107,6 +110,12 @@ pub(super) fn raise_version(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
         .returning(catalog_version::version)
         .get_result(c))
     .during("locking the catalog")
+}
+
+/// Those of devices and of sites.
+fn tenants_of(declared: &Declared) -> impl Iterator<Item = &str> {
+    let of_devices = declared.devices.iter().map(|device| device.tenant.as_str());
+    of_devices.chain(declared.sites.iter().map(|site| site.tenant.as_str()))
 }
 
 fn check_lengths(declared: &Declared) -> Result<(), StoreError> {

@@ -87,6 +87,7 @@ diesel::table! {
         id -> Integer,
         tenant_id -> Integer,
         name -> Text,
+        timezone -> Nullable<Text>,
     }
 }
 
@@ -460,6 +461,23 @@ diesel::table! {
     use diesel::sql_types::*;
     use super::Instant;
 
+    maintenance (id) {
+        id -> Integer,
+        tenant_id -> Nullable<Integer>,
+        name -> Text,
+        definition -> Text,
+        declared -> Bool,
+        added_at -> Instant,
+        added_by -> Nullable<Text>,
+        ended_at -> Nullable<Instant>,
+        ended_by -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
     alerts (id) {
         id -> Text,
         tenant_id -> Integer,
@@ -609,6 +627,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     rollup_pending,
     system_metrics,
     alert_rules,
+    maintenance,
     alerts,
     alert_transitions,
     alert_states,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use diesel::connection::DefaultLoadingMode;
 use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
+use jiff::tz::TimeZone;
 
 use super::Store;
 use super::batch::SensorOrigin;
@@ -15,7 +16,7 @@ use super::pool::{Conn, with_db};
 use super::schema::{device_modules, device_sensors, devices, sites, tenants};
 use super::{alerts, templates};
 use crate::catalog::matching::{GivenBy, Offer};
-use crate::catalog::{Device, Module, Sensor, Snapshot};
+use crate::catalog::{Device, Module, Sensor, Site, Snapshot};
 use crate::decode::Told;
 use crate::time::UtcMicros;
 
@@ -67,8 +68,11 @@ impl Store {
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            let (rules, rules_amiss) = alerts::load(conn)?;
-            Ok(Snapshot { templates, retired, offers, devices, rules, rules_amiss })
+            let (rules, mut rules_amiss) = alerts::load(conn)?;
+            let (maintenance, amiss) = alerts::load_maintenance(conn)?;
+            rules_amiss.extend(amiss);
+            let sites = read_sites(conn)?;
+            Ok(Snapshot { templates, retired, offers, devices, sites, rules, maintenance, rules_amiss })
         })
     }
 }
@@ -135,6 +139,28 @@ fn read_devices(
             }
         })
         .collect())
+}
+
+/// Those that have a time zone.
+fn read_sites(conn: &mut Conn<'_>) -> Result<Vec<Site>, StoreError> {
+    let rows: Vec<(String, String, Option<String>)> = with_db!(conn, |c| sites::table
+        .inner_join(tenants::table.on(sites::tenant_id.eq(tenants::id)))
+        .filter(sites::timezone.is_not_null())
+        .select((tenants::name, sites::name, sites::timezone))
+        .order(sites::id)
+        .load(c))
+    .during("reading sites")?;
+    let site = |(tenant, name, timezone): (String, String, Option<String>)| {
+        let timezone = timezone?;
+        match TimeZone::get(&timezone) {
+            Ok(zone) => Some(Site { tenant: tenant.into(), name: name.into(), zone }),
+            Err(error) => {
+                tracing::warn!(site = name, timezone, %error, "this time zone is not known here; the site's schedules go by UTC");
+                None
+            }
+        }
+    };
+    Ok(rows.into_iter().filter_map(site).collect())
 }
 
 fn add_modules(

@@ -3,6 +3,7 @@
 mod actions;
 mod notifications;
 mod desk;
+mod maintenance;
 mod outbox;
 mod rules;
 

@@ -75,6 +75,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         device_templates,
         devices,
         events,
+        maintenance,
         quarantine_events,
         quarantine_messages,
         rollup_daily,

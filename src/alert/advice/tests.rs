@@ -60,6 +60,7 @@ fn advice(rest: &str) -> Vec<String> {
     assert_eq!(faults, [""; 0], "{rest}");
     let (templates, devices) = (templates(), [device("pump-01", Some("climate")), device("gateway", None)]);
     let known = Known {
+        rules: ["gateway-silent"].into(),
         templates: templates.iter().map(|template| (template.slug.as_str(), template)).collect(),
         devices: devices.iter().collect(),
     };

@@ -34,6 +34,7 @@ impl Evaluator {
             }
             Deed::Resolve => {
                 instance.spent = true;
+                instance.flap = None;
                 self.judge().resolve(device, place, at, who, why("resolved by hand"));
                 self.judge().schedule(device, place);
             }

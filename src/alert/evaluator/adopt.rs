@@ -86,10 +86,14 @@ impl Evaluator {
             instances.push(instance_of(place, rule, seed.states.remove(&rule.rule.slug), &mut lag));
         }
         let heard = seed.heard.unwrap_or(NOT_YET);
+        let windows = self.program.windows_for(subject);
+        let zone = self.program.zone_of(tenant, seed.placed.site.as_ref());
         let device = self.fleet.add(Device {
             tenant: Arc::clone(tenant),
             uid: Arc::clone(uid),
             template: seed.template.clone(),
+            zone,
+            windows,
             silence: is_about_silence(&self.program, &instances),
             instances,
             sensors: Vec::new(),
@@ -132,6 +136,7 @@ impl Evaluator {
             }
             let mut judge = self.judge();
             judge.schedule(device, place);
+            judge.look_again(device, place);
         }
     }
 
@@ -178,7 +183,9 @@ impl Evaluator {
             tags: &placed.tags,
         };
         let rules = self.program.rules_for(subject);
+        let windows = self.program.windows_for(subject);
         let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
+        of.windows = windows;
         let mut old: Vec<Option<Instance>> = of.instances.drain(..).map(Some).collect();
         let mut instances = Vec::with_capacity(rules.len());
         for place in rules {
@@ -231,7 +238,13 @@ impl Evaluator {
     /// Tells of episodes whose rule is gone for their device, at the time of the message at hand.
     pub(super) fn end_forsaken(&mut self) {
         for (tenant, uid, slug, episode) in std::mem::take(&mut self.orphans) {
+            let rule =
+                self.program.rules.iter().zip(0..).find(|(rule, _)| rule.rule.slug == slug).map(|(_, place)| place);
+            let device = self.fleet.find(&tenant, &uid);
             self.forsaken(&tenant, &uid, &slug, episode, Who::Rule);
+            if let Some((device, rule)) = device.zip(rule) {
+                self.judge().release(device, rule);
+            }
         }
     }
 }
@@ -257,6 +270,8 @@ fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut (i64
         Some(State::Living(old, _)) => {
             instance.episode = old.episode;
             instance.quiet_until = old.quiet_until;
+            instance.ended = old.ended;
+            instance.flap = old.flap;
             instance.kept = old.kept;
         }
     }
@@ -274,10 +289,13 @@ fn fresh(place: u32, rule: &Compiled) -> Instance {
         dirty: false,
         kept: false,
         spent: false,
+        held: None,
         nodes: rule.nodes.iter().map(|_| NodeState::UNKNOWN).collect::<SmallVec<_>>(),
         past: rule.keeps.then(|| rule.nodes.iter().map(|node| past(&node.kind)).collect()),
         episode: None,
         quiet_until: NOT_YET,
+        ended: NOT_YET,
+        flap: None,
         due: NEVER,
         armed: NEVER,
         from: NOT_YET,

@@ -1,17 +1,22 @@
 //! How a rule stands on one device, for people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Evaluator;
+use super::flap::calm_at;
 use super::fleet::{NEVER, NOT_YET};
 use super::measure::measured;
 use super::program::NodeKind;
+use super::restraint::Cause;
 use super::wording;
 use crate::time::UtcMicros;
 
 /// How a rule stands on a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
+    /// Slug.
+    pub rule: Arc<str>,
     pub conditions: Vec<Stands>,
     /// The number that it goes by now, and what that is compared with.
     pub value: Option<f64>,
@@ -26,6 +31,10 @@ pub struct Standing {
     pub spent: bool,
     /// How far the device's time is behind.
     pub lag: Duration,
+    /// What holds it back now, in words, and when time alone may change that.
+    pub held_back: Option<(String, Option<UtcMicros>)>,
+    /// It flaps: nothing is said before this.
+    pub flaps_until: Option<UtcMicros>,
 }
 
 /// How one condition stands.
@@ -42,12 +51,16 @@ pub struct Stands {
 }
 
 impl Evaluator {
-    /// How each rule stands on a device; empty: none looks at it.
-    pub fn standing(&self, tenant: &str, uid: &str) -> Vec<Standing> {
-        let Some(device) = self.fleet.find(tenant, uid).and_then(|no| self.fleet.devices.get(no as usize)) else {
-            return Vec::new();
-        };
-        let of = device.instances.iter().filter_map(|instance| {
+    /// How each rule stands on a device, and what holds it back at an instant; empty: none looks at it.
+    pub fn standing(&mut self, tenant: &str, uid: &str, now: UtcMicros) -> Vec<Standing> {
+        let Some(no) = self.fleet.find(tenant, uid) else { return Vec::new() };
+        let judge = self.judge();
+        let lag = judge.fleet.devices.get(no as usize).map_or(0, |of| of.lag);
+        let count = judge.fleet.devices.get(no as usize).map_or(0, |of| of.instances.len());
+        let places = 0..super::fleet::number(count);
+        let held: Vec<_> = places.map(|place| judge.restraint(no, place, now.0.saturating_sub(lag))).collect();
+        let Some(device) = self.fleet.devices.get(no as usize) else { return Vec::new() };
+        let of = device.instances.iter().zip(held).filter_map(|(instance, restraint)| {
             let rule = self.program.rules.get(instance.rule as usize)?;
             let conditions = rule.numbered().zip(&instance.nodes).map(|((id, node), state)| Stands {
                 part: if id <= rule.when {
@@ -72,7 +85,9 @@ impl Evaluator {
             });
             let decided = measured(&self.fleet, device, instance, rule, instance.at);
             let episode = instance.episode.as_deref();
+            let until = (restraint.until != NEVER).then_some(UtcMicros(restraint.until));
             Some(Standing {
+                rule: Arc::clone(&rule.rule.slug),
                 conditions: conditions.collect(),
                 value: decided.value,
                 threshold: decided.threshold,
@@ -81,8 +96,24 @@ impl Evaluator {
                 quiet_until: (instance.quiet_until != NOT_YET).then_some(UtcMicros(instance.quiet_until)),
                 spent: instance.spent,
                 lag: Duration::from_micros(u64::try_from(device.lag).unwrap_or(0)),
+                held_back: restraint.by.map(|cause| (self.in_words(cause), until)),
+                flaps_until: calm_at(instance, rule).map(UtcMicros),
             })
         });
         of.collect()
+    }
+
+    fn in_words(&self, cause: Cause) -> String {
+        match cause {
+            Cause::Schedule => "its schedule: it is not in force now".to_owned(),
+            Cause::Maintenance(number) => {
+                let window = self.program.windows.get(number as usize);
+                format!("maintenance: {}", window.map_or("", |window| &window.maintenance.name))
+            }
+            Cause::Dependency(number) => {
+                let rule = self.program.rules.get(number as usize);
+                format!("an alert of the rule {}", rule.map_or("", |rule| &rule.rule.slug))
+            }
+        }
     }
 }

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::episode::Episode;
+use super::flap::Flap;
+use super::gates::ZoneNo;
+use super::gateways::Gateways;
 use super::program::{Compiled, NodeId};
+use super::restraint::HeldBack;
 use super::series::Series;
 use super::usual::Usual;
 
@@ -83,12 +87,17 @@ pub(super) struct Instance {
     pub kept: bool,
     /// Its condition must cease before it fires again: somebody has ended the episode.
     pub spent: bool,
+    /// What holds its alert back, as was last told.
+    pub held: Option<HeldBack>,
     pub nodes: SmallVec<[NodeState; 1]>,
     /// For each node, where the rule keeps anything.
     pub past: Option<Box<[Past]>>,
     pub episode: Option<Box<Episode>>,
     /// No episode begins before.
     pub quiet_until: i64,
+    /// When its last episode ended, where others depend on that.
+    pub ended: i64,
+    pub flap: Option<Box<Flap>>,
     /// When time alone changes something next, by the device's own time.
     pub due: i64,
     /// When the clock will look at it, by the journal's time.
@@ -109,6 +118,9 @@ pub(super) struct Device {
     pub uid: Arc<str>,
     /// Slug.
     pub template: Option<Arc<str>>,
+    pub zone: ZoneNo,
+    /// Maintenance that concerns it.
+    pub windows: Box<[u32]>,
     pub instances: Vec<Instance>,
     /// Whether a rule is about its silence.
     pub silence: bool,
@@ -149,6 +161,7 @@ pub(super) struct Watch {
 pub(super) struct Fleet {
     pub devices: Vec<Device>,
     pub sensors: Vec<Sensor>,
+    pub gateways: Gateways,
     by_uid: HashMap<Arc<str>, Vec<DeviceNo>>,
     /// Texts that many have, once.
     texts: HashMap<Arc<str>, ()>,

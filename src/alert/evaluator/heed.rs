@@ -96,6 +96,9 @@ impl Evaluator {
             put(&mut self.devices, device.index as usize, Introduced { tenant, uid, no, sensors: Vec::new() });
         }
         for change in added.changes {
+            if let Change::Parent(gateway) = &change.change {
+                self.put_behind(change.device, *gateway);
+            }
             let Change::Template { slug, .. } = &change.change else { continue };
             let Some(known) = self.devices.get(change.device as usize) else { continue };
             if known.no != NONE {
@@ -123,6 +126,12 @@ impl Evaluator {
             let known = IntroducedSensor { metric, unit, no };
             put(&mut self.sensors, sensor.index as usize, known);
         }
+    }
+
+    fn put_behind(&mut self, device: DeviceIndex, gateway: DeviceIndex) {
+        let of = |index: DeviceIndex| self.devices.get(index as usize);
+        let Some((device, gateway)) = of(device).zip(of(gateway)).filter(|_| self.program.looks_up) else { return };
+        self.fleet.gateways.put(&device.tenant, &device.uid, &gateway.uid);
     }
 
     fn sensor_of(&mut self, device: DeviceIndex, metric: &Arc<str>, unit: &Arc<str>) -> SensorNo {

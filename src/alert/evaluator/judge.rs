@@ -4,12 +4,16 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
+use super::conditions::{combine, held, onset, refresh};
 use super::episode::{self, Episode};
-use super::fleet::{Device, DeviceNo, Fleet, Instance, NEVER, NOT_YET, Past};
+use super::flap::{self, Says};
+use super::fleet::{DeviceNo, Fleet, Instance, NEVER, NOT_YET};
 use super::measure::measured;
-use super::program::{Compiled, NodeId, NodeKind, Program, micros};
+use super::program::{Compiled, NodeId, Program};
+use super::restraint::{Restraint, Withheld};
+use super::silence::silence_due;
 use super::wording;
-use crate::alert::rule::{Check, Resolve, Severity};
+use crate::alert::rule::Severity;
 use crate::alert::transition::{State, Transition, Who};
 use crate::message::Seq;
 use crate::time::UtcMicros;
@@ -24,6 +28,8 @@ pub(super) struct Outcome {
     pub active: HashMap<Arc<str>, (DeviceNo, u32)>,
     /// When the clock must look at an instance; entries that its `armed` does not name are void.
     pub clock: BinaryHeap<Reverse<(i64, DeviceNo, u32)>>,
+    /// Alerts that something has held back.
+    pub withheld: Vec<Withheld>,
 }
 
 /// Evaluates; made for the time of one message.
@@ -37,7 +43,7 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn instance(&mut self, device: DeviceNo, at: u32) -> Option<(&mut Instance, &Compiled)> {
+    pub fn instance(&mut self, device: DeviceNo, at: u32) -> Option<(&mut Instance, &Compiled)> {
         let instance = self.fleet.devices.get_mut(device as usize)?.instances.get_mut(at as usize)?;
         let rule = self.program.rules.get(instance.rule as usize)?;
         Some((instance, rule))
@@ -79,32 +85,55 @@ impl Judge<'_> {
             instance.spent = false;
             changed = true;
         }
-        let may_end = rule.rule.resolve == Resolve::Auto;
-        match &mut instance.episode {
+        let says = Says {
             // Where both hold, what clears it counts: else it would begin and end in turn.
-            None if when == Some(true) && !cleared && at >= instance.quiet_until && !instance.spent => {
-                self.fire(device, place, at, severity);
-            }
-            None => {}
-            Some(episode) if cleared && may_end && at >= episode.since.saturating_add(rule.min_firing) => {
-                let why =
-                    if rule.clear.is_some() { "what clears it holds" } else { "its condition does not hold any more" };
-                self.resolve(device, place, at, Who::Rule, why.to_owned());
-            }
-            Some(episode) if episode.severity != severity => {
-                let why = format!("from {} to {}", episode.severity.word(), severity.word());
-                episode.severity = severity;
-                self.step(device, place, at, Who::Rule, why);
-            }
-            Some(_) => {}
-        }
-        if let Some((instance, rule)) = self.instance(device, place) {
-            instance.due = next_due(instance, rule, at);
+            begins: when == Some(true) && !cleared && at >= instance.quiet_until && !instance.spent,
+            cleared,
+            severity,
+        };
+        if !says.begins {
+            instance.held = None;
         }
         if changed {
             self.mark(device, place);
         }
+        let restraint = self.restraint(device, place, at);
+        self.decide(device, place, at, says, restraint);
+        self.reckon(device, place, at, Some(restraint));
         self.arm(device, place);
+    }
+
+    /// What the conditions make of the episode.
+    fn decide(&mut self, device: DeviceNo, place: u32, at: i64, says: Says, restraint: Restraint) {
+        let Some((instance, rule)) = self.instance(device, place) else { return };
+        let is_wild = instance.flap.as_ref().is_some_and(|flap| flap.is_wild());
+        match &mut instance.episode {
+            None if says.begins => match restraint.by {
+                Some(cause) => self.withhold(device, place, at, cause),
+                None => self.fire(device, place, at, says.severity),
+            },
+            None => {}
+            Some(episode) if restraint.is_off() && rule.may_end() && at >= rule.may_end_at(episode) => {
+                instance.flap = None;
+                self.resolve(device, place, at, Who::Rule, "its schedule is over for now".to_owned());
+            }
+            Some(_) if is_wild => self.flutter(device, place, at, says),
+            Some(episode) if says.cleared && rule.may_end() && at >= rule.may_end_at(episode) => {
+                if flap::note(instance, rule, at, false) {
+                    return self.step(device, place, at, Who::Rule, "it flaps".to_owned());
+                }
+                let why =
+                    if rule.clear.is_some() { "what clears it holds" } else { "its condition does not hold any more" };
+                self.resolve(device, place, at, Who::Rule, why.to_owned());
+            }
+            // What holds back an alert holds back that one gets worse or better.
+            Some(episode) if episode.severity != says.severity && restraint.by.is_none() => {
+                let why = format!("from {} to {}", episode.severity.word(), says.severity.word());
+                episode.severity = says.severity;
+                self.step(device, place, at, Who::Rule, why);
+            }
+            Some(_) => {}
+        }
     }
 
     fn fire(&mut self, device: DeviceNo, place: u32, at: i64, severity: Severity) {
@@ -117,10 +146,11 @@ impl Judge<'_> {
         let why = wording::condition(&rule.rule.when);
         let episode = Episode { id, onset, since: at, step: 0, state: State::Firing, severity, snoozed: None };
         self.out.active.insert(Arc::clone(&episode.id), (device, place));
-        if let Some((instance, _)) = self.instance(device, place) {
-            instance.episode = Some(Box::new(episode));
-        }
-        self.step(device, place, at, Who::Rule, why);
+        let Some((instance, rule)) = self.instance(device, place) else { return };
+        instance.episode = Some(Box::new(episode));
+        instance.held = None;
+        let flaps = flap::note(instance, rule, at, true);
+        self.step(device, place, at, Who::Rule, if flaps { format!("{why}; it flaps") } else { why });
     }
 
     /// Ends the episode.
@@ -135,10 +165,15 @@ impl Judge<'_> {
         if rule.cooldown > 0 {
             instance.quiet_until = at.saturating_add(rule.cooldown);
         }
+        if rule.lingers {
+            instance.ended = at;
+        }
+        let number = instance.rule;
         if let Some(episode) = instance.episode.take() {
             self.out.active.remove(&episode.id);
         }
         self.mark(device, place);
+        self.release(device, number);
     }
 
     /// Tells how the episode stands now.
@@ -171,6 +206,9 @@ impl Judge<'_> {
             seq: self.seq,
         };
         transition.message = wording::message(&rule.rule, &transition);
+        if instance.flap.as_ref().is_some_and(|flap| flap.is_wild()) {
+            wording::add_flapping(&mut transition.message, &rule.rule);
+        }
         self.out.transitions.push(transition);
         if let Some((instance, _)) = self.instance(device, place)
             && let Some(episode) = &mut instance.episode
@@ -192,8 +230,9 @@ impl Judge<'_> {
 
     /// Works out when time alone changes it next, and makes sure that the clock looks at it then.
     pub fn schedule(&mut self, device: DeviceNo, place: u32) {
-        if let Some((instance, rule)) = self.instance(device, place) {
-            instance.due = next_due(instance, rule, instance.at);
+        if let Some((instance, _)) = self.instance(device, place) {
+            let at = instance.at;
+            self.reckon(device, place, at, None);
         }
         self.arm(device, place);
     }
@@ -242,47 +281,6 @@ impl Judge<'_> {
         self.arm(device, place);
     }
 
-    /// If something that a rule waits for was never heard, its silence counts from now on.
-    pub fn begin_silence(&mut self, device: DeviceNo, place: u32) {
-        let now = self.now;
-        let Some(of) = self.fleet.devices.get(device as usize) else { return };
-        let Some(instance) = of.instances.get(place as usize) else { return };
-        let Some(rule) = self.program.rules.get(instance.rule as usize) else { return };
-        if silence_due(self.fleet, of, instance, rule) == NOT_YET
-            && let Some((instance, _)) = self.instance(device, place)
-        {
-            instance.from = now;
-            self.mark(device, place);
-        }
-        self.arm(device, place);
-    }
-
-    /// Notes which conditions about silence hold now; whether one has changed.
-    pub fn look_for_silence(&mut self, device: DeviceNo, place: u32, at: i64, time: i64) -> bool {
-        let mut changed = false;
-        let Some(of) = self.fleet.devices.get(device as usize) else { return false };
-        let Some(instance) = of.instances.get(place as usize) else { return false };
-        let Some(rule) = self.program.rules.get(instance.rule as usize) else { return false };
-        let mut found: Vec<(NodeId, bool)> = Vec::new();
-        for (id, node) in rule.numbered() {
-            if let NodeKind::Absent { metric, after } = &node.kind {
-                let heard = heard(self.fleet, of, instance, metric.as_deref());
-                found.push((id, heard != NOT_YET && at.saturating_sub(heard) >= *after));
-            }
-        }
-        if let Some((instance, _)) = self.instance(device, place) {
-            for (id, silent) in found {
-                if let Some(node) = instance.nodes.get_mut(usize::from(id)) {
-                    changed |= node.set(Some(silent), time.max(instance.at));
-                }
-            }
-        }
-        if changed {
-            self.mark(device, place);
-        }
-        changed
-    }
-
     /// Ends a snooze whose time has come.
     fn wake(&mut self, device: DeviceNo, place: u32, at: i64, time: i64) {
         let Some((instance, _)) = self.instance(device, place) else { return };
@@ -294,127 +292,4 @@ impl Judge<'_> {
             self.step(device, place, time, Who::Rule, "the snooze is over".to_owned());
         }
     }
-}
-
-/// Whether a node has held for as long as it must.
-fn held(instance: &Instance, rule: &Compiled, node: NodeId, at: i64) -> Option<bool> {
-    let hold = rule.nodes.get(usize::from(node))?.hold;
-    instance.nodes.get(usize::from(node))?.held(hold, at)
-}
-
-/// Works out what consists of other conditions; an unknown one decides nothing (Kleene). Whether something has changed.
-fn combine(instance: &mut Instance, rule: &Compiled, at: i64) -> bool {
-    let mut changed = false;
-    for (id, node) in rule.numbered() {
-        let truth = match &node.kind {
-            NodeKind::Metric { .. } | NodeKind::Absent { .. } => continue,
-            NodeKind::Not(of) => held(instance, rule, *of, at).map(|truth| !truth),
-            NodeKind::All(of) => decide(of.iter().map(|node| held(instance, rule, *node, at)), false),
-            NodeKind::Any(of) => decide(of.iter().map(|node| held(instance, rule, *node, at)), true),
-        };
-        if let Some(state) = instance.nodes.get_mut(usize::from(id)) {
-            changed |= state.set(truth, at);
-        }
-    }
-    changed
-}
-
-/// `decisive` if one is that; unknown if one is; else the other.
-fn decide(truths: impl Iterator<Item = Option<bool>>, decisive: bool) -> Option<bool> {
-    let mut unknown = false;
-    for truth in truths {
-        match truth {
-            Some(truth) if truth == decisive => return Some(decisive),
-            Some(_) => {}
-            None => unknown = true,
-        }
-    }
-    (!unknown).then_some(!decisive)
-}
-
-/// When what holds now began to: of all conditions the last, of any the first.
-fn onset(instance: &Instance, rule: &Compiled, node: NodeId, at: i64) -> i64 {
-    let begun = instance.nodes.get(usize::from(node)).map_or(NEVER, |state| state.since);
-    let own = if begun == NEVER { at } else { begun };
-    let of = |nodes: &[NodeId]| -> Vec<i64> {
-        let holding = nodes.iter().filter(|node| held(instance, rule, **node, at) == Some(true));
-        holding.map(|node| onset(instance, rule, *node, at)).collect()
-    };
-    match rule.nodes.get(usize::from(node)).map(|node| &node.kind) {
-        Some(NodeKind::All(nodes)) => of(nodes).into_iter().max().unwrap_or(own),
-        Some(NodeKind::Any(nodes)) => of(nodes).into_iter().min().unwrap_or(own),
-        _ => own,
-    }
-}
-
-/// Windows lose their oldest readings as time goes by. Whether that changes a condition.
-fn refresh(instance: &mut Instance, rule: &Compiled, at: i64) -> bool {
-    let mut changed = false;
-    let Some(pasts) = &instance.past else { return false };
-    for ((node, past), state) in rule.nodes.iter().zip(pasts).zip(instance.nodes.iter_mut()) {
-        if let (NodeKind::Metric { check: Check::Window { over, aggregate, is }, .. }, Past::Series(series)) =
-            (&node.kind, past)
-        {
-            let value = series.aggregate(*aggregate, at, micros(*over));
-            changed |= state.set(value.map(|value| is.holds(value)), at);
-        }
-    }
-    changed
-}
-
-/// When time alone changes something after `at`.
-fn next_due(instance: &Instance, rule: &Compiled, at: i64) -> i64 {
-    let mut due = NEVER;
-    let mut consider = |time: i64| {
-        if time > at {
-            due = due.min(time);
-        }
-    };
-    for (node, state) in rule.nodes.iter().zip(&instance.nodes) {
-        if node.hold > 0 {
-            consider(state.due(node.hold));
-        }
-    }
-    for (node, past) in rule.nodes.iter().zip(instance.past.iter().flatten()) {
-        if let (NodeKind::Metric { check: Check::Window { over, .. }, .. }, Past::Series(series)) = (&node.kind, past)
-            && let Some(leaves) = series.leaves(at, micros(*over))
-        {
-            consider(leaves);
-        }
-    }
-    match &instance.episode {
-        Some(episode) if rule.min_firing > 0 => consider(episode.since.saturating_add(rule.min_firing)),
-        None if instance.quiet_until != NOT_YET => consider(instance.quiet_until),
-        _ => {}
-    }
-    due
-}
-
-/// When a device, or one metric of it, was last heard, by the journal's time; [`NOT_YET`]: silence does not count yet.
-fn heard(fleet: &Fleet, device: &Device, instance: &Instance, metric: Option<&str>) -> i64 {
-    let heard = match metric {
-        None => device.heard,
-        Some(metric) => {
-            let sensor = fleet.sensor_of(device, metric).and_then(|no| fleet.sensors.get(no as usize));
-            sensor.map_or(NOT_YET, |sensor| sensor.heard)
-        }
-    };
-    if heard == NOT_YET { instance.from } else { heard }
-}
-
-/// When silence will have lasted; at once where it must first be noted from when on it counts.
-fn silence_due(fleet: &Fleet, device: &Device, instance: &Instance, rule: &Compiled) -> i64 {
-    let mut due = NEVER;
-    for (node, state) in rule.nodes.iter().zip(&instance.nodes) {
-        if let NodeKind::Absent { metric, after } = &node.kind {
-            let heard = heard(fleet, device, instance, metric.as_deref());
-            if heard == NOT_YET {
-                return NOT_YET;
-            }
-            if state.truth != Some(true) {
-                due = due.min(heard.saturating_add(*after));
-            }
-        }
-    }
-    due
 }

@@ -9,20 +9,28 @@
 
 mod act;
 mod adopt;
+mod conditions;
 mod episode;
 mod explain;
+mod flap;
 mod fleet;
+mod gates;
+mod gateways;
 mod geo;
 mod heed;
 mod judge;
 mod measure;
 mod program;
 mod remembered;
+mod restraint;
 mod series;
+mod silence;
 mod usual;
 pub(crate) mod wording;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod restraint_tests;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +40,7 @@ use std::sync::Arc;
 #[cfg(test)]
 pub(crate) use episode::id as episode_id;
 pub use explain::{Standing, Stands};
+pub use restraint::{HeldBack, Withheld};
 
 use adopt::{Placed, Seed, SeedSensor, State as Held};
 use episode::Episode;
@@ -40,7 +49,7 @@ use judge::{Judge, Outcome};
 use program::{NodeKind, Program};
 use remembered::Memory;
 
-use super::rule::{Check, Rule};
+use super::rule::Check;
 use super::transition::{StateChange, Transition};
 use crate::catalog::Snapshot;
 use crate::message::Seq;
@@ -134,7 +143,7 @@ impl Evaluator {
                 ),
             }
         }
-        let mut evaluator = Evaluator::of(&snapshot.rules);
+        let mut evaluator = Evaluator::of(snapshot);
         for device in &snapshot.devices {
             let states = states.remove(&(Arc::clone(&device.tenant), Arc::clone(&device.uid))).unwrap_or_default();
             evaluator.settle_in(device, |seed| seed.states = states);
@@ -142,9 +151,9 @@ impl Evaluator {
         evaluator
     }
 
-    fn of(rules: &[Arc<Rule>]) -> Evaluator {
+    fn of(snapshot: &Snapshot) -> Evaluator {
         Evaluator {
-            program: Program::of(rules),
+            program: Program::of(snapshot),
             fleet: Fleet::default(),
             outcome: Outcome::default(),
             forgotten: Vec::new(),
@@ -170,6 +179,9 @@ impl Evaluator {
         if self.program.rules.is_empty() {
             return;
         }
+        if let Some(gateway) = device.parent.as_ref().filter(|_| self.program.looks_up) {
+            self.fleet.gateways.put(&device.tenant, &device.uid, gateway);
+        }
         let heard = device.last_seen.map(|at| at.0);
         let sensors = device.sensors.iter().map(|sensor| SeedSensor {
             metric: Arc::clone(&sensor.metric),
@@ -189,7 +201,7 @@ impl Evaluator {
     /// Takes other rules and a newer catalog, and starts a new generation. States go on where rule and conditions are the same;
     /// episodes of rules that are gone end with the next message.
     pub fn replace(&mut self, snapshot: &Snapshot) {
-        let mut old = std::mem::replace(self, Evaluator::of(&snapshot.rules));
+        let mut old = std::mem::replace(self, Evaluator::of(snapshot));
         (self.now, self.seq, self.late) = (old.now, old.seq, old.late);
         self.forgotten = std::mem::take(&mut old.forgotten);
         self.orphans = std::mem::take(&mut old.orphans);
@@ -337,7 +349,10 @@ impl Evaluator {
                 return;
             }
             self.outcome.clock.pop();
-            self.judge().ring(device, place, at);
+            let mut judge = self.judge();
+            // So that it does not matter when the clock is looked at.
+            judge.now = if at == NOT_YET { judge.now } else { at };
+            judge.ring(device, place, at);
         }
     }
 
@@ -370,6 +385,11 @@ impl Evaluator {
             changes.push(StateChange { rule: Arc::clone(&rule.rule.slug), tenant, device, state });
         }
         (std::mem::take(&mut self.outcome.transitions), changes)
+    }
+
+    /// Takes the alerts that something has held back since the last call, each once for each cause.
+    pub fn take_withheld(&mut self) -> Vec<Withheld> {
+        std::mem::take(&mut self.outcome.withheld)
     }
 
     /// Readings since the last call that came too late to change a comparison.

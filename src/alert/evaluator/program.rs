@@ -5,7 +5,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::rule::{Check, Condition, Rule, Selector, Severity, Test};
+use jiff::tz::TimeZone;
+
+use super::episode::Episode;
+use super::fleet::NEVER;
+use super::gates::{Gates, Window, ZoneNo};
+use crate::alert::dependency;
+use crate::alert::maintenance::Maintenance;
+use crate::alert::rule::{Check, Condition, DependsOn, Resolve, Rule, Scope, Selector, Severity, Test};
+use crate::catalog::Snapshot;
 use crate::catalog::matching::glob;
 
 /// Position of a node among those of its rule.
@@ -28,6 +36,25 @@ pub(super) struct Compiled {
     pub absent: bool,
     pub min_firing: i64,
     pub cooldown: i64,
+    /// When it is in force, if not always.
+    pub schedule: Option<Gates>,
+    pub depends_on: Vec<Depends>,
+    /// Whether another rule depends on it.
+    pub has_dependents: bool,
+    /// Whether one of those is held back for a while after an alert of this rule.
+    pub lingers: bool,
+    pub flaps_within: i64,
+    pub flaps_calm: i64,
+}
+
+/// A dependency whose rule is in force.
+#[derive(Debug)]
+pub(super) struct Depends {
+    /// Position of the rule.
+    pub rule: u32,
+    pub on: DependsOn,
+    /// For so long after the end of its alert it still holds back.
+    pub grace: i64,
 }
 
 /// One condition; spans in microseconds.
@@ -64,7 +91,7 @@ impl Node {
 }
 
 impl Compiled {
-    fn of(rule: &Arc<Rule>) -> Compiled {
+    fn of(rule: &Arc<Rule>, zones: &[TimeZone]) -> Compiled {
         let mut nodes = Vec::new();
         let when = flatten(&rule.when, &mut nodes);
         let clear = rule.clear.as_ref().map(|clear| flatten(clear, &mut nodes));
@@ -94,6 +121,12 @@ impl Compiled {
             absent,
             min_firing: micros(rule.min_firing),
             cooldown: micros(rule.cooldown),
+            schedule: rule.schedule.as_ref().map(|one| Gates::new(&one.times, one.zone.as_ref(), zones, NEVER)),
+            depends_on: Vec::new(),
+            has_dependents: false,
+            lingers: false,
+            flaps_within: rule.flapping.map_or(0, |flapping| micros(flapping.within)),
+            flaps_calm: rule.flapping.map_or(0, |flapping| micros(flapping.calm)),
             rule: Arc::clone(rule),
         }
     }
@@ -104,6 +137,16 @@ impl Compiled {
             NodeKind::Absent { metric: Some(metric), .. } => Some((id, metric)),
             _ => None,
         })
+    }
+
+    /// Whether readings end its episodes.
+    pub fn may_end(&self) -> bool {
+        self.rule.resolve == Resolve::Auto
+    }
+
+    /// Before this an episode does not end by itself.
+    pub fn may_end_at(&self, episode: &Episode) -> i64 {
+        episode.since.saturating_add(self.min_firing)
     }
 
     /// Its nodes, each with its place.
@@ -149,16 +192,72 @@ pub(super) struct Program {
     by_template: HashMap<String, Vec<u32>>,
     by_device: HashMap<String, Vec<u32>>,
     general: Vec<u32>,
+    /// Of the sites; UTC first.
+    zones: Vec<TimeZone>,
+    /// By tenant and name.
+    site_zones: HashMap<(Arc<str>, Arc<str>), ZoneNo>,
+    pub windows: Vec<Window>,
+    /// Whether a rule cares which device is behind which.
+    pub looks_up: bool,
 }
 
 impl Program {
-    pub fn of(rules: &[Arc<Rule>]) -> Program {
-        let mut program = Program::default();
-        for (place, rule) in (0..).zip(rules) {
-            program.rules.push(Compiled::of(rule));
+    pub fn of(snapshot: &Snapshot) -> Program {
+        let mut program = Program { zones: vec![TimeZone::UTC], ..Program::default() };
+        for site in &snapshot.sites {
+            let known = program.zones.iter().position(|zone| *zone == site.zone);
+            let number = known.unwrap_or_else(|| {
+                program.zones.push(site.zone.clone());
+                program.zones.len().saturating_sub(1)
+            });
+            // There are some hundred time zones.
+            let number = ZoneNo::try_from(number).unwrap_or(0);
+            program.site_zones.insert((Arc::clone(&site.tenant), Arc::clone(&site.name)), number);
+        }
+        program.windows = snapshot.maintenance.iter().map(|one| Window::new(one, &program.zones)).collect();
+        for (place, rule) in (0..).zip(dependency::in_order(&snapshot.rules)) {
+            program.rules.push(Compiled::of(rule, &program.zones));
             program.index(place, rule);
         }
+        program.depend();
         program
+    }
+
+    /// Finds the rules that others depend on.
+    fn depend(&mut self) {
+        let by_slug: HashMap<Arc<str>, u32> =
+            self.rules.iter().map(|rule| Arc::clone(&rule.rule.slug)).zip(0..).collect();
+        for place in 0..self.rules.len() {
+            let Some(rule) = self.rules.get(place).map(|one| Arc::clone(&one.rule)) else { continue };
+            let mut found = Vec::new();
+            for one in &rule.depends_on {
+                let Some(number) = by_slug.get(&one.rule).copied() else { continue };
+                found.push(Depends { rule: number, on: one.on, grace: micros(one.grace) });
+                self.looks_up |= one.on == DependsOn::Gateway;
+                if let Some(other) = self.rules.get_mut(number as usize) {
+                    other.has_dependents = true;
+                    other.lingers |= !one.grace.is_zero();
+                }
+            }
+            if let Some(own) = self.rules.get_mut(place) {
+                own.depends_on = found;
+            }
+        }
+    }
+
+    /// The zone of a device at this site.
+    pub fn zone_of(&self, tenant: &Arc<str>, site: Option<&Arc<str>>) -> ZoneNo {
+        let site = site.map(|site| (Arc::clone(tenant), Arc::clone(site)));
+        site.and_then(|site| self.site_zones.get(&site)).copied().unwrap_or(0)
+    }
+
+    /// The maintenance that concerns a device.
+    pub fn windows_for(&self, device: Subject<'_>) -> Box<[u32]> {
+        let concerns = |window: &Window| {
+            let Maintenance { tenant, scope, .. } = &*window.maintenance;
+            is_chosen(tenant.as_deref(), scope, device)
+        };
+        (0..).zip(&self.windows).filter(|(_, window)| concerns(window)).map(|(number, _)| number).collect()
     }
 
     fn index(&mut self, place: u32, rule: &Rule) {
@@ -185,7 +284,11 @@ impl Program {
         let of_template = device.template.and_then(|slug| self.by_template.get(slug)).unwrap_or(&none);
         let candidates = self.general.iter().chain(named).chain(of_template).copied();
         let mut found: Vec<u32> = candidates
-            .filter(|place| self.rules.get(*place as usize).is_some_and(|one| is_in_scope(&one.rule, device)))
+            .filter(|place| {
+                self.rules
+                    .get(*place as usize)
+                    .is_some_and(|one| is_chosen(one.rule.tenant.as_deref(), &one.rule.scope, device))
+            })
             .collect();
         found.sort_unstable();
         found.dedup();
@@ -193,10 +296,10 @@ impl Program {
     }
 }
 
-fn is_in_scope(rule: &Rule, device: Subject<'_>) -> bool {
-    rule.tenant.as_deref().is_none_or(|tenant| tenant == device.tenant)
-        && rule.scope.of.iter().all(|selector| chooses(selector, device))
-        && !rule.scope.except.iter().any(|selector| chooses(selector, device))
+fn is_chosen(tenant: Option<&str>, scope: &Scope, device: Subject<'_>) -> bool {
+    tenant.is_none_or(|tenant| tenant == device.tenant)
+        && scope.of.iter().all(|selector| chooses(selector, device))
+        && !scope.except.iter().any(|selector| chooses(selector, device))
 }
 
 fn chooses(selector: &Selector, device: Subject<'_>) -> bool {

@@ -8,7 +8,11 @@ use proptest::prelude::*;
 use super::heed::SECOND;
 use super::tests::{Sent, Stage, absent, gt, held, metric, rule, seconds};
 use super::*;
-use crate::alert::rule::{Aggregate, Compare, Condition, Resolve, Test};
+use crate::alert::maintenance::Maintenance;
+use crate::alert::rule::{
+    Aggregate, Compare, Condition, Dependency, DependsOn, Flapping, Resolve, Rule, Schedule, Scope, Test,
+};
+use crate::alert::times::{Moment, Spell, Times};
 use crate::normalize::testing;
 
 const T0: i64 = 1_700_000_000;
@@ -103,17 +107,97 @@ fn held_at(history: &History, condition: &Condition, at: i64) -> Option<bool> {
     Some(now && (from..=at).all(|second| truth(history, condition, second) == Some(true)))
 }
 
+/// Whether one of some times is so at a second.
+fn within(times: &Times, at: i64) -> bool {
+    times.0.iter().any(|spell| match spell {
+        Spell::Once { from: Moment::At(from), to: Moment::At(to) } => (from.0..to.0).contains(&((T0 + at) * SECOND)),
+        _ => unreachable!("not generated"),
+    })
+}
+
+/// What else decides about a rule's episodes.
+#[derive(Clone, Debug, Default)]
+struct Around {
+    maintenance: Vec<Times>,
+    /// Steps of the rule that it depends on.
+    other: Vec<(&'static str, i64)>,
+}
+
+impl Around {
+    /// Whether something but its schedule holds the rule back.
+    fn holds_back(&self, rule: &Rule, at: i64) -> bool {
+        let last = self.other.iter().rev().find(|(_, step)| *step <= at);
+        let grace = rule.depends_on.first().map_or(0, |one| one.grace.as_secs() as i64);
+        let other = last.is_some_and(|(state, step)| *state == "firing" || at < step + grace);
+        other || self.maintenance.iter().any(|times| within(times, at))
+    }
+}
+
 /// Every step of the rule's episodes up to `end`, second by second.
-fn episodes(history: &History, rule: &Rule, end: i64) -> Vec<(&'static str, i64)> {
+fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&'static str, i64)> {
     let mut steps = Vec::new();
     let (mut firing, mut quiet_until): (Option<i64>, i64) = (None, i64::MIN);
+    let mut changes: Vec<i64> = Vec::new();
+    // When it changed last, and to what, while it flaps.
+    let mut wild: Option<(i64, bool)> = None;
+    let mut flaps = |at: i64| {
+        let Some(Flapping { changes: most, within, .. }) = rule.flapping else { return false };
+        changes.retain(|change| *change > at - within.as_secs() as i64);
+        changes.push(at);
+        let so = changes.len() > most;
+        if so {
+            changes.clear();
+        }
+        so
+    };
     for at in 0..=end {
+        let is_off = rule.schedule.as_ref().is_some_and(|schedule| !within(&schedule.times, at));
+        if let (Some(since), true) = (firing, is_off)
+            && at >= since + rule.min_firing.as_secs() as i64
+        {
+            steps.push(("resolved", at));
+            (firing, wild) = (None, None);
+            if !rule.cooldown.is_zero() {
+                quiet_until = at + rule.cooldown.as_secs() as i64;
+            }
+        }
+        if let (Some(_), Some((last, on))) = (firing, wild) {
+            let when = held_at(history, &rule.when, at);
+            let cleared = match &rule.clear {
+                Some(clear) => held_at(history, clear, at) == Some(true),
+                None => when == Some(false),
+            };
+            let calm = rule.flapping.map_or(0, |flapping| flapping.calm.as_secs() as i64);
+            if at >= last + calm {
+                wild = None;
+                if on {
+                    steps.push(("firing", at));
+                } else {
+                    steps.push(("resolved", at));
+                    firing = None;
+                    if !rule.cooldown.is_zero() {
+                        quiet_until = at + rule.cooldown.as_secs() as i64;
+                    }
+                }
+            } else if on && cleared {
+                wild = Some((at, false));
+            } else if !on && when == Some(true) && !cleared && at >= quiet_until {
+                wild = Some((at, true));
+            }
+            continue;
+        }
         let when = held_at(history, &rule.when, at);
         let clears = |at| rule.clear.as_ref().is_some_and(|clear| held_at(history, clear, at) == Some(true));
         match firing {
-            None if when == Some(true) && !clears(at) && at >= quiet_until => {
+            None if when == Some(true)
+                && !clears(at)
+                && at >= quiet_until
+                && !is_off
+                && !around.holds_back(rule, at) =>
+            {
                 firing = Some(at);
                 steps.push(("firing", at));
+                wild = flaps(at).then_some((at, true));
             }
             None => {}
             Some(since) => {
@@ -121,7 +205,10 @@ fn episodes(history: &History, rule: &Rule, end: i64) -> Vec<(&'static str, i64)
                     Some(_) => clears(at),
                     None => when == Some(false),
                 };
-                if cleared && at >= since + rule.min_firing.as_secs() as i64 {
+                if cleared && at >= since + rule.min_firing.as_secs() as i64 && flaps(at) {
+                    wild = Some((at, false));
+                    steps.push(("firing", at));
+                } else if cleared && at >= since + rule.min_firing.as_secs() as i64 {
                     steps.push(("resolved", at));
                     firing = None;
                     if !rule.cooldown.is_zero() {
@@ -184,9 +271,57 @@ fn conditions() -> impl Strategy<Value = Condition> {
 
 fn rules() -> impl Strategy<Value = Rule> {
     let spans = || prop_oneof![2 => Just(0_u64), 1 => 1..60_u64];
-    (conditions(), proptest::option::of(conditions()), spans(), spans()).prop_map(|(when, clear, least, cooldown)| {
-        Rule { clear, min_firing: seconds(least), cooldown: seconds(cooldown), ..rule("r", when) }
-    })
+    let flapping = (2..5_usize, 10..120_u64, 10..60_u64).prop_map(|(changes, within, calm)| Flapping {
+        changes,
+        within: seconds(within),
+        calm: seconds(calm),
+    });
+    let more = (proptest::option::weighted(0.3, times()), proptest::option::weighted(0.3, flapping));
+    (conditions(), proptest::option::of(conditions()), spans(), spans(), more).prop_map(
+        |(when, clear, least, cooldown, (times, flapping))| Rule {
+            clear,
+            min_firing: seconds(least),
+            cooldown: seconds(cooldown),
+            schedule: times.map(|times| Schedule { times, zone: None }),
+            flapping,
+            ..rule("r", when)
+        },
+    )
+}
+
+/// One or two spells of the course.
+fn times() -> impl Strategy<Value = Times> {
+    let spell = (0..300_i64, 1..200_i64).prop_map(|(from, lasts)| {
+        let moment = |second: i64| Moment::At(UtcMicros((T0 + second) * SECOND));
+        Spell::Once { from: moment(from), to: moment(from + lasts) }
+    });
+    proptest::collection::vec(spell, 1..3).prop_map(Times)
+}
+
+/// Maintenance of every device, and a rule that the first one may depend on.
+fn surroundings() -> impl Strategy<Value = (Vec<Times>, Option<(Rule, u64)>)> {
+    let other = (rules(), 0..20_u64).prop_map(|(other, grace)| (Rule { slug: "a".into(), ..other }, grace));
+    (proptest::collection::vec(times(), 0..2), proptest::option::weighted(0.4, other))
+}
+
+/// The rules of a case: the first one, and what it depends on.
+fn cast(rule: Rule, other: Option<(Rule, u64)>) -> Vec<Arc<Rule>> {
+    let Some((other, grace)) = other else { return vec![Arc::new(rule)] };
+    let depends_on = vec![Dependency { rule: "a".into(), on: DependsOn::Device, grace: seconds(grace) }];
+    vec![Arc::new(other), Arc::new(Rule { depends_on, ..rule })]
+}
+
+fn windows(times: &[Times]) -> Vec<Arc<Maintenance>> {
+    let one = |times: &Times| Maintenance {
+        name: "work".to_owned(),
+        tenant: None,
+        scope: Scope::default(),
+        times: times.clone(),
+        zone: None,
+        note: None,
+        ended_at: None,
+    };
+    times.iter().map(one).map(Arc::new).collect()
 }
 
 /// What a device sends: after so many seconds, of which metrics, which values.
@@ -213,9 +348,9 @@ fn send(stage: &mut Stage, at: i64, readings: &[(&'static str, f64)]) {
 }
 
 /// What the database has of a device at a time.
-fn stored(rules: &[Arc<Rule>], history: &History, until: i64) -> Snapshot {
+fn stored(rules: &[Arc<Rule>], maintenance: &[Times], history: &History, until: i64) -> Snapshot {
     if history.range(..=until).next().is_none() {
-        return Snapshot { rules: rules.to_vec(), ..Snapshot::default() };
+        return Snapshot { rules: rules.to_vec(), maintenance: windows(maintenance), ..Snapshot::default() };
     }
     let mut device = testing::device(1, "d", None);
     device.last_seen = history.range(..=until).next_back().map(|(at, _)| UtcMicros((T0 + at) * SECOND));
@@ -224,7 +359,7 @@ fn stored(rules: &[Arc<Rule>], history: &History, until: i64) -> Snapshot {
             device.sensors.push(testing::sensor(id, name, Some(((T0 + at) * SECOND, value))));
         }
     }
-    Snapshot { rules: rules.to_vec(), devices: vec![device], ..Snapshot::default() }
+    Snapshot { rules: rules.to_vec(), maintenance: windows(maintenance), devices: vec![device], ..Snapshot::default() }
 }
 
 fn recall(stage: &mut Stage, history: &History, until: i64) {
@@ -242,32 +377,47 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn steps_are_those_of_the_slow_and_obvious_evaluator(rule in rules(), history in courses()) {
+    fn steps_are_those_of_the_slow_and_obvious_evaluator(
+        rule in rules(),
+        (maintenance, other) in surroundings(),
+        history in courses(),
+    ) {
         let end = history.keys().next_back().copied().unwrap_or(0) + 200;
-        let mut stage = Stage::new(vec![rule.clone()]);
+        let rules = cast(rule, other);
+        let mut stage = Stage::with(stored(&rules, &maintenance, &History::new(), -1));
         for (at, readings) in &history {
             send(&mut stage, *at, readings);
         }
         stage.tick(end);
-        prop_assert_eq!(stage.steps(), episodes(&history, &rule, end));
+        let mut around = Around { maintenance, other: Vec::new() };
+        for rule in &rules {
+            let steps = episodes(&history, rule, &around, end);
+            let found: Vec<_> = stage.told.iter().filter(|step| step.rule == rule.slug).collect();
+            let found: Vec<_> =
+                found.iter().map(|step| (step.state.word(), step.at.0 / SECOND - T0)).collect();
+            prop_assert_eq!(found, steps.clone());
+            around.other = steps;
+        }
     }
 
     #[test]
     fn ticks_restarts_and_batches_change_nothing(
         rule in rules(),
+        (maintenance, other) in surroundings(),
         history in courses(),
         ticks in proptest::collection::vec(0..400_i64, 0..10),
         restarts in proptest::collection::vec(0..25_usize, 0..4),
     ) {
         let end = history.keys().next_back().copied().unwrap_or(0) + 200;
-        let mut plain = Stage::new(vec![rule.clone()]);
-        let rules = [Arc::new(rule)];
-        let mut cut = Stage::with(stored(&rules, &History::new(), -1));
+        let rules = cast(rule, other);
+        let stored = |history: &History, until: i64| stored(&rules, &maintenance, history, until);
+        let mut plain = Stage::with(stored(&History::new(), -1));
+        let mut cut = Stage::with(stored(&History::new(), -1));
         let mut last = 0;
         for (number, (at, readings)) in history.iter().enumerate() {
             send(&mut plain, *at, readings);
             if restarts.contains(&number) {
-                let snapshot = stored(&rules, &history, last);
+                let snapshot = stored(&history, last);
                 cut.restart(&snapshot);
                 recall(&mut cut, &history, last);
             }
@@ -292,6 +442,6 @@ proptest! {
 fn the_reference_knows_what_is_plain() {
     let history: History = [(0, vec![("a", 1.0)]), (10, vec![("a", 5.0)]), (50, vec![("a", 1.0)])].into();
     let hot = rule("r", held(gt("a", 3.0), 20));
-    assert_eq!(episodes(&history, &hot, 100), [("firing", 30), ("resolved", 50)]);
+    assert_eq!(episodes(&history, &hot, &Around::default(), 100), [("firing", 30), ("resolved", 50)]);
     assert_eq!(hot.resolve, Resolve::Auto);
 }

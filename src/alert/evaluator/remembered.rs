@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::episode::Episode;
+use super::flap::Flap;
 use super::fleet::{Instance, NEVER, NOT_YET, NodeState, Past};
 use super::program::Compiled;
 use super::usual::Usual;
@@ -25,6 +26,10 @@ pub(super) struct Memory {
     episode: Option<Episode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quiet_until: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flap: Option<Flap>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     spent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +87,8 @@ impl Memory {
             same: if same.iter().any(Option::is_some) { same } else { Vec::new() },
             episode: instance.episode.as_deref().cloned(),
             quiet_until: (instance.quiet_until != NOT_YET).then_some(instance.quiet_until),
+            ended: (instance.ended != NOT_YET).then_some(instance.ended),
+            flap: instance.flap.as_deref().cloned(),
             spent: instance.spent,
             from: (instance.from != NOT_YET).then_some(instance.from),
             at: rule.keeps.then_some(instance.at),
@@ -110,6 +117,8 @@ impl Memory {
     pub fn restore(self, instance: &mut Instance, rule: &Compiled) {
         instance.episode = self.episode.map(Box::new);
         instance.quiet_until = self.quiet_until.unwrap_or(NOT_YET);
+        instance.ended = self.ended.unwrap_or(NOT_YET);
+        instance.flap = self.flap.filter(|_| rule.rule.flapping.is_some()).map(Box::new);
         instance.from = self.from.unwrap_or(NOT_YET);
         instance.at = self.at.unwrap_or(NOT_YET);
         if self.conditions != rule.fingerprint {

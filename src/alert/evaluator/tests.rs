@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::heed::SECOND;
 use super::*;
 use crate::alert::rule::{
-    Aggregate, Area, Compare, Condition, Raise, Resolve, Scope, Season, Selector, Severity, Test,
+    Aggregate, Area, Compare, Condition, Raise, Resolve, Rule, Scope, Season, Selector, Severity, Test,
 };
 use crate::alert::transition::{Action, Deed, Who};
 use crate::catalog::Kind;
-use crate::store::batch::SensorOrigin;
+use crate::store::batch::{Change, SensorOrigin};
 
 const T0: i64 = 1_700_000_000 * SECOND;
 
@@ -51,6 +51,9 @@ pub(super) fn rule(slug: &str, when: Condition) -> Rule {
         message: None,
         labels: BTreeMap::new(),
         runbook: None,
+        schedule: None,
+        depends_on: Vec::new(),
+        flapping: None,
     }
 }
 
@@ -144,6 +147,17 @@ impl Stage {
             seen: &seen,
         };
         self.evaluator.message(received, self.seq, added);
+        self.drain()
+    }
+
+    /// A message tells that a device is behind another; both were heard before.
+    pub fn put_behind(&mut self, device: &str, gateway: &str) -> &mut Stage {
+        let index = |uid: &str| self.devices.iter().position(|known| known == uid).unwrap() as u32;
+        let change = Change::Parent(index(gateway));
+        let changes = [DeviceChange { device: index(device), sensors_before: 0, change }];
+        let added = Added { devices: &[], sensors: &[], changes: &changes, readings: &[], texts: &[], seen: &[] };
+        let now = UtcMicros(self.evaluator.now);
+        self.evaluator.message(now, self.seq, added);
         self.drain()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::program::{Compiled, NodeKind};
-use crate::alert::rule::{Aggregate, Check, Compare, Condition, Rule, Season, Test};
+use crate::alert::rule::{Aggregate, Check, Compare, Condition, Flapping, Rule, Season, Test};
 use crate::alert::transition::Transition;
 
 /// Most bytes of a message that a device's readings fill in.
@@ -71,6 +71,16 @@ pub(super) fn message(rule: &Rule, of: &Transition) -> String {
     }
     text.push_str(rest);
     cut(text)
+}
+
+/// Says that nothing more will be said for a while.
+pub(super) fn add_flapping(message: &mut String, rule: &Rule) {
+    if let Some(Flapping { changes, within, calm }) = rule.flapping {
+        let (within, calm) = (span(within), span(calm));
+        *message = format!("flapping, more than {changes} changes within {within}: {message}");
+        let _ = write!(message, "; more is said once it has been calm for {calm}");
+        *message = cut(std::mem::take(message));
+    }
 }
 
 fn cut(mut text: String) -> String {

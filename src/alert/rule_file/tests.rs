@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::alert::rule::{Aggregate, Area, Check, Compare, Scope, Season, Selector};
+use crate::alert::rule::{Aggregate, Area, Check, Compare, Dependency, DependsOn, Scope, Season, Selector};
+use crate::alert::times::{Days, Spell};
 use crate::config::Fault;
 
 /// A whole file around some conditions.
@@ -102,6 +103,9 @@ when = { gt = 40 }
         message: Some("{device}: {value} {unit}".into()),
         labels: texts("team", "cold chain"),
         runbook: Some("https://example.com/hot".into()),
+        schedule: None,
+        depends_on: Vec::new(),
+        flapping: None,
     };
     assert_eq!(rule, expected);
 }
@@ -622,4 +626,54 @@ fn value() -> impl Strategy<Value = Value> {
                 .prop_map(|entries| json!(entries)),
         ]
     })
+}
+
+#[test]
+fn schedules_dependencies_and_flapping_are_read() {
+    let rule = accepted(&file(
+        "when = { metric = \"t\", gt = 1 }\n\
+         schedule = [{ days = [\"mon-fri\"], from = \"08:00\", to = \"18:00\" }, { cron = \"0 20 * * SAT\", lasts = \"2h\" }, \
+         { days = \"fri-mon\", from = \"22:00\", to = \"06:00\" }, { days = [\"sunday\"] }]\n\
+         depends_on = [{ rule = \"hot\", on = \"gateway\", grace = \"5m\" }, { rule = \"off\" }]\n\
+         flapping = { changes = 6, within = \"1h\" }",
+    ));
+    let schedule = rule.schedule.unwrap();
+    let time = |hour| jiff::civil::time(hour, 0, 0, 0);
+    let weekly =
+        |days, from, to, overnight| Spell::Weekly { days: Days(days), from: time(from), to: time(to), overnight };
+    assert_eq!(schedule.times.0[0], weekly(0b001_1111, 8, 18, false));
+    assert!(matches!(&schedule.times.0[1], Spell::Cron { lasts, .. } if *lasts == secs(7200)));
+    assert_eq!(schedule.times.0[2..], [weekly(0b111_0001, 22, 6, true), weekly(0b100_0000, 0, 0, true)]);
+    assert_eq!(schedule.zone, None);
+    let depends = |rule: &str, on, grace| Dependency { rule: rule.into(), on, grace: secs(grace) };
+    assert_eq!(rule.depends_on, [depends("hot", DependsOn::Gateway, 300), depends("off", DependsOn::Device, 0)]);
+    assert_eq!(rule.flapping, Some(Flapping { changes: 6, within: secs(3600), calm: secs(3600) }));
+}
+
+#[test]
+fn what_never_comes_and_what_waits_for_itself_is_a_fault() {
+    for (more, fault) in [
+        ("schedule = {}", "schedule: says no time"),
+        ("schedule = []", "schedule: 0 are given"),
+        ("schedule = { days = [] }", "days: is empty"),
+        ("schedule = { days = [\"mon\"], from = \"08:00\", to = \"08:00\" }", "to: is empty"),
+        ("schedule = { days = [\"mo\"] }", "\"mo\" is no day"),
+        ("schedule = { from = \"25:00\" }", "\"25:00\" is no time"),
+        ("schedule = { cron = \"0 0 30 2 *\", lasts = \"1h\" }", "never comes"),
+        ("schedule = { cron = \"0 0 * *\", lasts = \"1h\" }", "is no cron expression"),
+        ("schedule = { cron = \"0 0 1 * *\" }", "give lasts"),
+        ("schedule = { cron = \"0 0 1 * *\", lasts = \"1h\", from = \"08:00\" }", "from: means nothing beside cron"),
+        ("schedule = { lasts = \"1h\" }", "lasts: means nothing without cron"),
+        ("schedule = { from = \"2026-12-01T08:00\", to = \"2026-12-01T09:00\" }", "is a day that comes once"),
+        ("schedule = { days = \"mon\", timezone = \"Europe/Berln\" }", "no IANA time zone"),
+        ("schedule = [{ days = \"mon\", timezone = \"Europe/Berlin\" }, { days = \"tue\" }]", "more than one timezone"),
+        ("depends_on = { rule = \"hot\" }", "is the rule itself"),
+        ("depends_on = { on = \"gateway\" }", "rule: is missing"),
+        ("depends_on = { rule = \"x\", on = \"site\" }", "on: \"site\" is unknown"),
+        ("flapping = { changes = 1, within = \"1h\" }", "is not within 2 to 100"),
+        ("flapping = { changes = 5 }", "within: is missing"),
+    ] {
+        let faults = refused(&file(&format!("when = {{ metric = \"t\", gt = 1 }}\n{more}")));
+        assert!(faults.contains(fault), "{more}: {faults}");
+    }
 }

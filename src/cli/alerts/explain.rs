@@ -92,12 +92,36 @@ fn standing(
     rule: &Arc<Rule>,
     device: &Device,
 ) -> anyhow::Result<Option<Standing>> {
-    let alone = Snapshot { rules: vec![Arc::clone(rule)], devices: vec![device.clone()], ..snapshot };
+    let concerned = concerned(&snapshot.devices, device);
+    let rules = snapshot
+        .rules
+        .iter()
+        .filter(|one| one.slug == rule.slug || rule.depends_on.iter().any(|on| on.rule == one.slug));
+    let rules: Vec<Arc<Rule>> = rules.cloned().collect();
     let mut remembered = store.alert_states(instance)?;
-    remembered.retain(|one| one.rule == rule.slug && one.device == device.uid && one.tenant == device.tenant);
+    remembered.retain(|one| {
+        rules.iter().any(|rule| rule.slug == one.rule)
+            && concerned.iter().any(|device| device.uid == one.device && device.tenant == one.tenant)
+    });
+    let alone = Snapshot { rules, devices: concerned, ..snapshot };
     let mut evaluator = Evaluator::new(&alone, remembered);
     evaluator.recall(&store.recent(&evaluator.wanted())?);
-    Ok(evaluator.standing(&device.tenant, &device.uid).pop())
+    let standing = evaluator.standing(&device.tenant, &device.uid, clock::now());
+    Ok(standing.into_iter().find(|one| one.rule == rule.slug))
+}
+
+/// The device and the gateways that it is behind.
+fn concerned(devices: &[Device], device: &Device) -> Vec<Device> {
+    let mut found = vec![device.clone()];
+    while let Some(parent) = found.last().and_then(|last| last.parent.clone()) {
+        let gateway = devices.iter().find(|one| one.tenant == device.tenant && one.uid == parent);
+        match gateway {
+            // The database lets no circle be.
+            Some(gateway) if found.len() < 32 => found.push(gateway.clone()),
+            _ => break,
+        }
+    }
+    found
 }
 
 fn readings(store: &Store, rule: &Rule, device: &Device, until: UtcMicros) -> anyhow::Result<Vec<ReadingRow>> {
@@ -145,6 +169,13 @@ fn tell(standing: &Standing, out: &mut dyn Write) -> anyhow::Result<()> {
     if let Some(until) = standing.quiet_until {
         writeln!(out, "the cooldown of the last alert ends at {}", instant(until))?;
     }
+    if let Some((by, until)) = &standing.held_back {
+        let until = until.map(|until| format!(", which may change at {}", instant(until))).unwrap_or_default();
+        writeln!(out, "held back by {by}{until}")?;
+    }
+    if let Some(until) = standing.flaps_until {
+        writeln!(out, "it flaps: no step is taken before it has been calm until {}", instant(until))?;
+    }
     if standing.spent {
         writeln!(out, "the last alert was ended by hand; its condition must cease before it fires again")?;
     }
@@ -170,6 +201,9 @@ fn as_json(rule: &Rule, standing: Option<&Standing>, readings: &[ReadingRow]) ->
         "alert": standing.and_then(|standing| standing.episode.clone()),
         "snoozed_until": standing.and_then(|standing| standing.snoozed_until).map(instant),
         "quiet_until": standing.and_then(|standing| standing.quiet_until).map(instant),
+        "held_back": standing.and_then(|standing| standing.held_back.as_ref()).map(|(by, _)| by),
+        "held_back_until": standing.and_then(|standing| standing.held_back.as_ref()?.1).map(instant),
+        "flaps_until": standing.and_then(|standing| standing.flaps_until).map(instant),
         "spent": standing.is_some_and(|standing| standing.spent),
         "readings": readings.iter().map(|row| json!({ "time": instant(row.time), "metric": row.metric, "value": row.value, "text": row.text })).collect::<Vec<_>>(),
     })

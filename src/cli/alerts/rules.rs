@@ -71,12 +71,17 @@ fn rule_json(row: &RuleRow) -> Value {
 
 /// The devices that a rule looks at, in words.
 fn scope(rule: &Rule) -> String {
-    let Scope { of, except } = &rule.scope;
+    scope_in_words(&rule.scope, rule.tenant.as_deref())
+}
+
+/// As [`scope`], of a tenant's devices or of every tenant's.
+pub(super) fn scope_in_words(scope: &Scope, tenant: Option<&str>) -> String {
+    let Scope { of, except } = scope;
     let mut words = match of.as_slice() {
         [] => "every device".to_owned(),
         some => some.iter().map(selector).collect::<Vec<_>>().join(", "),
     };
-    if let Some(tenant) = &rule.tenant {
+    if let Some(tenant) = tenant {
         words += &format!(" of tenant {tenant}");
     }
     if !except.is_empty() {

@@ -2,6 +2,7 @@
 
 mod actions;
 mod list;
+mod maintenance;
 mod notifications;
 mod outbox;
 mod record;
@@ -11,6 +12,8 @@ mod windows;
 
 pub use actions::Waiting;
 pub use list::{About, AlertDetail, AlertFilter, AlertRow, StepRow, Which};
+pub use maintenance::MaintenanceRow;
+pub(super) use maintenance::{load as load_maintenance, reconcile as reconcile_maintenance};
 pub use notifications::{NotificationFilter, NotificationRow};
 pub(super) use record::keep;
 pub use rules::RuleRow;

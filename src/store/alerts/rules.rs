@@ -6,7 +6,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 
 use super::unfit;
-use crate::alert::{Rule, rule_file};
+use crate::alert::{Rule, dependency, rule_file};
 use crate::catalog::{Declared, DeclaredRule, RuleAmiss};
 use crate::clock;
 use crate::config::fault::did_you_mean;
@@ -129,11 +129,29 @@ pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Rule>>, Vec
     let (mut rules, mut amiss) = (Vec::new(), Vec::new());
     for row in read(conn)?.into_iter().filter(|row| row.enabled && !row.retired) {
         match rule_of(&row) {
-            Ok(rule) => rules.push(Arc::new(rule)),
+            Ok(rule) => rules.push((row.declared, Arc::new(rule))),
             Err(why) => amiss.push(RuleAmiss { slug: row.slug, why }),
         }
     }
-    Ok((rules, amiss))
+    leave_out_circles(&mut rules, &mut amiss);
+    Ok((rules.into_iter().map(|(_, rule)| rule).collect(), amiss))
+}
+
+/// Rules that wait for one another: those of files were found to be sound among themselves, so it is the others that are left out.
+fn leave_out_circles(rules: &mut Vec<(bool, Arc<Rule>)>, amiss: &mut Vec<RuleAmiss>) {
+    // Each time around at least one is gone.
+    loop {
+        let circles = dependency::circles(rules.iter().map(|(_, rule)| &**rule));
+        let Some(circle) = circles.first() else { return };
+        let why = format!("waits for itself: {}", dependency::in_words(circle));
+        let within = |rule: &Rule| circle.contains(&rule.slug);
+        let by_people = rules.iter().any(|(declared, rule)| !declared && within(rule));
+        let gone = |declared: bool, rule: &Rule| within(rule) && !(declared && by_people);
+        for (_, rule) in rules.iter().filter(|(declared, rule)| gone(*declared, rule)) {
+            amiss.push(RuleAmiss { slug: rule.slug.to_string(), why: why.clone() });
+        }
+        rules.retain(|(declared, rule)| !gone(*declared, rule));
+    }
 }
 
 fn read(conn: &mut Conn<'_>) -> Result<Vec<Row>, StoreError> {

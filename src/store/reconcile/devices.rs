@@ -37,6 +37,7 @@ pub(super) fn reconcile_devices(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     context.sites = make_sites(conn, declared, &context)?;
+    report.sites_changed = place_sites(conn, declared, &context)?;
     let mut known = read_devices(conn, declared)?;
     let missing: Vec<(i32, &DeclaredDevice)> = declared
         .devices
@@ -122,6 +123,7 @@ fn make_sites(
         .devices
         .iter()
         .filter_map(|device| Some((*context.tenants.get(&device.tenant)?, device.site.as_deref()?)))
+        .chain(declared.sites.iter().filter_map(|site| Some((*context.tenants.get(&site.tenant)?, &*site.name))))
         .collect();
     let rows: Vec<_> =
         wanted.iter().map(|(tenant, name)| (sites::tenant_id.eq(*tenant), sites::name.eq(*name))).collect();
@@ -133,6 +135,28 @@ fn make_sites(
         with_db!(conn, |c| sites::table.select((sites::id, sites::tenant_id, sites::name)).load(c))
             .during("reading sites")?;
     Ok(known.into_iter().map(|(id, tenant, name)| ((tenant, name), id)).collect())
+}
+
+/// Gives sites the time zones that files declare, and takes them from those of which no file says one any more.
+fn place_sites(conn: &mut Conn<'_>, declared: &Declared, context: &Context) -> Result<u64, StoreError> {
+    let mut wanted: HashMap<i32, &str> = HashMap::new();
+    for site in &declared.sites {
+        let tenant = context.tenants.get(&site.tenant).copied();
+        let id = tenant.and_then(|tenant| context.sites.get(&(tenant, site.name.clone())));
+        wanted.extend(id.map(|id| (*id, site.timezone.as_str())));
+    }
+    let known: Vec<(i32, Option<String>)> =
+        with_db!(conn, |c| sites::table.select((sites::id, sites::timezone)).load(c)).during("reading sites")?;
+    let mut changed = 0;
+    for (id, was) in known {
+        let zone = wanted.get(&id).copied();
+        if was.as_deref() != zone {
+            with_db!(conn, |c| diesel::update(sites::table.find(id)).set(sites::timezone.eq(zone)).execute(c))
+                .during("giving a site its time zone")?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
 }
 
 /// The declared devices and their parents, by tenant and uid.

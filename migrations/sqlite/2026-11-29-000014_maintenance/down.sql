@@ -1,0 +1,3 @@
+DROP TABLE maintenance;
+DROP TRIGGER sites_told;
+ALTER TABLE sites DROP COLUMN timezone;
