@@ -130,6 +130,7 @@ fn declared() -> Declared {
         ],
         devices: vec![child, device("gateway")],
         rules: Vec::new(),
+        ..Declared::default()
     }
 }
 
