@@ -43,6 +43,7 @@ fn what_is_held_back_is_told_why_and_fires_when_maintenance_is_ended() {
     );
     tidegate.start();
     tidegate.listening();
+    tidegate.wait_for_metric("tidegate_database_connected", 1.0);
     let said =
         tidegate.output(&["alerts", "maintenance", "add", "roof", "--site", "Hall", "--for", "2h", "--who", "kim"]);
     assert!(said.starts_with("maintenance roof is added: "), "{said}");

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::evaluator::{Added, Evaluator};
+use super::evaluator::{Added, Evaluator, Withheld};
 use super::rule::{Check, Condition, Rule, Severity, Test};
 use super::transition::{State, Transition};
 use crate::catalog::{Device, Kind, Snapshot};
@@ -97,17 +97,28 @@ fn gather(condition: &Condition, found: &mut Vec<Arc<str>>) -> Option<()> {
     }
 }
 
-/// Runs the rule over a device's readings, which are in order of time, and lets time pass until `until`. None: the device is not in
-/// the rule's scope. Of the episodes those that would go on at `from`, or begin after it.
+/// What would have become of a rule on a device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past {
+    /// Those that would go on at the beginning, or begin after it.
+    pub episodes: Vec<PastEpisode>,
+    /// Those that its schedule or maintenance would have held back at first, or altogether.
+    pub withheld: Vec<Withheld>,
+}
+
+/// Runs the rule over a device's readings, which are in order of time, and lets time pass until `until`; of the catalog its sites and its
+/// maintenance count, but no other rule. None: the device is not in the rule's scope.
 pub fn backtest(
     rule: &Arc<Rule>,
     device: &Device,
+    catalog: &Snapshot,
     readings: &[PastReading],
-    from: UtcMicros,
-    until: UtcMicros,
-) -> Option<Vec<PastEpisode>> {
+    (from, until): (UtcMicros, UtcMicros),
+) -> Option<Past> {
     let blank = Device { sensors: Vec::new(), last_seen: None, ..device.clone() };
-    let snapshot = Snapshot { rules: vec![Arc::clone(rule)], devices: vec![blank], ..Snapshot::default() };
+    let (sites, maintenance) = (catalog.sites.clone(), catalog.maintenance.clone());
+    let rules = vec![Arc::clone(rule)];
+    let snapshot = Snapshot { rules, devices: vec![blank], sites, maintenance, ..Snapshot::default() };
     let mut evaluator = Evaluator::new(&snapshot, Vec::new());
     if !evaluator.looks_at_devices() {
         return None;
@@ -123,7 +134,9 @@ pub fn backtest(
     evaluator.advance(until, u64::MAX);
     take(&mut episodes, evaluator.drain().0);
     episodes.retain(|episode: &PastEpisode| episode.resolved.is_none_or(|resolved| resolved > from));
-    Some(episodes)
+    let mut withheld = evaluator.take_withheld();
+    withheld.retain(|one| one.at >= from);
+    Some(Past { episodes, withheld })
 }
 
 /// The readings of one instant, as a message would have added them to a batch.
@@ -227,7 +240,10 @@ fn take(episodes: &mut Vec<PastEpisode>, steps: Vec<Transition>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::evaluator::HeldBack;
+    use crate::alert::maintenance::Maintenance;
     use crate::alert::rule::{Compare, Resolve, Scope, Selector};
+    use crate::alert::times::{Moment, Spell, Times};
     use crate::normalize::testing;
 
     fn rule(scope: Scope) -> Arc<Rule> {
@@ -269,14 +285,38 @@ mod tests {
         let device = testing::device(1, "oven", None);
         let past = readings(&[(0, 31.0), (90, 20.0), (100, 35.0)]);
         let (from, until) = (UtcMicros(0), UtcMicros(500_000_000));
-        let found = backtest(&rule(Scope::default()), &device, &past, from, until).unwrap();
+        let none = Snapshot::default();
+        let test = |scope, from| backtest(&rule(scope), &device, &none, &past, (from, until));
+        let found = test(Scope::default(), from).unwrap().episodes;
         let seconds: Vec<_> =
             found.iter().map(|one| (one.since.0 / 1_000_000, one.resolved.map(|at| at.0 / 1_000_000))).collect();
         assert_eq!(seconds, [(60, Some(90)), (160, None)]);
-        let later = backtest(&rule(Scope::default()), &device, &past, UtcMicros(95_000_000), until).unwrap();
+        let later = test(Scope::default(), UtcMicros(95_000_000)).unwrap().episodes;
         assert_eq!(later.len(), 1, "what was over before is left out");
         let elsewhere = Scope { of: vec![Selector::Device(vec!["pump".to_owned()])], except: Vec::new() };
-        assert_eq!(backtest(&rule(elsewhere), &device, &past, from, until), None);
+        assert_eq!(test(elsewhere, from), None);
+    }
+
+    #[test]
+    fn it_tells_what_maintenance_would_have_held_back() {
+        let moment = |second: i64| Moment::At(UtcMicros(second * 1_000_000));
+        let work = Maintenance {
+            name: "work".to_owned(),
+            tenant: None,
+            scope: Scope::default(),
+            times: Times(vec![Spell::Once { from: moment(0), to: moment(200) }]),
+            zone: None,
+            note: None,
+            ended_at: None,
+        };
+        let catalog = Snapshot { maintenance: vec![Arc::new(work)], ..Snapshot::default() };
+        let past = readings(&[(0, 31.0), (90, 20.0), (100, 35.0)]);
+        let device = testing::device(1, "oven", None);
+        let within = (UtcMicros(0), UtcMicros(500_000_000));
+        let found = backtest(&rule(Scope::default()), &device, &catalog, &past, within).unwrap();
+        assert_eq!(found.episodes.iter().map(|one| one.since.0 / 1_000_000).collect::<Vec<_>>(), [200]);
+        let held: Vec<_> = found.withheld.iter().map(|one| (one.at.0 / 1_000_000, one.by)).collect();
+        assert_eq!(held, [(60, HeldBack::Maintenance), (160, HeldBack::Maintenance)]);
     }
 
     #[test]

@@ -27,6 +27,6 @@ pub mod watch;
 #[cfg(test)]
 mod fleet_day;
 
-pub use evaluator::{Added, Evaluator, Remembered, Standing, Stands};
+pub use evaluator::{Added, Evaluator, HeldBack, Remembered, Standing, Stands, Withheld};
 pub use rule::{Rule, Severity};
 pub use transition::{Action, State, StateChange, Transition, Who};

@@ -169,7 +169,7 @@ fn a_scope_that_names_what_nothing_declares_is_told() {
     }
     let foreign = advice("tenant = \"default\"\nscope.template = \"foreign\"\nwhen = { metric = \"secret\", gt = 30 }");
     assert!(
-        foreign.len() == 1 && foreign[0].contains("of the tenant \"other\", the rule is for \"default\""),
+        foreign.len() == 1 && foreign[0].contains("of the tenant \"other\", this is for \"default\""),
         "{foreign:?}"
     );
     // A device need not be declared, and those of a fleet have names alike.

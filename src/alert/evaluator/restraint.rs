@@ -7,6 +7,7 @@ use super::fleet::{DeviceNo, NEVER, NOT_YET};
 use super::judge::Judge;
 use super::program::Depends;
 use crate::alert::rule::DependsOn;
+use crate::time::UtcMicros;
 
 /// Why an alert does not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +68,7 @@ pub struct Withheld {
     pub tenant: Arc<str>,
     pub device: Arc<str>,
     /// When its condition came to hold, or something else began to hold it back; by the device's own time.
-    pub at: i64,
+    pub at: UtcMicros,
     pub by: HeldBack,
 }
 
@@ -160,7 +161,7 @@ impl Judge<'_> {
         let rule = Arc::clone(&rule.rule.slug);
         if let Some(of) = self.fleet.devices.get(device as usize) {
             let (tenant, device) = (Arc::clone(&of.tenant), Arc::clone(&of.uid));
-            self.out.withheld.push(Withheld { rule, tenant, device, at, by });
+            self.out.withheld.push(Withheld { rule, tenant, device, at: UtcMicros(at), by });
         }
     }
 

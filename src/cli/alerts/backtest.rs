@@ -10,10 +10,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::amount;
-use crate::alert::Rule;
 use crate::alert::backtest::{PastEpisode, PastReading, PastValue, backtest, metrics, reach};
 use crate::alert::rule_file;
 use crate::alert::timeline::{Panel, svg};
+use crate::alert::{HeldBack, Rule, Withheld};
 use crate::catalog::Device;
 use crate::cli::output::{self, instant, instant_or_dash};
 use crate::clock;
@@ -60,6 +60,7 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
     let from = until.checked_sub(args.since).unwrap_or(UtcMicros(i64::MIN));
     let read_from = from.checked_sub(reach(&rule)).unwrap_or(UtcMicros(i64::MIN));
     let mut found = Vec::new();
+    let mut withheld = Vec::new();
     let mut looked_at = 0_usize;
     let snapshot = store.snapshot()?;
     if let Some(wanted) = &args.device
@@ -72,12 +73,14 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
             continue;
         }
         // Before its readings are read: most may be out of scope.
-        if backtest(&rule, device, &[], from, from).is_none() {
+        if backtest(&rule, device, &snapshot, &[], (from, from)).is_none() {
             continue;
         }
         looked_at = looked_at.saturating_add(1);
         let readings = past(store, device, &rule, read_from)?;
-        let episodes = backtest(&rule, device, &readings, from, until).unwrap_or_default();
+        let past = backtest(&rule, device, &snapshot, &readings, (from, until)).unwrap_or_default();
+        let episodes = past.episodes;
+        withheld.extend(past.withheld);
         if !episodes.is_empty() {
             let keep = args.svg.is_some();
             let readings = if keep { readings } else { Vec::new() };
@@ -89,13 +92,27 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
     }
     if args.json {
         let episodes = found.iter().flat_map(|one| &one.episodes).map(episode_json).collect::<Vec<Value>>();
-        output::json(out, &json!({ "rule": &*rule.slug, "devices": looked_at, "episodes": episodes }))?;
+        let withheld = withheld.iter().map(|one: &Withheld| {
+            json!({ "tenant": &*one.tenant, "device": &*one.device, "at": instant(one.at), "by": one.by.word() })
+        });
+        let withheld: Vec<Value> = withheld.collect();
+        let whole = json!({ "rule": &*rule.slug, "devices": looked_at, "episodes": episodes, "withheld": withheld });
+        output::json(out, &whole)?;
         return Ok(());
     }
     let headers = ["DEVICE", "SINCE", "RESOLVED", "LASTED", "SEVERITY", "VALUE", "MESSAGE"];
     output::table(out, &headers, found.iter().flat_map(|one| &one.episodes).map(|one| line(one, until)))?;
     let episodes: usize = found.iter().map(|one| one.episodes.len()).sum();
     writeln!(out, "{episodes} episodes on {} of {looked_at} devices in the rule's scope", found.len())?;
+    for by in HeldBack::ALL {
+        let count = withheld.iter().filter(|one| one.by == by).count();
+        if count > 0 {
+            writeln!(out, "{count} times held back by {}", by.word())?;
+        }
+    }
+    if !rule.depends_on.is_empty() {
+        writeln!(out, "what the rule depends on is left out of account")?;
+    }
     Ok(())
 }
 
