@@ -34,9 +34,9 @@ use crate::unanswered::Unanswered;
 
 const DEVICES: u64 = 1000;
 /// Messages of a device, evenly over the day.
-const SLOTS: u64 = 96;
+const SLOTS: u64 = 64;
 const SECOND: i64 = 1_000_000;
-const SLOT: i64 = 900 * SECOND;
+const SLOT: i64 = 1350 * SECOND;
 /// Midnight, 2023-11-15.
 const BEGIN: i64 = 1_700_006_400 * SECOND;
 /// Devices whose alert people deal with.
@@ -56,8 +56,8 @@ const RULES: [(&str, &str); 18] = [
     ("shaky", "when = { metric = \"temperature\", samples = 5, least = 3, gt = 30.0 }"),
     ("mean", "when = { metric = \"temperature\", window = \"2h\", aggregate = \"avg\", gt = 29.5 }"),
     ("tail", "when = { metric = \"flow\", window = \"3h\", aggregate = \"p95\", gt = 12.5 }"),
-    ("few", "when = { metric = \"flow\", window = \"1h\", aggregate = \"count\", lt = 3 }"),
-    ("used", "when = { metric = \"energy\", rate = \"1h\", counter = true, gt = 45.0 }"),
+    ("few", "when = { metric = \"flow\", window = \"90m\", aggregate = \"count\", lt = 3 }"),
+    ("used", "when = { metric = \"energy\", rate = \"1h\", counter = true, gt = 30.0 }"),
     ("falling", "when = { metric = \"temperature\", rate = \"1h\", lt = -3.2 }"),
     ("silent", "when = { absent = \"1h 15m\" }\nraise = [{ severity = \"critical\", when = { absent = \"3h\" } }]"),
     ("unmeasured", "when = { metric = \"temperature\", absent = \"2h\" }"),
@@ -94,7 +94,7 @@ fn day(seed: u64) -> Day {
 
 fn of_device(device: u64, rng: &mut fastrand::Rng, day: &mut Day) {
     let topic = format!("devices/d{device:03}/telemetry");
-    let phase = i64::try_from(rng.u64(0..900)).unwrap() * SECOND;
+    let phase = i64::try_from(rng.u64(0..1350)).unwrap() * SECOND;
     let (mut energy, mut place, mut open) = (rng.f64() * 1000.0, 0.0, false);
     for slot in 0..SLOTS {
         let time = BEGIN + i64::try_from(slot).unwrap() * SLOT + phase;

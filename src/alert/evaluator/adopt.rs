@@ -114,13 +114,24 @@ impl Evaluator {
         device
     }
 
-    /// What was taken up is as it was with the newest reading; what is due at that very instant may still be to come.
+    /// What was taken up is as it was with the newest reading. A condition that keeps readings was looked at with each of its own; for
+    /// others, what is due at the newest one's very instant may still be to come.
     pub(super) fn look_from_newest(&mut self, device: DeviceNo) {
         let Some(of) = self.fleet.devices.get_mut(device as usize) else { return };
-        let sensors = of.sensors.iter().filter_map(|no| self.fleet.sensors.get(*no as usize));
-        let newest = sensors.map(|sensor| sensor.latest).max().unwrap_or(NOT_YET);
-        for instance in &mut of.instances {
-            instance.at = instance.at.max(newest.saturating_sub(1));
+        let mut newest = NOT_YET;
+        let mut own: Vec<Option<i64>> = vec![None; of.instances.len()];
+        for sensor in of.sensors.iter().filter_map(|no| self.fleet.sensors.get(*no as usize)) {
+            newest = newest.max(sensor.latest);
+            for watch in &sensor.watches {
+                let past = of.instances.get(watch.instance as usize).and_then(|instance| instance.past.as_ref());
+                let keeps = matches!(past.and_then(|pasts| pasts.get(usize::from(watch.node))), Some(Past::Series(_)));
+                if let Some(own) = own.get_mut(watch.instance as usize).filter(|_| keeps) {
+                    *own = (*own).max(Some(sensor.latest));
+                }
+            }
+        }
+        for (instance, own) in of.instances.iter_mut().zip(own) {
+            instance.at = instance.at.max(own.unwrap_or(newest.saturating_sub(1)));
         }
     }
 
