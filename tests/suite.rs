@@ -34,6 +34,7 @@ mod journal;
 mod library;
 mod lifecycle;
 mod main_job;
+mod many_rules;
 mod mixed_fleet;
 mod packaging;
 mod pgbouncer;

@@ -1,6 +1,6 @@
 //! What a rule says that the catalog does not bear out: it works, but nobody would want it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::comparison_file;
 use super::contradiction::{Verdict, verdict};
@@ -222,7 +222,9 @@ impl<F: Fn(&str) -> Place> Advisor<'_, F> {
             // Which template the module has, nobody knows here.
             return Vec::new();
         }
-        let near = did_you_mean(name, names(templates));
+        // Many templates have the same names.
+        let mut told = HashSet::new();
+        let near = did_you_mean(name, names(templates).filter(|name| told.insert(*name)));
         let elsewhere = everywhere.iter().find(|template| one_series(template, name).is_some());
         let wrong = match elsewhere {
             Some(other) => Wrong::new(format!("no template in the rule's scope has a metric \"{name}\""))

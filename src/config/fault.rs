@@ -148,10 +148,16 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
 /// The candidate nearest to `word`: at most a third of its letters (one at least) mistyped, or one begins the other.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = word.to_lowercase();
-    let allowed = (wanted.chars().count() / 3).max(1);
+    let length = wanted.chars().count();
+    let allowed = (length / 3).max(1);
     candidates
         .into_iter()
-        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))
+        .filter_map(|candidate| {
+            let lower = candidate.to_lowercase();
+            // They are at least as far apart as they differ in length; to find out how far is dear.
+            let near = lower.chars().count().abs_diff(length) <= allowed || begins(&wanted, &lower);
+            near.then(|| (distance(&wanted, &lower), candidate))
+        })
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -159,9 +165,11 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 fn distance(wanted: &str, candidate: &str) -> usize {
     let distance = strsim::damerau_levenshtein(wanted, candidate);
-    let begins =
-        wanted.len().min(candidate.len()) >= 3 && (candidate.starts_with(wanted) || wanted.starts_with(candidate));
-    if begins { distance.min(1) } else { distance }
+    if begins(wanted, candidate) { distance.min(1) } else { distance }
+}
+
+fn begins(wanted: &str, candidate: &str) -> bool {
+    wanted.len().min(candidate.len()) >= 3 && (candidate.starts_with(wanted) || wanted.starts_with(candidate))
 }
 
 #[cfg(test)]
