@@ -139,7 +139,10 @@ fn alerts_are_listed_page_by_page_and_their_story_is_told() {
         assert_eq!((count(""), count("state=firing"), count("state=acknowledged")), (4, 4, 0));
         assert_eq!((count("since=1h"), count("since=2100-01-01T00:00:00Z")), (4, 0));
         assert_eq!((count("severity=critical&rule=too-hot&tenant=default"), count("severity=info")), (4, 0));
-        let story = ok(get(&scene.tidegate, &format!("/api/v1/alerts/{}", ids[0])));
+        let story = eventually("both steps are published", || {
+            let story = ok(get(&scene.tidegate, &format!("/api/v1/alerts/{}", ids[0])));
+            story["steps"].as_array().unwrap().iter().all(|step| step["published"] == true).then_some(story)
+        });
         assert_eq!(
             (&story["labels"], &story["runbook"]),
             (&json!({"team": "ovens"}), &json!("https://wiki.example/hot"))
