@@ -26,6 +26,7 @@ use crate::message::{Message, Publish};
 use crate::metrics::Metrics;
 use crate::normalize::Normalizer;
 use crate::pipeline::Pipeline;
+use crate::presence;
 use crate::reload::CatalogKeeper;
 use crate::store::batch::Batch;
 use crate::store::{BatchWriter, Store};
@@ -249,6 +250,8 @@ fn live(journal_dir: &Path, catalog: &Declared, config: &Config, commits: Option
     let (mut announcer, _announced) = announcer(metrics.clone());
     announcer.begin();
     let (errands, _errands) = errands(Duration::from_secs(30), metrics.clone());
+    let observer = opening.observer;
+    let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
     let watch = Watch { evaluator: opening.evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
     let (batches_out, batches) = sync_channel(2);
     let pipeline = Pipeline {
@@ -260,6 +263,7 @@ fn live(journal_dir: &Path, catalog: &Declared, config: &Config, commits: Option
         batch_max: config.database.batch_max,
         reloads,
         watch,
+        presence,
         errands,
         stop: CancellationToken::new(),
         metrics: metrics.clone(),
