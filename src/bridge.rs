@@ -33,7 +33,7 @@ use crate::listening::Listening;
 use crate::metrics::Metrics;
 use crate::mqtt::Link;
 use crate::normalize::Normalizer;
-use crate::notify::{self, Channel, Notifier};
+use crate::notify::{self, Notifier};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::presence;
 use crate::reload::{CatalogKeeper, Request};
@@ -114,6 +114,8 @@ pub struct Bridge {
     crew: Crew,
     inbox: Inbox,
     requests: SyncSender<Request>,
+    /// Who is told of alerts, for the notifier.
+    channels: watch::Sender<Vec<config::Notify>>,
     stop: Stop,
     /// What the broker was told at the start, bytes.
     max_packet: usize,
@@ -229,23 +231,22 @@ impl Bridge {
             metrics: metrics.clone(),
         };
         crew.task("alert publisher", publisher.run());
-        if !config.notify.is_empty() {
-            let (steps, begun) = announcer.notify(&config.notify);
-            let channel = |notify: &config::Notify| (notify.clone(), Channel::new(notify, &notices));
-            let notifier = Notifier {
-                steps,
-                begun,
-                channels: config.notify.iter().map(channel).collect(),
-                record: Arc::new(notify::Recorded { store: store.clone(), instance: config.instance.id.clone() }),
-                committed: {
-                    let progress = progress.clone();
-                    Box::new(move || progress.position())
-                },
-                stop: stop.http.clone(),
-                metrics: metrics.clone(),
-            };
-            crew.task("notifier", notifier.run());
-        }
+        let (orders, begun) = announcer.notify();
+        let (channels_out, channels) = watch::channel(config.notify.clone());
+        let notifier = Notifier {
+            orders,
+            begun,
+            channels,
+            parcels: notices,
+            record: Arc::new(notify::Recorded { store: store.clone(), instance: config.instance.id.clone() }),
+            committed: {
+                let progress = progress.clone();
+                Box::new(move || progress.position())
+            },
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("notifier", notifier.run());
         crew.thread("catalog", move || keeper.run(declared))?;
         crew.thread("pipeline", {
             let (config, metrics, stop) = (config.clone(), metrics.clone(), stop.draining.clone());
@@ -256,11 +257,20 @@ impl Bridge {
                 let normalizer = Normalizer::new(&config, &opening.snapshot, opening.memory, metrics.clone())?;
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
-                let evaluator = opening.evaluator;
                 let observer = opening.observer;
                 let presence =
                     presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
-                let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
+                let (evaluator, dispatcher) = (opening.evaluator, opening.dispatcher);
+                let metrics_of = metrics.clone();
+                let watch = Watch {
+                    evaluator,
+                    dispatcher,
+                    announcer,
+                    inbox,
+                    metrics: metrics_of,
+                    ticking: None,
+                    dispatched: 0,
+                };
                 Pipeline {
                     normalizer,
                     reader,
@@ -308,6 +318,7 @@ impl Bridge {
             crew,
             inbox,
             requests,
+            channels: channels_out,
             stop,
             max_packet,
             metrics,
@@ -348,9 +359,13 @@ impl Bridge {
         live.time = config.time;
         live.limits = config.limits;
         live.catalog = config.catalog;
+        live.notify = config.notify;
+        live.on_call = config.on_call;
+        live.escalations = config.escalations;
         let (done, told) = oneshot::channel();
         match self.requests.try_send(Request { config: live.clone(), declared, done }) {
             Ok(()) => {
+                self.channels.send_replace(live.notify.clone());
                 self.config = live;
                 Some(told)
             }
@@ -477,7 +492,6 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("rollups", old.rollups == new.rollups),
         ("figures", old.figures == new.figures),
         ("maintenance", old.maintenance == new.maintenance),
-        ("notify", old.notify == new.notify),
         ("http", old.http == new.http),
         ("log", old.log == new.log),
     ];

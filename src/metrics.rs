@@ -185,6 +185,12 @@ metrics! {
     devices: Family<ByStatus, Level> = "devices";
     /// Changes of devices' connections
     connection_changes: Count = "connection_changes";
+    /// Notifications that a channel's limit has held back for a digest, by channel
+    notifications_held: Family<ByChannel, Count> = "notifications_held";
+    /// Escalations that are through with all their levels, though nobody has acknowledged the alert
+    escalations_exhausted: Count = "escalations_exhausted";
+    /// Levels of escalations at which there was nobody to tell
+    escalations_nobody: Count = "escalations_nobody";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

@@ -235,7 +235,7 @@ impl Pipeline {
                     }
                     match self.normalizer.replace(&config, &snapshot, committed) {
                         Ok(()) => {
-                            self.watch.replace(&snapshot);
+                            self.watch.replace(&config, &snapshot);
                             self.presence.replace(&config.devices, &snapshot);
                             self.metrics.catalog_reloads.inc();
                         }
@@ -264,6 +264,7 @@ mod tests {
     use crate::errands::errands;
     use crate::journal::{Acknowledge, Bounds, Journal, Options, Token};
     use crate::normalize::testing;
+    use crate::notify::dispatch::Dispatcher;
 
     struct Nobody;
 
@@ -292,6 +293,7 @@ mod tests {
         journal.run(Arc::new(Nobody)).unwrap();
 
         let normalizer = Normalizer::new(&config(), snapshot, Memory::default(), metrics.clone()).unwrap();
+        let dispatcher = Dispatcher::new(&config(), &[], Vec::new());
         let (reloads_out, reloads) = sync_channel(1);
         let (batches, made) = sync_channel(2);
         let (errands, _end) = errands(Duration::from_secs(30), metrics.clone());
@@ -299,7 +301,8 @@ mod tests {
         let evaluator = Evaluator::new(snapshot, Vec::new());
         let observer = presence::Observer::new(&config().devices, snapshot, Vec::new());
         let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
-        let watch = Watch { evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
+        let watch =
+            Watch { evaluator, dispatcher, announcer, inbox, metrics: metrics.clone(), ticking: None, dispatched: 0 };
         let pipeline = Pipeline {
             normalizer,
             reader,

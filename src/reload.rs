@@ -18,6 +18,7 @@ use crate::listening::Listening;
 use crate::message::Seq;
 use crate::metrics::Metrics;
 use crate::normalize::{NormalizeError, Normalizer};
+use crate::notify::dispatch::Dispatcher;
 use crate::pipeline::Reload;
 use crate::presence::Observer;
 use crate::store::{Store, StoreError};
@@ -47,6 +48,8 @@ pub struct Opening {
     pub evaluator: Evaluator,
     /// What is known of devices' connections there.
     pub observer: Observer,
+    /// Who is told of alerts, with what that remembered there.
+    pub dispatcher: Dispatcher,
     /// The last message that the database has.
     pub position: Seq,
 }
@@ -181,7 +184,8 @@ impl CatalogKeeper {
         evaluator.recall_texts(&self.store.text_times(&evaluator.texts_wanted())?);
         evaluator.recall(&self.store.recent(&evaluator.wanted())?);
         let observer = Observer::new(&self.config.devices, &snapshot, self.store.presence(instance)?);
-        Ok(Opening { snapshot, memory, evaluator, observer, position })
+        let dispatcher = Dispatcher::new(&self.config, &snapshot.rules, self.store.notify_memory(instance)?);
+        Ok(Opening { snapshot, memory, evaluator, observer, dispatcher, position })
     }
 
     /// Brings what the files declare into the database.

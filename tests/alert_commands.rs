@@ -74,6 +74,7 @@ fn step(digits: &str, number: u32, state: State) -> Transition {
         unit: "°C".into(),
         message: "Too hot: boiler".into(),
         snoozed: false,
+        snoozed_until: None,
         who: Who::Rule,
         why: "temperature > 30".into(),
         seq: 1,

@@ -85,8 +85,12 @@ fn every_optional_line_of_the_documented_configuration_is_well_formed() {
         else {
             continue;
         };
-        let shown = |(at, line)| match header {
+        // What is listed within a list stands below one of that list.
+        let list =
+            header.and_then(|(_, header)| Some(format!("#{}]]", header.strip_suffix("]]")?.rsplit_once('.')?.0)));
+        let shown = |(at, line): (usize, &'static str)| match header {
             Some((place, header)) if at == place => header,
+            _ if list.as_deref() == Some(line) => &line[1..],
             _ if at == index => setting,
             _ => line,
         };

@@ -3,8 +3,10 @@
 mod support;
 
 mod alert_commands;
+mod alert_people;
 mod alert_rests;
 mod alert_rules;
+mod alert_servers;
 mod alerts;
 mod alerts_out;
 mod api;

@@ -223,6 +223,7 @@ pub(crate) mod tests {
             unit: "°C".into(),
             message: "d1: too hot".into(),
             snoozed: false,
+            snoozed_until: None,
             who: Who::Rule,
             why: "held for 2m".into(),
             seq: 7,

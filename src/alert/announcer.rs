@@ -4,7 +4,7 @@
 //! gets them with their batch as unpublished, and from which the publisher takes them in order when it has caught up. So no step
 //! of an alert can overtake another.
 //!
-//! The steps that go by a channel of `[[notify]]` are handed to the notifier likewise. What finds no room there is in the database too,
+//! What goes by a channel of `[[notify]]` is handed to the notifier likewise. What finds no room there is in the database too,
 //! where the notifier looks for it; it need not keep any order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::transition::Transition;
-use crate::config::{Notify, Route};
 use crate::message::Seq;
 use crate::metrics::Metrics;
 use crate::notify::Order;
@@ -25,15 +24,8 @@ pub struct Announcer {
     way: mpsc::Sender<Transition>,
     deferral: Deferral,
     begun: Vec<oneshot::Sender<()>>,
-    notified: Option<Notified>,
+    notified: Option<mpsc::Sender<Order>>,
     metrics: Metrics,
-}
-
-/// The way to the notifier.
-struct Notified {
-    way: mpsc::Sender<Transition>,
-    /// By name of the channel.
-    routes: Vec<(Arc<str>, Route)>,
 }
 
 /// The publisher's end.
@@ -66,28 +58,20 @@ impl Announcer {
         }
     }
 
-    /// Has steps go by these channels too. Returns the notifier's end: the steps, and what [`Announcer::begin`] tells.
-    pub fn notify(&mut self, channels: &[Notify]) -> (mpsc::Receiver<Transition>, oneshot::Receiver<()>) {
-        let (way, steps) = mpsc::channel(WAITING);
+    /// Has the notifier handed what it is to tell. Returns its end: the orders, and what [`Announcer::begin`] tells.
+    pub fn notify(&mut self) -> (mpsc::Receiver<Order>, oneshot::Receiver<()>) {
+        let (way, orders) = mpsc::channel(WAITING);
         let (begun, told) = oneshot::channel();
-        let routes = channels.iter().map(|channel| (channel.name.as_str().into(), channel.route.clone()));
-        self.notified = Some(Notified { way, routes: routes.collect() });
+        self.notified = Some(way);
         self.begun.push(begun);
-        (steps, told)
+        (orders, told)
     }
 
-    /// By which channels steps go: to be recorded with them.
-    pub fn orders(&self, steps: &[Transition]) -> Vec<Order> {
-        let routes = self.notified.iter().flat_map(|notified| &notified.routes);
-        let order = |step: &Transition, channel: &Arc<str>| {
-            let (id, channel) = (Arc::clone(&step.id), Arc::clone(channel));
-            Order { id, step: step.step, channel }
-        };
-        routes
-            .flat_map(|(channel, route)| {
-                steps.iter().filter(|step| route.takes(step)).map(move |step| order(step, channel))
-            })
-            .collect()
+    /// Hands over what is to be told by channels. What finds no room is recorded, and found there.
+    pub fn order(&self, orders: &[Order]) {
+        if let Some(way) = &self.notified {
+            orders.iter().for_each(|order| drop(way.try_send(order.clone())));
+        }
     }
 
     /// Whether steps are left to the database for now.
@@ -95,16 +79,9 @@ impl Announcer {
         self.deferral.lock().steps > 0
     }
 
-    /// Hands steps to the publisher, in order, and to the notifier those that somebody is told of. What does not fit is left to the
-    /// database.
+    /// Hands steps to the publisher, in order. What does not fit is left to the database.
     pub fn announce(&self, steps: &[Transition]) {
         for step in steps {
-            if let Some(Notified { way, routes }) = &self.notified
-                && routes.iter().any(|(_, route)| route.takes(step))
-            {
-                // Its orders are recorded with it.
-                let _ = way.try_send(step.clone());
-            }
             let mut deferred = self.deferral.lock();
             if deferred.steps > 0 || self.way.try_send(step.clone()).is_err() {
                 deferred.steps = deferred.steps.saturating_add(1);

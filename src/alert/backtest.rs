@@ -267,6 +267,7 @@ mod tests {
             schedule: None,
             depends_on: Vec::new(),
             flapping: None,
+            escalation: None,
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::transition::ACTION_TOPIC;
+use super::transition::{ACTION_TOPIC, Action};
 use crate::catalog::RuleAmiss;
 use crate::journal::Inbox;
 use crate::message::Publish;
@@ -47,7 +47,7 @@ impl Desk {
         }
         let mut numbers = Vec::new();
         for waiting in store.waiting_actions(instance)? {
-            if let Err(refused) = self.inbox.submit(internal(waiting.action), None) {
+            if let Err(refused) = self.inbox.submit(internal(numbered(waiting.number, waiting.action)), None) {
                 tracing::debug!(%refused, "what is asked of alerts waits");
                 break;
             }
@@ -73,6 +73,14 @@ impl Desk {
             }
         }
         self.told = amiss.iter().cloned().collect();
+    }
+}
+
+/// The action with its row's number, by which one that comes into the journal twice is known; what is none stays as it is.
+fn numbered(number: i64, action: String) -> String {
+    match serde_json::from_str::<Action>(&action) {
+        Ok(read) => serde_json::to_string(&Action { ask: Some(number), ..read }).unwrap_or(action),
+        Err(_) => action,
     }
 }
 

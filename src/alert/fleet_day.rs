@@ -252,7 +252,9 @@ fn live(journal_dir: &Path, catalog: &Declared, config: &Config, commits: Option
     let (errands, _errands) = errands(Duration::from_secs(30), metrics.clone());
     let observer = opening.observer;
     let presence = presence::Watch { observer, inbox: inbox.clone(), metrics: metrics.clone(), ticked: None };
-    let watch = Watch { evaluator: opening.evaluator, announcer, inbox, metrics: metrics.clone(), ticking: None };
+    let (evaluator, dispatcher) = (opening.evaluator, opening.dispatcher);
+    let watch =
+        Watch { evaluator, dispatcher, announcer, inbox, metrics: metrics.clone(), ticking: None, dispatched: 0 };
     let (batches_out, batches) = sync_channel(2);
     let pipeline = Pipeline {
         normalizer,

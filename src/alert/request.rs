@@ -155,7 +155,7 @@ pub fn asked(id: &str, verb: Verb, payload: &[u8], now: UtcMicros, nobody: &str)
         "" => nobody,
         who => who,
     };
-    Ok(Action { id: id.to_owned(), action, who: who.to_owned(), note: body.note })
+    Ok(Action { id: id.to_owned(), action, who: who.to_owned(), note: body.note, ask: None })
 }
 
 fn body(payload: &[u8]) -> Result<Body, RequestError> {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn act(action: Deed, who: &str, note: &str) -> Result<Action, RequestError> {
-        Ok(Action { id: ID.to_owned(), action, who: who.to_owned(), note: note.to_owned() })
+        Ok(Action { id: ID.to_owned(), action, who: who.to_owned(), note: note.to_owned(), ask: None })
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Rule {
     pub labels: BTreeMap<String, String>,
     /// What to do about it, for people.
     pub runbook: Option<String>,
+    /// Name of the `[[escalation]]` that its alerts take; none: the first that is for them.
+    pub escalation: Option<String>,
     /// When it is in force; none: always.
     pub schedule: Option<Schedule>,
     /// While an alert of one of these is active, none of this rule begins.

@@ -142,6 +142,7 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
     let schedule = times_file::schedule(root);
     let depends_on = dependency::read(root, slug);
     let flapping = flapping(root);
+    let escalation = root.parsed("escalation", "the name of an [[escalation]] of the configuration", escalation_name);
     if resolve == Resolve::Manual {
         for key in ["clear", "min_firing"].iter().filter(|key| root.has(key)) {
             root.fault(key, "means nothing beside resolve = \"manual\": nothing but a person ends the episode");
@@ -166,6 +167,7 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
         schedule,
         depends_on,
         flapping,
+        escalation,
     };
     has_few_conditions(root, &rule).then_some(rule)
 }
@@ -181,6 +183,15 @@ fn flapping(root: &mut Section<'_>) -> Option<Flapping> {
         }
         Some(Flapping { changes: changes?, within: within?, calm: calm.or(within)? })
     })
+}
+
+/// Whether there is one is not known here.
+fn escalation_name(text: &str) -> Result<String, Wrong> {
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    match text.len() {
+        1..=64 if letters => Ok(text.to_owned()),
+        _ => Err("expected 1 to 64 of the characters A-Z a-z 0-9 _ . -".into()),
+    }
 }
 
 fn severity(section: &mut Section<'_>) -> Option<Severity> {

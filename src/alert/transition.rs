@@ -49,7 +49,7 @@ pub enum Who {
 }
 
 /// One step of one episode. Two that are equal but for `seq` are the same step, met again in a replay.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
     /// The episode's id: 32 hexadecimal digits from rule, tenant, device, metric and onset.
     pub id: Arc<str>,
@@ -76,6 +76,9 @@ pub struct Transition {
     pub message: String,
     /// Nothing is said of it: somebody has put the episode to sleep.
     pub snoozed: bool,
+    /// Until when, by the journal's time; none where nobody has, or it is not known any more.
+    #[serde(default)]
+    pub snoozed_until: Option<UtcMicros>,
     pub who: Who,
     /// For people: why this step was taken, such as "held for 2m" or a note.
     pub why: String,
@@ -105,6 +108,10 @@ pub struct Action {
     pub who: String,
     #[serde(default)]
     pub note: String,
+    /// Number of what was asked by a command, later ones greater: by it one that comes into the journal twice is done once. None: asked
+    /// by MQTT, where the journal itself knows a redelivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<i64>,
 }
 
 /// What can be done with an episode.

@@ -10,9 +10,11 @@ use super::evaluator::{Added, Evaluator};
 use super::request;
 use super::transition::{ACTION_TOPIC, Action, TICK_TOPIC};
 use crate::catalog::Snapshot;
+use crate::config::Config;
 use crate::journal::Inbox;
 use crate::message::{Message, Publish};
-use crate::metrics::{ByReason, Metrics};
+use crate::metrics::{ByChannel, ByReason, Metrics};
+use crate::notify::dispatch::{Decided, Dispatcher};
 use crate::store::batch::Batch;
 use crate::time::UtcMicros;
 
@@ -22,12 +24,16 @@ const AGAIN: Duration = Duration::from_millis(2);
 /// Rules over what goes through the pipeline.
 pub struct Watch {
     pub evaluator: Evaluator,
+    /// Who is told of what they decide.
+    pub dispatcher: Dispatcher,
     pub announcer: Announcer,
     /// For ticks.
     pub inbox: Inbox,
     pub metrics: Metrics,
     /// For when a tick is on its way.
     pub ticking: Option<UtcMicros>,
+    /// Steps that the dispatcher has seen since the last conclusion.
+    pub dispatched: usize,
 }
 
 /// How much a batch held before a message.
@@ -65,9 +71,9 @@ impl Mark {
 }
 
 impl Watch {
-    /// Whether there are rules.
+    /// Whether there are rules, or something that time alone will bring about.
     pub fn looks(&self) -> bool {
-        !self.evaluator.is_idle()
+        !self.evaluator.is_idle() || self.dispatcher.next_due().is_some()
     }
 
     /// Lets the rules see a message that has been normalized into `batch`, which was as `mark` says before.
@@ -75,9 +81,18 @@ impl Watch {
         if self.ticking.is_some_and(|until| message.received_at >= until) {
             self.ticking = None;
         }
+        self.dispatcher.advance(message.received_at, message.seq);
         if self.evaluator.is_idle() {
             return;
         }
+        self.evaluate(message, mark, batch);
+        for step in self.evaluator.steps().get(self.dispatched..).unwrap_or_default() {
+            self.dispatcher.step(step, self.evaluator.whose(step), message.received_at, message.seq);
+        }
+        self.dispatched = self.evaluator.steps().len();
+    }
+
+    fn evaluate(&mut self, message: &Message, mark: Mark, batch: &Batch) {
         match action(message) {
             Some(Ok(action)) => {
                 if !self.evaluator.act(&action, message.received_at, message.seq) {
@@ -104,11 +119,12 @@ impl Watch {
             self.metrics.alert_transitions.inc_by(transitions.len() as u64);
             self.metrics.alerts_active.set(i64::try_from(self.evaluator.active()).unwrap_or(i64::MAX));
             self.announcer.announce(&transitions);
-            batch.notifications.append(&mut self.announcer.orders(&transitions));
         }
         for withheld in self.evaluator.take_withheld() {
             self.metrics.alerts_withheld.get_or_create(&ByReason { reason: withheld.by.word() }).inc();
         }
+        self.dispatched = 0;
+        self.order(batch);
         let late = self.evaluator.take_late();
         if late > 0 {
             self.metrics.alert_readings_late.inc_by(late);
@@ -117,9 +133,24 @@ impl Watch {
         batch.alert_states.append(&mut states);
     }
 
-    /// Takes the rules of another catalog.
-    pub fn replace(&mut self, snapshot: &Snapshot) {
+    /// Has what the dispatcher has decided recorded and told.
+    fn order(&mut self, batch: &mut Batch) {
+        let Decided { mut orders, mut memory, held, amiss } = self.dispatcher.drain();
+        self.announcer.order(&orders);
+        batch.notifications.append(&mut orders);
+        batch.notify_memory.append(&mut memory);
+        for (channel, count) in held {
+            let label = ByChannel { channel: channel.to_string() };
+            self.metrics.notifications_held.get_or_create(&label).inc_by(count);
+        }
+        self.metrics.escalations_exhausted.inc_by(amiss.exhausted);
+        self.metrics.escalations_nobody.inc_by(amiss.nobody);
+    }
+
+    /// Takes another configuration, and the rules of another catalog.
+    pub fn replace(&mut self, config: &Config, snapshot: &Snapshot) {
         self.evaluator.replace(snapshot);
+        self.dispatcher.configure(config, &snapshot.rules);
         self.ticking = None;
     }
 
@@ -128,13 +159,17 @@ impl Watch {
         if self.ticking.is_some() {
             return None;
         }
-        self.evaluator.next_due().map(|due| due.since(now).max(AGAIN))
+        self.next_due().map(|due| due.since(now).max(AGAIN))
+    }
+
+    fn next_due(&self) -> Option<UtcMicros> {
+        [self.evaluator.next_due(), self.dispatcher.next_due()].into_iter().flatten().min()
     }
 
     /// Nothing has come: puts a tick into the journal if a timer is due. All that was received before is in the journal ahead of it,
     /// so that a replay finds the same order. One that finds no room is tried again with the next look.
     pub fn tick(&mut self, now: UtcMicros) {
-        let due = self.evaluator.next_due().is_some_and(|due| due <= now);
+        let due = self.next_due().is_some_and(|due| due <= now);
         if !due || self.ticking.is_some() {
             return;
         }

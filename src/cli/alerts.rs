@@ -1,4 +1,4 @@
-//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | maintenance | explain | notify | backtest`.
+//! `tidegate alerts list | show | ack | resolve | snooze | note | rules | maintenance | explain | notify | on-call | backtest`.
 
 mod act;
 mod backtest;
@@ -6,6 +6,7 @@ mod explain;
 mod list;
 mod maintenance;
 mod notify;
+mod on_call;
 mod rules;
 mod show;
 
@@ -72,6 +73,8 @@ enum AlertsAction {
     Explain(explain::ExplainArgs),
     /// What the channels of [[notify]] have been told, and were not
     Notify(notify::NotifyArgs),
+    /// Tell who is on call, and who is next
+    OnCall(on_call::OnCallArgs),
     /// Tell which alerts a rule would have raised, before it is trusted
     Backtest(backtest::BacktestArgs),
 }
@@ -161,6 +164,7 @@ pub(super) fn run(place: &Place, args: &AlertsArgs) -> anyhow::Result<ExitCode> 
         AlertsAction::Maintenance(args) => maintenance::run(place, args, &mut out)?,
         AlertsAction::Explain(args) => explain::run(place, args, &mut out)?,
         AlertsAction::Notify(args) => notify::run(place, args, &mut out)?,
+        AlertsAction::OnCall(args) => on_call::run(place, args, &mut out)?,
         AlertsAction::Backtest(args) => backtest::run(&place.reader()?, args, &mut out)?,
         AlertsAction::Rules(args) => match &args.action {
             None => rules(&place.reader()?, args.json, &mut out)?,

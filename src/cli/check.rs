@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::Place;
 use crate::catalog::{Declared, files};
+use crate::config::fault::{Wrong, did_you_mean};
 use crate::config::{Config, Database, DatabaseUrl, Endpoint, Fault, Faults, Reading};
 use crate::mqtt;
 use crate::store::Store;
@@ -118,15 +119,33 @@ pub fn validate(config_path: Option<&Path>, env: &[(String, String)]) -> Result<
             let declared = catalog.into_declared();
             faults.extend(files::check_sources(&reading, &declared));
             if faults.is_empty() {
+                let unknown_escalations = unknown_escalations(&reading, &declared);
                 let Reading { config, file, mut warnings, .. } = reading;
                 warnings.extend(more);
                 warnings.extend(vain);
+                warnings.extend(unknown_escalations);
                 return Ok(Checked { config, declared, file, warnings });
             }
         }
         Err(more) => faults.extend(more.into_vec()),
     }
     Err(Faults::new(faults))
+}
+
+/// Warnings of rules whose escalation the configuration does not have. No faults, since a catalog may be shared by instances.
+fn unknown_escalations(reading: &Reading, declared: &Declared) -> Vec<Fault> {
+    let known = || reading.config.escalations.iter().map(|policy| policy.name.as_str());
+    let named =
+        declared.rules.iter().filter_map(|declared| Some((&declared.rule.slug, declared.rule.escalation.as_ref()?)));
+    let unknown = named.filter(|(_, name)| known().all(|known| known != name.as_str()));
+    unknown
+        .map(|(slug, name)| {
+            let wrong = Wrong::new(format!(
+                "the rule \"{slug}\" names the escalation \"{name}\", and there is none of this name"
+            ));
+            reading.fault("escalation", wrong.suggest(did_you_mean(name, known())))
+        })
+        .collect()
 }
 
 /// Checks everything that needs no server. Faults and warnings go to `err`, the summary to `out`; the checked

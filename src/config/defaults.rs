@@ -40,6 +40,8 @@ impl Default for Config {
             figures: Figures::default(),
             maintenance: Maintenance::default(),
             notify: Vec::new(),
+            on_call: Vec::new(),
+            escalations: Vec::new(),
             http: Http::default(),
             log: Log::default(),
             catalog: Catalog { dir: None },

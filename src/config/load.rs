@@ -13,6 +13,9 @@ use super::*;
 /// Read where neither `--config` nor `$TIDEGATE_CONFIG` names a file.
 pub const SYSTEM_FILE: &str = "/etc/tidegate/tidegate.toml";
 
+/// One of each list of tables.
+const LISTS: &str = "[[sources]]\n[[notify]]\n[[on_call]]\n[[on_call.people]]\n[[on_call.overrides]]\n[[escalation]]\n[[escalation.levels]]";
+
 /// A configuration as far as it could be read, with what was found on the way.
 #[derive(Debug)]
 pub struct Reading {
@@ -92,9 +95,9 @@ impl Config {
         interpret(Document::parse(&Arc::from(file), text), Some(file.to_owned()), env)
     }
 
-    /// Every dotted key that a configuration may have; those of `[[sources]]` as `sources.name`, and of `[[notify]]` likewise.
+    /// Every dotted key that a configuration may have; those of `[[sources]]` as `sources.name`, and of other lists likewise.
     pub fn keys() -> Vec<String> {
-        let document = Document::parse(&Arc::from(Path::new("")), "[[sources]]\n[[notify]]");
+        let document = Document::parse(&Arc::from(Path::new("")), LISTS);
         let findings = Findings::default();
         findings.read(&document, |root| sections(root, &Surroundings { directory: None, env: &[] }));
         let known = findings.into_inner().known;
@@ -116,6 +119,8 @@ fn interpret(mut document: Document, file: Option<PathBuf>, env: &[(String, Stri
 
 fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
     let instance = root.table("instance", Instance::read);
+    let notify = notify::read(root, around);
+    let on_call = on_call::read(root, around, &notify);
     let config = Config {
         broker: root.table("broker", |section| Broker::read(section, around, &instance.id)),
         database: root.table("database", |section| Database::read(section, around, &instance.state_dir)),
@@ -132,7 +137,9 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         rollups: root.table("rollups", Rollups::read),
         figures: root.table("figures", Figures::read),
         maintenance: root.table("maintenance", Maintenance::read),
-        notify: notify::read(root, around),
+        escalations: escalation::read(root, &notify, &on_call),
+        on_call,
+        notify,
         http: root.table("http", |section| Http::read(section, around)),
         log: root.table("log", Log::read),
         catalog: root.table("catalog", |section| Catalog::read(section, around)),

@@ -6,10 +6,13 @@ mod decoder;
 mod defaults;
 pub mod document;
 mod environment;
+mod escalation;
 pub mod fault;
 mod lifetime;
 mod load;
 mod notify;
+mod on_call;
+mod route;
 pub mod section;
 mod secret;
 mod settings;
@@ -18,9 +21,12 @@ mod sparkplug;
 
 pub use decoder::Decoder;
 pub use defaults::DOCUMENTED;
+pub use escalation::{Escalation, Level};
 pub use fault::{Fault, Faults, Place};
 pub use load::{Reading, SYSTEM_FILE};
-pub use notify::{MailTls, Mailing, Notify, NotifyBy, Route, SyslogAddress};
+pub use notify::{Limit, MailTls, Mailing, Notify, NotifyBy, SyslogAddress};
+pub use on_call::{OnCall, Override, Person};
+pub use route::{Route, Whose};
 pub use secret::Secret;
 pub(crate) use sources::timezone;
 
@@ -49,6 +55,10 @@ pub struct Config {
     pub maintenance: Maintenance,
     /// Who is told of alerts beside MQTT's subscribers.
     pub notify: Vec<Notify>,
+    /// Who is on call when.
+    pub on_call: Vec<OnCall>,
+    /// Who is told of alerts that nobody sees to.
+    pub escalations: Vec<Escalation>,
     pub http: Http,
     pub log: Log,
     pub catalog: Catalog,

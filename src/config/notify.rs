@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::fault::Wrong;
 use super::load::Surroundings;
+use super::route::{self, Route};
 use super::section::Section;
 use super::{Secret, secret};
-use crate::alert::{Severity, State, Transition};
 use crate::notify::template::Template;
 
 /// Most channels.
@@ -17,17 +17,19 @@ const MOST: usize = 32;
 const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=100;
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
-const SEVERITIES: [(&str, Severity); 3] =
-    [("info", Severity::Info), ("warning", Severity::Warning), ("critical", Severity::Critical)];
-const STATES: [(&str, State); 3] =
-    [("firing", State::Firing), ("acknowledged", State::Acknowledged), ("resolved", State::Resolved)];
+/// Most notifications that a limit may let through, and the time that it may be for.
+const LIMIT: std::ops::RangeInclusive<u32> = 1..=100_000;
+const WITHIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
 
 /// A channel, and what goes by it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notify {
     /// 1 to 64 of `[A-Za-z0-9_.-]`; names it in the database.
     pub name: String,
-    pub route: Route,
+    /// None: nothing but what an escalation tells by it.
+    pub route: Option<Route>,
+    /// None: each step is told, however many there are.
+    pub limit: Option<Limit>,
     pub by: NotifyBy,
     /// After so many that failed it is given up.
     pub attempts: u32,
@@ -37,27 +39,12 @@ pub struct Notify {
     pub timeout: Duration,
 }
 
-/// Which steps of alerts go by a channel: those that fit everything that is given.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    pub severities: BTreeSet<Severity>,
-    pub states: BTreeSet<State>,
-    /// Slugs; empty: every rule.
-    pub rules: BTreeSet<String>,
-    /// Empty: every tenant.
-    pub tenants: BTreeSet<String>,
-}
-
-impl Route {
-    /// Whether a step goes by it; one of an alert that was put to sleep does not.
-    pub fn takes(&self, step: &Transition) -> bool {
-        let any_or = |set: &BTreeSet<String>, name: &str| set.is_empty() || set.contains(name);
-        !step.snoozed
-            && self.severities.contains(&step.severity)
-            && self.states.contains(&step.state)
-            && any_or(&self.rules, &step.rule)
-            && any_or(&self.tenants, &step.tenant)
-    }
+/// How much of one rule is told singly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub most: u32,
+    /// In so long; what is more is told by one digest when that is over.
+    pub within: Duration,
 }
 
 /// How a channel tells.
@@ -191,7 +178,8 @@ fn channel(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Notif
             .fault_here("kind is missing: one of \"webhook\", \"slack\", \"command\", \"email\", \"syslog\", \"mqtt\"");
     }
     let kind = section.word("kind", &Kind::ALL);
-    let route = route(section);
+    let route = route_of(section);
+    let limit = section.parsed("limit", "a number in a time, such as \"20 in 10m\"", limit);
     let attempts = section.integer("attempts", ATTEMPTS).unwrap_or(8);
     let retry = section.duration("retry", RETRY).unwrap_or(Duration::from_secs(5));
     let timeout = section.duration("timeout", TIMEOUT).unwrap_or(Duration::from_secs(10));
@@ -207,55 +195,33 @@ fn channel(section: &mut Section<'_>, around: &Surroundings<'_>) -> Option<Notif
         }
     }
     let by = given.by(section, kind?)?;
-    Some(Notify { name: name?.to_owned(), route, by, attempts, retry, timeout })
+    Some(Notify { name: name?.to_owned(), route, limit, by, attempts, retry, timeout })
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
-fn route(section: &mut Section<'_>) -> Route {
-    let least = section.word("least", &SEVERITIES);
-    let severities = words(section, "severities", &SEVERITIES);
-    if least.is_some() && section.has("severities") {
-        section.fault("least", "is given beside severities; give one of them");
+fn route_of(section: &mut Section<'_>) -> Option<Route> {
+    let route = route::read(section, true);
+    let only = section.flag("only_escalations").unwrap_or(false);
+    if only && (route::chooses(section) || section.has("states")) {
+        section
+            .fault("only_escalations", "is given beside keys that choose what goes by it; leave one or the other out");
     }
-    let worse =
-        |least: Severity| SEVERITIES.map(|(_, severity)| severity).into_iter().filter(|one| *one >= least).collect();
-    let states = words(section, "states", &STATES);
-    Route {
-        severities: severities.unwrap_or_else(|| worse(least.unwrap_or(Severity::Info))),
-        states: states.unwrap_or_else(|| BTreeSet::from([State::Firing, State::Resolved])),
-        rules: names(section, "rules"),
-        tenants: names(section, "tenants"),
-    }
+    (!only).then_some(route)
 }
 
-fn words<T: Copy + Ord>(section: &mut Section<'_>, key: &'static str, known: &[(&str, T)]) -> Option<BTreeSet<T>> {
-    let texts = section.texts(key)?;
-    if texts.is_empty() {
-        section.fault(key, "is empty: nothing would be told");
+/// Reads `20 in 10m`.
+fn limit(text: &str) -> Result<Limit, Wrong> {
+    let wrong = || Wrong::new(format!("\"{text}\" is no limit, expected such as \"20 in 10m\""));
+    let (most, within) = text.split_once(" in ").ok_or_else(wrong)?;
+    let most = most.trim().parse().map_err(|_| wrong())?;
+    if !LIMIT.contains(&most) {
+        return Err(format!("{most} is not within {} to {}", LIMIT.start(), LIMIT.end()).into());
     }
-    let mut found = BTreeSet::new();
-    for (text, place) in texts {
-        match known.iter().find(|(name, _)| *name == text) {
-            Some((_, word)) => {
-                found.insert(*word);
-            }
-            None => {
-                let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let wrong = Wrong::new(format!("\"{text}\" is unknown, expected one of {}", names.join(", ")))
-                    .suggest(super::fault::did_you_mean(text, names.iter().copied()));
-                section.fault_at(place, key, wrong);
-            }
-        }
-    }
-    Some(found)
-}
-
-fn names(section: &mut Section<'_>, key: &'static str) -> BTreeSet<String> {
-    section.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text.to_owned()).collect()
+    Ok(Limit { most, within: super::section::duration(within, &WITHIN)? })
 }
 
 /// The keys that depend on the kind.
@@ -482,7 +448,6 @@ mod tests {
 
     use super::super::Config;
     use super::*;
-    use crate::alert::announce::tests::step;
 
     fn read(text: &str) -> (Vec<Notify>, String) {
         let reading = Config::parse(Path::new("t.toml"), text, &[]);
@@ -519,6 +484,10 @@ mod tests {
         let tcp = NotifyBy::Syslog { address: SyslogAddress::Tcp("[::1]:6514".into()) };
         assert_eq!(syslog("address = \"tcp://[::1]:6514\""), tcp);
         assert!(matches!(good("kind = \"mqtt\"\ntopic = \"a/{device}\"").by, NotifyBy::Mqtt { retain: false, .. }));
+        let limited = good("kind = \"syslog\"\nlimit = \"20 in 10m\"");
+        assert_eq!(limited.limit, Some(Limit { most: 20, within: Duration::from_secs(600) }));
+        assert_eq!((hook.limit, hook.route), (None, Some(Route::default())));
+        assert_eq!(good("kind = \"syslog\"\nonly_escalations = true").route, None);
         let mail =
             "kind = \"email\"\nserver = \"mail.example\"\nfrom = \"gw@a.example\"\nto = [\"Ann <ann@a.example>\"]";
         let NotifyBy::Email(mailing) = good(mail).by else { panic!("e-mail") };
@@ -554,6 +523,14 @@ mod tests {
             ("kind = \"syslog\"\nseverities = [\"grave\"]", "\"grave\" is unknown"),
             ("kind = \"syslog\"\nseverities = [\"info\"]\nleast = \"info\"", "give one of them"),
             ("kind = \"syslog\"\nstates = []", "nothing would be told"),
+            ("kind = \"syslog\"\ndays = [\"tues\"]", "did you mean `tue`"),
+            ("kind = \"syslog\"\nhours = [\"8-18\"]", "are no hours"),
+            ("kind = \"syslog\"\nhours = []", "nothing would be told"),
+            ("kind = \"syslog\"\ntimezone = \"UTC\"", "beside days or hours only"),
+            ("kind = \"syslog\"\ndays = [\"mon\"]\ntimezone = \"Mars\"", "time zone database"),
+            ("kind = \"syslog\"\nlimit = \"3\"", "no limit"),
+            ("kind = \"syslog\"\nlimit = \"0 in 1m\"", "not within 1 to"),
+            ("kind = \"syslog\"\nonly_escalations = true\nrules = [\"x\"]", "leave one or the other out"),
             ("kind = \"syslog\"\nattempts = 0", "not within 1 to 100"),
             ("kind = \"syslog\"\ncolour = 1", "unknown key"),
         ] {
@@ -563,27 +540,5 @@ mod tests {
         let twice = "[[notify]]\nname = \"n\"\nkind = \"syslog\"\n";
         assert!(read(&twice.repeat(2)).1.contains("earlier [[notify]]"));
         assert!(read(&twice.replace("\"n\"", "\"a b\"")).1.contains("1 to 64"));
-    }
-
-    #[test]
-    fn a_step_goes_by_a_channel_whose_route_fits_in_everything() {
-        let route = |rest: &str| good(&format!("kind = \"syslog\"\n{rest}")).route;
-        let firing = step("ab", 0, State::Firing);
-        let with = |change: &dyn Fn(&mut Transition)| {
-            let mut step = firing.clone();
-            change(&mut step);
-            step
-        };
-        let usual = route("");
-        assert!(usual.takes(&firing) && usual.takes(&with(&|step| step.state = State::Resolved)));
-        assert!(!usual.takes(&with(&|step| step.state = State::Acknowledged)));
-        assert!(!usual.takes(&with(&|step| step.snoozed = true)));
-        let warning = with(&|step| step.severity = Severity::Warning);
-        assert!(route("least = \"warning\"").takes(&warning) && !route("least = \"critical\"").takes(&warning));
-        assert!(route("severities = [\"info\", \"critical\"]").takes(&firing));
-        assert!(!route("severities = [\"info\", \"critical\"]").takes(&warning));
-        assert!(route("rules = [\"too-hot\"]\ntenants = [\"default\"]").takes(&firing));
-        assert!(!route("rules = [\"too-hot\"]\ntenants = [\"acme\"]").takes(&firing));
-        assert!(!route("rules = [\"too-cold\"]").takes(&firing));
     }
 }

@@ -329,6 +329,11 @@ impl<'a> Section<'a> {
         Section::open(node, &self.path_of(key), self.findings, read)
     }
 
+    /// Reads the root of another document that this table names, with its faults among this one's.
+    pub fn another<T>(&self, document: &Document, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        self.findings.read(document, read)
+    }
+
     /// Whether it was written, and is a table.
     pub fn is_table(&self) -> bool {
         self.table.is_some()

@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use tokio::sync::mpsc;
 
+use super::Notice;
 use super::command::Program;
 use super::email::Email;
 use super::syslog::Syslog;
 use super::topic::Topic;
 use super::webhook::Webhook;
-use crate::alert::Transition;
 use crate::config::{Notify, NotifyBy};
 use crate::mqtt::Parcel;
 
@@ -67,13 +67,13 @@ impl Channel {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn tell(&self, step: &Transition) -> Result<(), Failure> {
+    pub async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         match self {
-            Channel::Webhook(webhook) => webhook.tell(step).await,
-            Channel::Command(program) => program.tell(step).await,
-            Channel::Email(email) => email.tell(step).await,
-            Channel::Syslog(syslog) => syslog.tell(step).await,
-            Channel::Topic(topic) => topic.tell(step).await,
+            Channel::Webhook(webhook) => webhook.tell(notice).await,
+            Channel::Command(program) => program.tell(notice).await,
+            Channel::Email(email) => email.tell(notice).await,
+            Channel::Syslog(syslog) => syslog.tell(notice).await,
+            Channel::Topic(topic) => topic.tell(notice).await,
         }
     }
 }

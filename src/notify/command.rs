@@ -2,18 +2,18 @@
 
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, Command};
 
-use super::Failure;
-use crate::alert::{Transition, announce};
+use super::{Failure, Notice};
 
 /// Bytes of its standard error that are kept for the reason of a failure.
 const KEPT: usize = 300;
 
 /// A program and its arguments. It gets of tidegate's environment the PATH only, since secrets may be in the rest; what it prints is
-/// thrown away, and of its errors the beginning is kept where it fails. It is killed when its time is over; its own children are its
-/// own affair.
+/// thrown away, and of its errors the beginning is kept where it fails. It leads a process group of its own, which is killed when its time
+/// is over: with all its children, but for those that have left the group.
 pub struct Program {
     path: String,
     arguments: Vec<String>,
@@ -26,18 +26,22 @@ impl Program {
         Program { path: words.next().unwrap_or_default(), arguments: words.collect() }
     }
 
-    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
+    pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments).env_clear().kill_on_drop(true);
+        command.args(&self.arguments).env_clear().kill_on_drop(true).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
         let mut child =
             command.spawn().map_err(|error| Failure::passing(format!("can't start {}: {error}", self.path)))?;
+        // Dropped before the child: as long as it is not waited for, nobody else has its number.
+        let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-        let payload = announce::payload(step);
+        let payload = notice.payload();
         let ((), said, status) = tokio::join!(feed(stdin, &payload), hear(stderr), child.wait());
+        // It has ended by itself: what it has left running without holding anything of ours may go on.
+        group.0 = None;
         let status = status.map_err(Failure::passing)?;
         if status.success() {
             return Ok(());
@@ -45,6 +49,18 @@ impl Program {
         let said = String::from_utf8_lossy(&said);
         let separator = if said.trim().is_empty() { "" } else { ": " };
         Err(Failure::passing(format!("{} ended with {status}{separator}{}", self.path, said.trim())))
+    }
+}
+
+/// The processes of a program, ended when it is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // There may be none any more.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
     }
 }
 
@@ -70,11 +86,10 @@ async fn hear(stderr: Option<ChildStderr>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::State;
-    use crate::alert::announce::tests::step;
+    use crate::notify::notice::tests::notice;
 
     async fn run(words: &[&str]) -> Result<(), Failure> {
-        Program::new(words.iter().map(ToString::to_string).collect()).tell(&step("ab", 0, State::Firing)).await
+        Program::new(words.iter().map(ToString::to_string).collect()).tell(&notice("ab", 0)).await
     }
 
     #[tokio::test]
@@ -84,7 +99,7 @@ mod tests {
         let script = format!("cat > {0}; env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ >> {0}", out.display());
         run(&["/bin/sh", "-c", &script]).await.unwrap();
         let text = std::fs::read_to_string(out).unwrap();
-        let alert = String::from_utf8(announce::payload(&step("ab", 0, State::Firing)).to_vec()).unwrap();
+        let alert = String::from_utf8(notice("ab", 0).payload().to_vec()).unwrap();
         assert_eq!(text, format!("{alert}PATH\n"));
     }
 
@@ -99,28 +114,48 @@ mod tests {
         assert!(failure.detail.contains("can't start /no/such/program"), "{failure:?}");
     }
 
-    #[tokio::test]
-    async fn it_is_killed_when_its_time_is_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid = dir.path().join("pid");
-        let script = format!("echo $$ > {}; exec sleep 600", pid.display());
-        let words = ["/bin/sh", "-c", &script];
+    /// Lets a program run until it has written lines to the file, and drops it then; what it wrote.
+    async fn dropped(script: &str, file: &std::path::Path, lines: usize) -> Vec<String> {
+        let words = ["/bin/sh", "-c", script];
         let mut telling = Box::pin(run(&words));
-        let number = loop {
+        loop {
             let ended = tokio::time::timeout(std::time::Duration::from_millis(20), &mut telling).await;
-            assert!(ended.is_err(), "it sleeps");
-            match std::fs::read_to_string(&pid) {
-                Ok(text) if text.ends_with('\n') => break text.trim().to_owned(),
-                _ => {}
+            assert!(ended.is_err(), "it goes on");
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if text.matches('\n').count() >= lines {
+                return text.lines().map(str::to_owned).collect();
             }
-        };
-        drop(telling);
+        }
+    }
+
+    async fn is_gone(number: &str) {
         // A zombie at most, until it is reaped.
         let state = || std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !state().is_empty() && !state().contains(") Z ") {
             assert!(std::time::Instant::now() < deadline, "still there: {}", state());
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_killed_when_its_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let numbers = dropped(&format!("echo $$ > {}; exec sleep 600", pid.display()), &pid, 1).await;
+        is_gone(&numbers[0]).await;
+    }
+
+    #[tokio::test]
+    async fn its_children_go_with_it_also_where_it_has_ended_before_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        for end in ["wait", "exit 0"] {
+            let script = format!("sleep 600 & echo $! > {0}; echo $$ >> {0}; {end}", pid.display());
+            for number in dropped(&script, &pid, 2).await {
+                is_gone(&number).await;
+            }
+            std::fs::remove_file(&pid).unwrap();
         }
     }
 }

@@ -8,8 +8,9 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
-use super::Failure;
-use super::template::{Template, sentence};
+use super::notice::Subject;
+use super::template::Template;
+use super::{Failure, Notice};
 use crate::alert::Transition;
 use crate::config::{MailTls, Mailing};
 
@@ -27,8 +28,8 @@ impl Email {
         Email { mailing, timeout }
     }
 
-    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
-        let message = self.message(step)?;
+    pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
+        let message = self.message(notice)?;
         let sent = self.transport()?.send(message).await;
         sent.map(drop).map_err(|error| Failure::of(format!("SMTP: {error}"), error.is_permanent()))
     }
@@ -54,32 +55,49 @@ impl Email {
     }
 
     /// The same at each attempt but for its date: by its Message-ID, mail servers know a repeat.
-    fn message(&self, step: &Transition) -> Result<Message, Failure> {
+    fn message(&self, notice: &Notice) -> Result<Message, Failure> {
         let Mailing { from, to, subject, body, .. } = &self.mailing;
         let mailbox = |address: &str| {
             address.parse::<Mailbox>().map_err(|error| Failure::of(format!("{address:?} is no mailbox: {error}"), true))
         };
         let from = mailbox(from)?;
-        let id = format!("<{}.{}@{}>", step.id, step.step, from.email.domain());
-        let mut builder = Message::builder().from(from).message_id(Some(id)).subject(line(subject.as_ref(), step));
+        let id = format!("<{}@{}>", notice.delivery().replace('/', "."), from.email.domain());
+        let mut builder = Message::builder().from(from).message_id(Some(id)).subject(line(subject.as_ref(), notice));
         for address in to {
             builder = builder.to(mailbox(address)?);
         }
-        let text = body.as_ref().map_or_else(|| usual(step), |body| body.render(step, |value| value));
+        let text = body.as_ref().map_or_else(|| usual(notice), |body| body.render(notice, |value| value));
         let built = builder.header(ContentType::TEXT_PLAIN).body(text);
         built.map_err(|error| Failure::of(format!("the mail can't be written: {error}"), true))
     }
 }
 
 /// On one line.
-fn line(subject: Option<&Template>, step: &Transition) -> String {
-    let text = subject.map_or_else(|| sentence(step), |subject| subject.render(step, |value| value));
+fn line(subject: Option<&Template>, notice: &Notice) -> String {
+    let text = subject.map_or_else(|| notice.sentence(), |subject| subject.render(notice, |value| value));
     let mut line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     line.truncate(line.floor_char_boundary(LONGEST_SUBJECT));
     line
 }
 
-fn usual(step: &Transition) -> String {
+fn usual(notice: &Notice) -> String {
+    match &notice.subject {
+        Subject::Step { step, escalated } => {
+            let level = escalated.as_ref().map(|one| format!("level:     {} of {}\n", one.level, one.policy));
+            of_step(step) + &level.unwrap_or_default()
+        }
+        Subject::Digest(digest) => format!(
+            "{}\n\nrule:      {}\nworst:     {}\nsince:     {}\nat:        {}\n",
+            digest.message(),
+            digest.rule,
+            digest.severity.word(),
+            digest.since,
+            digest.until
+        ),
+    }
+}
+
+fn of_step(step: &Transition) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value} {}", step.unit));
     format!(
         "{}\n\nrule:      {}\ntenant:    {}\ndevice:    {}\nmetric:    {}\nvalue:     {}\nthreshold: {}\nsince:     {}\nat:        {}\n\
@@ -103,9 +121,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::alert::State;
-    use crate::alert::announce::tests::step;
     use crate::config::Secret;
+    use crate::notify::notice::tests::notice;
 
     /// Serves one mail; answers RCPT with `rcpt`. What the client said, line by line.
     async fn serve(listener: TcpListener, rcpt: &'static str) -> Vec<String> {
@@ -153,7 +170,7 @@ mod tests {
             body: None,
         };
         let email = Email::new(mailing, Duration::from_secs(20));
-        let step = step("ab", 3, State::Firing);
+        let step = notice("ab", 3);
         tokio::join!(email.tell(&step), serve(listener, rcpt))
     }
 
@@ -200,8 +217,7 @@ mod tests {
             subject: None,
             body: None,
         };
-        let failure =
-            Email::new(mailing, Duration::from_secs(5)).tell(&step("ab", 0, State::Firing)).await.unwrap_err();
+        let failure = Email::new(mailing, Duration::from_secs(5)).tell(&notice("ab", 0)).await.unwrap_err();
         assert!(!failure.lasting, "{failure:?}");
     }
 }

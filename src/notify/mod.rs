@@ -5,9 +5,13 @@
 
 mod channel;
 mod command;
+pub mod dispatch;
 mod email;
+pub mod hours;
 mod http;
+mod notice;
 mod notifier;
+pub mod on_call;
 mod queue;
 mod syslog;
 pub mod template;
@@ -17,15 +21,22 @@ mod webhook;
 use std::sync::Arc;
 
 pub use channel::{Channel, Failure};
-pub use notifier::{Notifier, NotifyRecord, Recorded};
+pub use notice::{Digest, Escalated, Key, Notice, Subject};
+pub use notifier::{Notifier, NotifyRecord, Recorded, Waiting};
 pub use queue::{Due, Fate, Outcome};
 
-/// That a step is to be told by a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// That something is to be told by a channel; recorded with the message that brought it about.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Order {
-    /// The alert's id.
-    pub id: Arc<str>,
-    pub step: u32,
+    pub notice: Notice,
     /// Name of the channel.
     pub channel: Arc<str>,
+}
+
+/// What deciding who is told remembers, to be kept beside the position. None: nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryChange {
+    pub key: String,
+    /// JSON.
+    pub value: Option<String>,
 }

@@ -1,27 +1,29 @@
-//! Takes the steps of alerts to the channels whose routes fit, tries again what failed, and has every attempt recorded.
+//! Takes what is to be told to the channels, tries again what failed, and has every attempt recorded.
+//!
+//! Channels may come, change and go while it runs. What waits for one that has gone is left in the database, for when it comes back.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{Due, Fate, Outcome, Queue};
-use super::{Channel, Failure};
-use crate::alert::Transition;
+use super::{Channel, Failure, Key, Notice, Order};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Notify;
 use crate::message::Seq;
 use crate::metrics::{ByChannel, Metrics};
+use crate::mqtt::Parcel;
 use crate::store::{Store, StoreError};
 use crate::time::UtcMicros;
 
-/// Outcomes that wait for the database at most; the oldest gives way, and its step is told once more later.
+/// Outcomes that wait for the database at most; the oldest gives way, and is told once more later.
 const MOST_OUTCOMES: usize = 10_000;
 /// Outcomes in one transaction.
 const AT_ONCE: usize = 500;
@@ -36,22 +38,28 @@ const CLOSING: Duration = Duration::from_millis(800);
 
 /// What the notifier asks of the database; each call may take long.
 pub trait NotifyRecord: Send + Sync + 'static {
-    /// Keeps what became of attempts. A step that is given no row is passed over.
+    /// Keeps what became of attempts. A notice that has no row is passed over.
     ///
     /// # Errors
     /// [`StoreError`].
     fn record(&self, outcomes: &[Outcome]) -> Result<(), StoreError>;
 
-    /// The steps that are due by one of these channels, with the channel's name and the attempts made; the oldest first.
+    /// What is due by one of these channels; the oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn due(
-        &self,
-        channels: &[String],
-        now: UtcMicros,
-        limit: usize,
-    ) -> Result<Vec<(String, u32, Transition)>, StoreError>;
+    fn due(&self, channels: &[String], now: UtcMicros, limit: usize) -> Result<Vec<Waiting>, StoreError>;
+}
+
+/// What the database has to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    /// Name.
+    pub channel: String,
+    /// Made before.
+    pub attempts: u32,
+    /// Its `seq` is 0.
+    pub notice: Notice,
 }
 
 /// The alerts of one instance, in its database.
@@ -65,22 +73,20 @@ impl NotifyRecord for Recorded {
         self.store.record_notifications(outcomes)
     }
 
-    fn due(
-        &self,
-        channels: &[String],
-        now: UtcMicros,
-        limit: usize,
-    ) -> Result<Vec<(String, u32, Transition)>, StoreError> {
+    fn due(&self, channels: &[String], now: UtcMicros, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         self.store.due_notifications(&self.instance, channels, now, limit)
     }
 }
 
 /// What the notifier is made from.
 pub struct Notifier<R> {
-    pub steps: mpsc::Receiver<Transition>,
+    pub orders: mpsc::Receiver<Order>,
     /// Told once the database is open.
     pub begun: oneshot::Receiver<()>,
-    pub channels: Vec<(Notify, Channel)>,
+    /// As configured; may change.
+    pub channels: watch::Receiver<Vec<Notify>>,
+    /// The way to the broker.
+    pub parcels: mpsc::Sender<Parcel>,
     pub record: Arc<R>,
     /// The last message that the database has.
     pub committed: Box<dyn Fn() -> Seq + Send>,
@@ -94,9 +100,11 @@ impl<R: NotifyRecord> Notifier<R> {
     /// # Errors
     /// Never.
     pub async fn run(self) -> Result<(), Infallible> {
-        let Notifier { mut steps, mut begun, channels, record, committed, stop, metrics } = self;
-        let mut work = Work::new(channels, record, committed, metrics);
-        let (mut steps_live, mut waits_for_begin) = (true, true);
+        let Notifier { mut orders, mut begun, mut channels, parcels, record, committed, stop, metrics } = self;
+        let mut work = Work::new(parcels, record, committed, metrics);
+        let first = channels.borrow_and_update().clone();
+        work.configure(first);
+        let (mut orders_live, mut waits_for_begin, mut may_change) = (true, true, true);
         loop {
             let next = work.next_at();
             tokio::select! {
@@ -113,9 +121,16 @@ impl<R: NotifyRecord> Notifier<R> {
                     }
                 }
                 told = answered(&mut work.question) => work.hear(told, Instant::now()),
-                step = steps.recv(), if steps_live => match step {
-                    Some(step) => work.take(Arc::new(step), Instant::now()),
-                    None => steps_live = false,
+                changed = channels.changed(), if may_change => match changed {
+                    Ok(()) => {
+                        let changed = channels.borrow_and_update().clone();
+                        work.configure(changed);
+                    }
+                    Err(_) => may_change = false,
+                },
+                order = orders.recv(), if orders_live => match order {
+                    Some(order) => work.take(order, Instant::now()),
+                    None => orders_live = false,
                 },
                 () = until(next) => {}
             }
@@ -144,14 +159,15 @@ async fn until(at: Option<Instant>) {
 /// What the database says.
 enum Told {
     Recorded(usize),
-    Due(Vec<(String, u32, Transition)>),
+    Due(Vec<Waiting>),
     /// Why it says nothing.
     Nothing(String),
 }
 
 /// An attempt that has ended.
 struct Attempt {
-    line: usize,
+    /// Name of the channel.
+    channel: Arc<str>,
     due: Due,
     outcome: Result<(), Failure>,
 }
@@ -166,6 +182,7 @@ struct Line {
 
 struct Work<R> {
     lines: Vec<Line>,
+    parcels: mpsc::Sender<Parcel>,
     attempts: JoinSet<Attempt>,
     record: Arc<R>,
     committed: Box<dyn Fn() -> Seq + Send>,
@@ -180,19 +197,14 @@ struct Work<R> {
 
 impl<R: NotifyRecord> Work<R> {
     fn new(
-        channels: Vec<(Notify, Channel)>,
+        parcels: mpsc::Sender<Parcel>,
         record: Arc<R>,
         committed: Box<dyn Fn() -> Seq + Send>,
         metrics: Metrics,
     ) -> Work<R> {
-        let line = |(notify, channel): (Notify, Channel)| Line {
-            name: notify.name.as_str().into(),
-            notify: Arc::new(notify),
-            channel: Arc::new(channel),
-            queue: Queue::new(),
-        };
         Work {
-            lines: channels.into_iter().map(line).collect(),
+            lines: Vec::new(),
+            parcels,
             attempts: JoinSet::new(),
             record,
             committed,
@@ -214,24 +226,59 @@ impl<R: NotifyRecord> Work<R> {
         self.lines.iter().filter_map(|line| line.queue.next_at()).chain(record).chain(look).min()
     }
 
-    /// Puts a step into the queues of the channels that it goes by. What finds no room is in the database.
-    fn take(&mut self, step: Arc<Transition>, now: Instant) {
-        for line in &mut self.lines {
-            if line.notify.route.takes(&step) {
-                line.queue.put(Due { step: Arc::clone(&step), attempts: 0, at: now });
+    /// Takes these channels instead of those before. One of the same name keeps its queue; an attempt that is under way goes on as it
+    /// was begun.
+    fn configure(&mut self, channels: Vec<Notify>) {
+        let mut before = std::mem::take(&mut self.lines);
+        for notify in channels {
+            let known = before.iter().position(|line| *line.name == *notify.name).map(|place| before.remove(place));
+            self.lines.push(match known {
+                Some(line) if *line.notify == notify => line,
+                Some(line) => {
+                    let channel = Arc::new(Channel::new(&notify, &self.parcels));
+                    Line { channel, notify: Arc::new(notify), ..line }
+                }
+                None => Line {
+                    name: notify.name.as_str().into(),
+                    channel: Arc::new(Channel::new(&notify, &self.parcels)),
+                    notify: Arc::new(notify),
+                    queue: Queue::new(),
+                },
+            });
+        }
+        for gone in before {
+            let waiting = gone.queue.len();
+            if waiting > 0 {
+                tracing::warn!(
+                    channel = &*gone.name,
+                    waiting,
+                    "a channel is gone; what waits for it is kept until it comes back"
+                );
             }
+        }
+        // What the database has for the new ones.
+        self.look_at = Instant::now();
+    }
+
+    /// Puts a notice into the queue of its channel. What finds no room, or no channel, is in the database.
+    fn take(&mut self, Order { notice, channel }: Order, now: Instant) {
+        let unrecorded = self.outcomes.iter().any(|outcome| outcome.channel == channel && outcome.key == notice.key());
+        if let Some(line) = self.lines.iter_mut().find(|line| line.name == channel)
+            && !unrecorded
+        {
+            line.queue.put(Due { notice, attempts: 0, at: now });
         }
     }
 
     /// After each event: begins the attempts whose time has come, and asks the database the next thing.
     fn go_on(&mut self, now: Instant) {
-        for (place, line) in self.lines.iter_mut().enumerate() {
+        for line in &mut self.lines {
             let Some(due) = line.queue.begin(now) else { continue };
-            let (channel, step, timeout) = (Arc::clone(&line.channel), Arc::clone(&due.step), line.notify.timeout);
+            let (name, channel, timeout) = (Arc::clone(&line.name), Arc::clone(&line.channel), line.notify.timeout);
             self.attempts.spawn(async move {
-                let told = tokio::time::timeout(timeout, channel.tell(&step)).await;
+                let told = tokio::time::timeout(timeout, channel.tell(&due.notice)).await;
                 let late = |_| Err(Failure::passing(format!("no answer within {timeout:?}")));
-                Attempt { line: place, due, outcome: told.unwrap_or_else(late) }
+                Attempt { channel: name, due, outcome: told.unwrap_or_else(late) }
             });
         }
         if self.begun && self.question.is_none() {
@@ -240,12 +287,18 @@ impl<R: NotifyRecord> Work<R> {
     }
 
     fn attempted(&mut self, attempt: Attempt, now: Instant, clock: UtcMicros) {
-        let Attempt { line, due, outcome } = attempt;
-        let Some(line) = self.lines.get_mut(line) else { return };
-        let label = ByChannel { channel: line.notify.name.clone() };
-        let (step, attempts) = (Arc::clone(&due.step), due.attempts.saturating_add(1));
-        let wait = line.queue.end(due, outcome.as_ref().err().map(|failure| failure.lasting), &line.notify, now);
-        let (alert, channel) = (&*step.id, &*line.name);
+        let Attempt { channel: name, due, outcome } = attempt;
+        let label = ByChannel { channel: name.to_string() };
+        let (key, seq, attempts) = (due.notice.key(), due.notice.seq, due.attempts.saturating_add(1));
+        let id = Arc::clone(due.notice.id());
+        let failed = outcome.as_ref().err().map(|failure| failure.lasting);
+        let line = self.lines.iter_mut().find(|line| line.name == name);
+        let wait = match line {
+            Some(line) => line.queue.end(due, failed, &line.notify, now),
+            // Gone meanwhile: if it failed it is left for when it comes back.
+            None => failed.map(|_| Duration::ZERO),
+        };
+        let (alert, channel) = (&*id, &*name);
         let fate = match (outcome, wait) {
             (Ok(()), _) => {
                 self.metrics.notifications_sent.get_or_create(&label).inc();
@@ -269,15 +322,7 @@ impl<R: NotifyRecord> Work<R> {
                 Fate::Dead { error }
             }
         };
-        let outcome = Outcome {
-            id: Arc::clone(&step.id),
-            step: step.step,
-            channel: Arc::clone(&line.name),
-            attempts,
-            fate,
-            at: clock,
-            seq: step.seq,
-        };
+        let outcome = Outcome { key, channel: Arc::clone(&name), attempts, fate, at: clock, seq };
         self.outcomes.push_back(outcome);
         if self.outcomes.len() > MOST_OUTCOMES {
             self.outcomes.pop_front();
@@ -285,7 +330,7 @@ impl<R: NotifyRecord> Work<R> {
         self.record_at.get_or_insert(now + RECORD_AFTER);
     }
 
-    /// Outcomes whose steps have rows, the oldest first.
+    /// Outcomes whose notices have rows, the oldest first.
     fn recordable(&self) -> Vec<Outcome> {
         let committed = (self.committed)();
         self.outcomes.iter().take_while(|outcome| outcome.seq <= committed).take(AT_ONCE).cloned().collect()
@@ -338,18 +383,14 @@ impl<R: NotifyRecord> Work<R> {
         }
     }
 
-    fn take_due(&mut self, due: Vec<(String, u32, Transition)>, now: Instant) {
-        let unrecorded: HashSet<(Arc<str>, u32, Arc<str>)> = self
-            .outcomes
-            .iter()
-            .map(|outcome| (Arc::clone(&outcome.id), outcome.step, Arc::clone(&outcome.channel)))
-            .collect();
-        for (channel, attempts, step) in due {
+    fn take_due(&mut self, due: Vec<Waiting>, now: Instant) {
+        let unrecorded: HashSet<(Key, Arc<str>)> =
+            self.outcomes.iter().map(|outcome| (outcome.key.clone(), Arc::clone(&outcome.channel))).collect();
+        for Waiting { channel, attempts, notice } in due {
             let Some(line) = self.lines.iter_mut().find(|line| *line.name == *channel) else { continue };
-            let known = unrecorded.contains(&(Arc::clone(&step.id), step.step, Arc::clone(&line.name)));
-            if !known && !line.queue.has(&step.id, step.step) {
-                let step = Arc::new(Transition { seq: 0, ..step });
-                line.queue.put(Due { step, attempts, at: now });
+            if !unrecorded.contains(&(notice.key(), Arc::clone(&line.name))) {
+                // One that is there already stays as it is.
+                line.queue.put(Due { notice, attempts, at: now });
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::alert::Transition;
+use super::notice::{Key, Notice};
 use crate::config::Notify;
 use crate::message::Seq;
 use crate::time::UtcMicros;
@@ -14,25 +14,16 @@ use crate::time::UtcMicros;
 /// Longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// A step of an alert: its id and the step's number.
-type Key = (Arc<str>, u32);
-
-/// A step to be told.
+/// What is to be told.
 #[derive(Clone, Debug)]
 pub struct Due {
-    pub step: Arc<Transition>,
+    pub notice: Notice,
     /// Made before.
     pub attempts: u32,
     pub at: Instant,
 }
 
-impl Due {
-    fn key(&self) -> Key {
-        (Arc::clone(&self.step.id), self.step.step)
-    }
-}
-
-/// What became of a step by one channel so far.
+/// What became of a notice by one channel so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Sent,
@@ -47,19 +38,28 @@ pub enum Fate {
     },
 }
 
+impl Fate {
+    /// As the database has it: the state, when it is due, and what went wrong.
+    pub fn in_words(&self, at: UtcMicros) -> (&'static str, UtcMicros, Option<&str>) {
+        match self {
+            Fate::Sent => ("sent", at, None),
+            Fate::Pending { error, next_at } => ("pending", *next_at, Some(error)),
+            Fate::Dead { error } => ("dead", at, Some(error)),
+        }
+    }
+}
+
 /// To be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The alert's.
-    pub id: Arc<str>,
-    pub step: u32,
+    pub key: Key,
     /// Name.
     pub channel: Arc<str>,
     /// Made so far.
     pub attempts: u32,
     pub fate: Fate,
     pub at: UtcMicros,
-    /// The message behind the step: once it is committed there is a row. 0: there is.
+    /// Of the notice.
     pub seq: Seq,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Steps at most; the database has the others.
+    /// Notices at most; the database has the others.
     pub(super) const MOST: usize = 1000;
 
     pub(super) fn new() -> Queue {
@@ -83,13 +83,14 @@ impl Queue {
         self.known.len() < Self::MOST
     }
 
-    pub(super) fn has(&self, id: &Arc<str>, step: u32) -> bool {
-        self.known.contains(&(Arc::clone(id), step))
+    /// How many wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// False: there is no room, or it is there already.
     pub(super) fn put(&mut self, due: Due) -> bool {
-        if !self.has_room() || !self.known.insert(due.key()) {
+        if !self.has_room() || !self.known.insert(due.notice.key()) {
             return false;
         }
         self.waiting.push_back(due);
@@ -114,13 +115,13 @@ impl Queue {
         self.waiting.iter().map(|due| due.at).min()
     }
 
-    /// The attempt under way has ended. Returns how long the next waits; none: there is none, and the step is forgotten.
+    /// The attempt under way has ended. Returns how long the next waits; none: there is none, and the notice is forgotten.
     pub(super) fn end(&mut self, due: Due, failed: Option<bool>, notify: &Notify, now: Instant) -> Option<Duration> {
         self.busy = false;
         let attempts = due.attempts.saturating_add(1);
         let again = failed.is_some_and(|lasting| !lasting && attempts < notify.attempts);
         if !again {
-            self.known.remove(&due.key());
+            self.known.remove(&due.notice.key());
             return None;
         }
         let doubled = 1_u32.checked_shl(due.attempts).unwrap_or(u32::MAX);
@@ -132,27 +133,18 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::alert::announce::tests::step;
-    use crate::alert::{Severity, State};
     use crate::config::{NotifyBy, Route};
+    use crate::notify::notice::tests::notice;
 
     fn notify(attempts: u32) -> Notify {
-        let route = Route {
-            severities: BTreeSet::from([Severity::Critical]),
-            states: BTreeSet::from([State::Firing]),
-            rules: BTreeSet::new(),
-            tenants: BTreeSet::new(),
-        };
         let by = NotifyBy::Command { program: vec!["x".to_owned()] };
         let (retry, timeout) = (Duration::from_secs(10), Duration::from_secs(1));
-        Notify { name: "n".to_owned(), route, by, attempts, retry, timeout }
+        Notify { name: "n".to_owned(), route: Some(Route::default()), limit: None, by, attempts, retry, timeout }
     }
 
     fn due(id: &str, at: Instant) -> Due {
-        Due { step: Arc::new(step(id, 0, State::Firing)), attempts: 0, at }
+        Due { notice: notice(id, 0), attempts: 0, at }
     }
 
     #[test]
@@ -172,7 +164,7 @@ mod tests {
         }
         let last = queue.begin(now).unwrap();
         assert_eq!(queue.end(last, Some(false), &notify(4), now), None);
-        assert!(!queue.has(&"a".into(), 0) && queue.next_at().is_none());
+        assert!(queue.len() == 0 && queue.next_at().is_none());
     }
 
     #[test]
@@ -191,7 +183,7 @@ mod tests {
         let (mut queue, now) = (Queue::new(), Instant::now());
         queue.put(due("later", now + Duration::from_secs(9)));
         queue.put(due("now", now));
-        assert_eq!(&*queue.begin(now).unwrap().step.id, "now");
+        assert_eq!(&**queue.begin(now).unwrap().notice.id(), "now");
         let mut queue = Queue::new();
         for number in 0..Queue::MOST {
             assert!(queue.put(due(&number.to_string(), now)));

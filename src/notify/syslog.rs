@@ -7,9 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram};
 
-use super::Failure;
-use super::template::sentence;
-use crate::alert::{Severity, State, Transition};
+use super::{Failure, Notice};
+use crate::alert::Severity;
 use crate::config::SyslogAddress;
 
 /// System daemons (RFC 5424, 6.2.1).
@@ -27,8 +26,8 @@ impl Syslog {
         Syslog { address }
     }
 
-    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
-        let message = message(step, std::process::id());
+    pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
+        let message = message(notice, std::process::id());
         let sent = match &self.address {
             SyslogAddress::Udp(address) => udp(address, message.as_bytes()).await,
             SyslogAddress::Tcp(address) => tcp(address, &message).await,
@@ -63,18 +62,18 @@ async fn tcp(address: &str, message: &str) -> std::io::Result<()> {
     stream.shutdown().await
 }
 
-fn message(step: &Transition, process: u32) -> String {
-    let severity: u8 = match (step.state, step.severity) {
+fn message(notice: &Notice, process: u32) -> String {
+    let severity: u8 = match (notice.state(), notice.severity()) {
         // Notice, critical, warning, informational.
-        (State::Resolved, _) => 5,
+        ("resolved", _) => 5,
         (_, Severity::Critical) => 2,
         (_, Severity::Warning) => 4,
         (_, Severity::Info) => 6,
     };
     let priority = FACILITY.saturating_mul(8).saturating_add(severity);
-    let text: String = sentence(step).chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let text: String = notice.sentence().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     // No host name: what receives it knows where it comes from. No structured data.
-    let mut message = format!("<{priority}>1 {} - tidegate {process} alert - {text}", step.at);
+    let mut message = format!("<{priority}>1 {} - tidegate {process} alert - {text}", notice.at());
     message.truncate(message.floor_char_boundary(LONGEST));
     message
 }
@@ -86,26 +85,27 @@ mod tests {
 
     use super::*;
     use crate::alert::announce::tests::step;
+    use crate::alert::{State, Transition};
+    use crate::notify::notice::tests::notice;
 
-    fn expected(step: &Transition) -> String {
-        message(step, std::process::id())
+    fn expected(notice: &Notice) -> String {
+        message(notice, std::process::id())
     }
 
     #[test]
     fn the_message_is_as_rfc_5424_has_it() {
-        let mut step = step("ab", 0, State::Firing);
         let text = "d1: too hot (too-hot on d1, alert ab)";
-        let told = message(&step, 42);
+        let told = message(&notice("ab", 0), 42);
         assert_eq!(told, format!("<26>1 2023-11-14T22:13:21.5Z - tidegate 42 alert - [CRITICAL] firing: {text}"));
-        step.state = State::Resolved;
-        step.message = format!("two\nlines {}", "ü".repeat(LONGEST));
-        let told = message(&step, 42);
+        let long = format!("two\nlines {}", "ü".repeat(LONGEST));
+        let over = Transition { message: long, ..step("ab", 1, State::Resolved) };
+        let told = message(&Notice::of_step(over.into()), 42);
         assert!(told.starts_with("<29>1 ") && told.contains("two lines") && told.len() <= LONGEST);
     }
 
     #[tokio::test]
     async fn it_goes_by_udp_tcp_and_a_local_socket() {
-        let step = step("ab", 0, State::Firing);
+        let step = notice("ab", 0);
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = udp.local_addr().unwrap().to_string();
         Syslog::new(SyslogAddress::Udp(address)).tell(&step).await.unwrap();

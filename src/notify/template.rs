@@ -1,6 +1,6 @@
 //! Texts with placeholders for what an alert says: `{device} is {state}: {message}`.
 
-use crate::alert::{Transition, Who};
+use super::Notice;
 use crate::config::fault::did_you_mean;
 
 /// A text in which `{name}` stands for something of the alert. Other braces stand for themselves, so that JSON needs no care.
@@ -16,7 +16,7 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Id,
     Rule,
     Tenant,
@@ -32,10 +32,12 @@ enum Field {
     Message,
     Who,
     Why,
+    Escalation,
+    Level,
 }
 
 impl Field {
-    const ALL: [(&'static str, Field); 15] = [
+    const ALL: [(&'static str, Field); 17] = [
         ("id", Field::Id),
         ("rule", Field::Rule),
         ("tenant", Field::Tenant),
@@ -51,32 +53,9 @@ impl Field {
         ("message", Field::Message),
         ("who", Field::Who),
         ("why", Field::Why),
+        ("escalation", Field::Escalation),
+        ("level", Field::Level),
     ];
-
-    /// Empty where there is nothing.
-    fn of(self, step: &Transition) -> String {
-        let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        match self {
-            Field::Id => step.id.to_string(),
-            Field::Rule => step.rule.to_string(),
-            Field::Tenant => step.tenant.to_string(),
-            Field::Device => step.device.to_string(),
-            Field::Metric => step.metric.to_string(),
-            Field::Severity => step.severity.word().to_owned(),
-            Field::State => step.state.word().to_owned(),
-            Field::Value => number(step.value),
-            Field::Threshold => number(step.threshold),
-            Field::Unit => step.unit.to_string(),
-            Field::Since => step.since.to_string(),
-            Field::At => step.at.to_string(),
-            Field::Message => step.message.clone(),
-            Field::Who => match &step.who {
-                Who::Rule => String::new(),
-                Who::Person(name) => name.clone(),
-            },
-            Field::Why => step.why.clone(),
-        }
-    }
 }
 
 /// A placeholder that stands for nothing.
@@ -129,11 +108,11 @@ impl Template {
         matches!(self.parts.first(), Some(Part::Text(text)) if text.trim_start().starts_with(['{', '[']))
     }
 
-    /// The text for a step, with each value as `quote` writes it.
-    pub fn render(&self, step: &Transition, quote: impl Fn(String) -> String) -> String {
+    /// The text for a notice, with each value as `quote` writes it.
+    pub fn render(&self, notice: &Notice, quote: impl Fn(String) -> String) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Field(field) => quote(field.of(step)),
+            Part::Field(field) => quote(notice.field(*field)),
         };
         self.parts.iter().map(part).collect()
     }
@@ -149,20 +128,15 @@ pub fn within_json(value: String) -> String {
     quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
 }
 
-/// For people, where the operator has given no text.
-pub fn sentence(step: &Transition) -> String {
-    let (severity, state) = (step.severity.word().to_uppercase(), step.state.word());
-    format!("[{severity}] {state}: {} ({} on {}, alert {})", step.message, step.rule, step.device, step.id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::alert::State;
     use crate::alert::announce::tests::step;
+    use crate::notify::notice::tests::{digest, notice};
 
     fn render(text: &str) -> String {
-        Template::parse(text).unwrap().render(&step("ab", 0, State::Firing), within_json)
+        Template::parse(text).unwrap().render(&notice("ab", 0), within_json)
     }
 
     #[test]
@@ -171,6 +145,9 @@ mod tests {
         assert_eq!(render(r#"{"text": "{message}", "n": {}}"#), r#"{"text": "d1: too hot", "n": {}}"#);
         assert_eq!(render("{ state } {{rule}} {"), "{ state } {too-hot} {");
         assert_eq!(render(""), "");
+        let of_digest = Template::parse("{rule} {state} {severity}{device}{level}: {message}").unwrap();
+        let expected = "too-hot digest critical: 137 more of rule too-hot: 120 firing, 17 resolved";
+        assert_eq!(of_digest.render(&digest(), |value| value), expected);
         assert_eq!(render("{since}/{at}"), "2023-11-14T22:13:20Z/2023-11-14T22:13:21.5Z");
     }
 
@@ -186,7 +163,8 @@ mod tests {
         assert_eq!(within_json("a\"b\n".to_owned()), r#"a\"b\n"#);
         let mut quoted = step("ab", 0, State::Firing);
         quoted.message = "say \"hot\"".to_owned();
-        let body = Template::parse(r#"{"m":"{message}"}"#).unwrap().render(&quoted, within_json);
+        let body =
+            Template::parse(r#"{"m":"{message}"}"#).unwrap().render(&Notice::of_step(quoted.into()), within_json);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["m"], "say \"hot\"");
     }
 }

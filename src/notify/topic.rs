@@ -2,9 +2,9 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Failure;
 use super::template::{Template, within_json};
-use crate::alert::{Transition, announce};
+use super::{Failure, Notice};
+use crate::alert::announce;
 use crate::mqtt::{Answer, Parcel};
 
 /// Where to publish, and what: the alert's JSON, unless the operator has given a text. At QoS 1.
@@ -20,13 +20,13 @@ impl Topic {
         Topic { topic, retain, body, parcels }
     }
 
-    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
+    pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         let payload = match &self.body {
-            Some(template) if template.looks_like_json() => template.render(step, within_json).into(),
-            Some(template) => template.render(step, |value| value).into(),
-            None => announce::payload(step),
+            Some(template) if template.looks_like_json() => template.render(notice, within_json).into(),
+            Some(template) => template.render(notice, |value| value).into(),
+            None => notice.payload(),
         };
-        let topic = self.topic.render(step, |value| announce::level(&value));
+        let topic = self.topic.render(notice, |value| announce::level(&value));
         let (answer, told) = oneshot::channel();
         let parcel = Parcel { topic, payload, retain: self.retain, properties: Vec::new(), answer };
         if self.parcels.send(parcel).await.is_err() {
@@ -45,6 +45,7 @@ mod tests {
     use super::*;
     use crate::alert::State;
     use crate::alert::announce::tests::step;
+    use crate::notify::notice::tests::notice;
 
     #[tokio::test]
     async fn it_is_told_once_the_broker_has_taken_it() {
@@ -57,9 +58,10 @@ mod tests {
             assert_eq!((parcel.topic.as_str(), parcel.retain), ("plant/press%2F7/alarm", true));
             parcel.answer.send(Answer::Refused("quota_exceeded")).unwrap();
         };
+        let odd = Notice::of_step(odd.into());
         let (outcome, ()) = tokio::join!(topic.tell(&odd), broker);
         assert!(outcome.unwrap_err().detail.contains("quota_exceeded"));
         drop(taken);
-        assert!(topic.tell(&step("ab", 0, State::Firing)).await.is_err());
+        assert!(topic.tell(&notice("ab", 0)).await.is_err());
     }
 }

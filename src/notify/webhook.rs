@@ -5,15 +5,14 @@ use hyper::StatusCode;
 use hyper::header::HeaderName;
 use ring::hmac;
 
-use super::template::{Template, sentence, within_json};
-use super::{Failure, http};
-use crate::alert::{Transition, announce};
+use super::template::{Template, within_json};
+use super::{Failure, Notice, http};
 use crate::config::Secret;
 
 const JSON: &str = "application/json";
 /// HMAC-SHA256 of the body, as `sha256=` and hexadecimal digits.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-tidegate-signature");
-/// The alert's id and step, the same at each attempt: by it a server knows one that it has had already.
+/// The alert's id and step, or a digest's id, the same at each attempt: by it a server knows one that it has had already.
 const DELIVERY: HeaderName = HeaderName::from_static("x-tidegate-delivery");
 
 /// Where to post, and what.
@@ -52,9 +51,9 @@ impl Webhook {
         Webhook { url, key: None, body: Body::Chat(body), content_type: JSON.to_owned() }
     }
 
-    pub(super) async fn tell(&self, step: &Transition) -> Result<(), Failure> {
-        let body = self.body(step);
-        let mut headers = vec![(DELIVERY, format!("{}/{}", step.id, step.step))];
+    pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
+        let body = self.body(notice);
+        let mut headers = vec![(DELIVERY, notice.delivery())];
         if let Some(key) = &self.key {
             headers.push((SIGNATURE, signature(key, &body)));
         }
@@ -65,13 +64,13 @@ impl Webhook {
         Err(Failure::of(format!("the server answers {status}"), is_lasting(status)))
     }
 
-    fn body(&self, step: &Transition) -> Bytes {
+    fn body(&self, notice: &Notice) -> Bytes {
         match &self.body {
-            Body::Alert => announce::payload(step),
-            Body::Text(template) if self.content_type.contains("json") => template.render(step, within_json).into(),
-            Body::Text(template) => template.render(step, |value| value).into(),
+            Body::Alert => notice.payload(),
+            Body::Text(template) if self.content_type.contains("json") => template.render(notice, within_json).into(),
+            Body::Text(template) => template.render(notice, |value| value).into(),
             Body::Chat(template) => {
-                let text = template.as_ref().map_or_else(|| sentence(step), |one| one.render(step, |value| value));
+                let text = template.as_ref().map_or_else(|| notice.sentence(), |one| one.render(notice, |value| value));
                 serde_json::json!({ "text": text }).to_string().into()
             }
         }
@@ -93,8 +92,7 @@ fn is_lasting(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::State;
-    use crate::alert::announce::tests::step;
+    use crate::notify::notice::tests::notice;
 
     #[test]
     fn the_signature_is_that_of_rfc_4231() {
@@ -106,15 +104,15 @@ mod tests {
 
     #[test]
     fn bodies_are_json_a_text_or_a_chats() {
-        let step = step("ab", 0, State::Firing);
+        let notice = notice("ab", 0);
         let url = || Secret::new("http://localhost/".to_owned());
         let webhook = Webhook::new(url(), None, None, None);
-        assert_eq!((webhook.body(&step), webhook.content_type.as_str()), (announce::payload(&step), JSON));
+        assert_eq!((webhook.body(&notice), webhook.content_type.as_str()), (notice.payload(), JSON));
         let text = Template::parse("{device}: {message}").unwrap();
         let webhook = Webhook::new(url(), None, Some(text.clone()), None);
-        assert_eq!(webhook.body(&step), "d1: d1: too hot");
+        assert_eq!(webhook.body(&notice), "d1: d1: too hot");
         let chat =
-            |body| -> serde_json::Value { serde_json::from_slice(&Webhook::chat(url(), body).body(&step)).unwrap() };
+            |body| -> serde_json::Value { serde_json::from_slice(&Webhook::chat(url(), body).body(&notice)).unwrap() };
         assert_eq!(chat(Some(text))["text"], "d1: d1: too hot");
         assert_eq!(chat(None)["text"], "[CRITICAL] firing: d1: too hot (too-hot on d1, alert ab)");
     }

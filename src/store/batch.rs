@@ -8,7 +8,7 @@ use crate::catalog::matching::GivenBy;
 use crate::decode::Told;
 use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
-use crate::notify::Order;
+use crate::notify::{MemoryChange, Order};
 use crate::presence::ConnectionChange;
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
@@ -44,8 +44,10 @@ pub struct Batch {
     pub transitions: Vec<Transition>,
     /// What rules remember from now on; of one rule and device the last counts.
     pub alert_states: Vec<StateChange>,
-    /// By which channels the steps are told.
+    /// What is told by which channels.
     pub notifications: Vec<Order>,
+    /// What deciding that remembers from now on; of one key the last counts.
+    pub notify_memory: Vec<MemoryChange>,
     /// Changes of devices' connections, in order.
     pub connections: Vec<ConnectionChange>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
@@ -101,6 +103,7 @@ impl Batch {
         self.transitions.append(&mut later.transitions);
         self.alert_states.append(&mut later.alert_states);
         self.notifications.append(&mut later.notifications);
+        self.notify_memory.append(&mut later.notify_memory);
         self.connections.append(&mut later.connections);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }

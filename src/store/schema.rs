@@ -521,6 +521,7 @@ diesel::table! {
         message -> Text,
         published -> Bool,
         asked -> Bool,
+        silent -> Bool,
     }
 }
 
@@ -565,6 +566,40 @@ diesel::table! {
         next_at -> Instant,
         last_error -> Nullable<Text>,
         at -> Instant,
+        occasion -> Integer,
+        escalation -> Nullable<Text>,
+        level -> Nullable<Integer>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    alert_digests (id) {
+        id -> Text,
+        instance -> Text,
+        channel -> Text,
+        rule -> Text,
+        since -> Instant,
+        until -> Instant,
+        firing -> BigInt,
+        acknowledged -> BigInt,
+        resolved -> BigInt,
+        severity -> Text,
+        attempts -> Integer,
+        state -> Text,
+        next_at -> Instant,
+        last_error -> Nullable<Text>,
+        at -> Instant,
+    }
+}
+
+diesel::table! {
+    notify_memory (instance, key) {
+        instance -> Text,
+        key -> Text,
+        value -> Text,
     }
 }
 
@@ -635,4 +670,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     alert_notifications,
     device_connection_events,
     device_presence,
+    alert_digests,
+    notify_memory,
 );

@@ -32,7 +32,7 @@ impl Lifetime {
             Lifetime::Rows(Class::Quarantine, _) => "quarantine",
             Lifetime::Rows(Class::Events, _) => "events",
             Lifetime::Rows(Class::Connections, _) => "connections",
-            Lifetime::Rows(Class::Alerts, _) => "alerts",
+            Lifetime::Rows(Class::Alerts | Class::Digests, _) => "alerts",
         }
     }
 }
@@ -56,6 +56,7 @@ impl Retention {
             (Class::Events, retention.events),
             (Class::Connections, retention.events),
             (Class::Alerts, retention.alerts),
+            (Class::Digests, retention.alerts),
             (Class::HourlyRollups, retention.rollups_hourly),
             (Class::DailyRollups, retention.rollups_daily),
         ];

@@ -55,6 +55,7 @@ pub fn step(digits: &str, number: u32, state: State) -> Transition {
         unit: "°C".into(),
         message: format!("hot, step {number}"),
         snoozed: false,
+        snoozed_until: None,
         who: Who::Rule,
         why: "held for 2m".into(),
         seq: 1,

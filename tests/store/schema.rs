@@ -59,6 +59,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
     }
     tables!(
         alert_actions,
+        alert_digests,
         alert_notifications,
         alert_rules,
         alert_states,
@@ -76,6 +77,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         devices,
         events,
         maintenance,
+        notify_memory,
         quarantine_events,
         quarantine_messages,
         rollup_daily,

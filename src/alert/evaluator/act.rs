@@ -19,13 +19,22 @@ impl Evaluator {
         else {
             return false;
         };
+        if let Some(episode) = &mut instance.episode
+            && let Some(ask) = action.ask
+        {
+            // Asked once, and twice in the journal, as after a kill before it was marked as taken.
+            if episode.asked.is_some_and(|last| ask <= last) {
+                return true;
+            }
+            episode.asked = Some(ask);
+        }
         let at = received_at.0.saturating_sub(lag).max(instance.at);
         instance.at = at;
         let who = Who::Person(action.who.clone());
         let why = |words: &str| if action.note.is_empty() { words.to_owned() } else { action.note.clone() };
         let Some(episode) = &mut instance.episode else { return false };
         match action.action {
-            // Asked twice, as after a kill while it was on its way.
+            // Asked by two.
             Deed::Acknowledge if episode.state == State::Acknowledged => {}
             Deed::Snooze { until } if episode.snoozed == Some(until) => {}
             Deed::Acknowledge => {
@@ -78,6 +87,7 @@ impl Evaluator {
                 unit: "".into(),
                 message: format!("the rule {slug} does not look at {device} any more"),
                 snoozed: false,
+                snoozed_until: None,
                 who,
                 why: "its rule is gone, or does not look at the device any more".to_owned(),
                 seq: self.seq,

@@ -21,6 +21,9 @@ pub(super) struct Episode {
     /// Until when nothing is said of it, by the journal's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snoozed: Option<i64>,
+    /// Number of the last thing that was asked of it by a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<i64>,
 }
 
 /// The id of an episode: equal for whoever finds the same rule, device, metric and onset.

@@ -144,7 +144,8 @@ impl Judge<'_> {
         let metric = wording::metric_of(rule);
         let id = episode::id(&rule.rule.slug, &of.tenant, &of.uid, &metric, onset);
         let why = wording::condition(&rule.rule.when);
-        let episode = Episode { id, onset, since: at, step: 0, state: State::Firing, severity, snoozed: None };
+        let episode =
+            Episode { id, onset, since: at, step: 0, state: State::Firing, severity, snoozed: None, asked: None };
         self.out.active.insert(Arc::clone(&episode.id), (device, place));
         let Some((instance, rule)) = self.instance(device, place) else { return };
         instance.episode = Some(Box::new(episode));
@@ -201,6 +202,7 @@ impl Judge<'_> {
             unit: decided.unit,
             message: String::new(),
             snoozed: episode.snoozed.is_some_and(|until| until > now),
+            snoozed_until: episode.snoozed.filter(|until| *until > now).map(UtcMicros),
             who,
             why,
             seq: self.seq,

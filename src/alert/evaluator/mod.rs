@@ -26,6 +26,7 @@ mod restraint;
 mod series;
 mod silence;
 mod usual;
+mod whose;
 pub(crate) mod wording;
 #[cfg(test)]
 mod reference;

@@ -54,6 +54,7 @@ pub(super) fn rule(slug: &str, when: Condition) -> Rule {
         schedule: None,
         depends_on: Vec::new(),
         flapping: None,
+        escalation: None,
     }
 }
 
@@ -173,9 +174,14 @@ impl Stage {
     }
 
     pub fn act(&mut self, at: i64, deed: Deed) -> &mut Stage {
+        self.ask(at, deed, None)
+    }
+
+    /// What a command has asked has a number.
+    pub fn ask(&mut self, at: i64, deed: Deed, ask: Option<i64>) -> &mut Stage {
         self.seq += 1;
         let id = self.told.last().unwrap().id.to_string();
-        let action = Action { id, action: deed, who: "kim".to_owned(), note: String::new() };
+        let action = Action { id, action: deed, who: "kim".to_owned(), note: String::new(), ask };
         assert!(self.evaluator.act(&action, UtcMicros(T0 + at * SECOND), self.seq));
         self.drain()
     }
@@ -510,6 +516,22 @@ fn people_acknowledge_snooze_and_resolve() {
     stage.send(130, "d", &[("m", 20.0.into())]).send(140, "d", &[("m", 36.0.into())]);
     assert_eq!(stage.steps().last(), Some(&("firing", 140)));
     assert_ne!(stage.told[0].id, stage.told.last().unwrap().id);
+}
+
+#[test]
+fn what_is_asked_once_and_comes_twice_is_one_step() {
+    let mut stage = Stage::new(vec![rule("r", gt("m", 30.0))]);
+    stage.send(0, "d", &[("m", 31.0.into())]);
+    for _ in 0..2 {
+        stage.ask(5, Deed::Note, Some(7)).ask(6, Deed::Note, Some(8)).ask(
+            7,
+            Deed::Snooze { until: T0 + 100 * SECOND },
+            Some(9),
+        );
+    }
+    assert_eq!(stage.told.len(), 4, "two remarks and a snooze");
+    stage.ask(8, Deed::Note, Some(10)).ask(9, Deed::Note, None).ask(10, Deed::Note, None);
+    assert_eq!(stage.told.len(), 7, "another remark is another step");
 }
 
 #[test]

@@ -58,6 +58,7 @@ min_firing = "1m"
 cooldown = "1h"
 message = "{device}: {value} {unit}"
 runbook = "https://example.com/hot"
+escalation = "night"
 labels = { team = "cold chain" }
 [scope]
 template = ["acme-climate", "acme-other"]
@@ -106,6 +107,7 @@ when = { gt = 40 }
         schedule: None,
         depends_on: Vec::new(),
         flapping: None,
+        escalation: Some("night".into()),
     };
     assert_eq!(rule, expected);
 }

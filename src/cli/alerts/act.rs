@@ -12,7 +12,8 @@ use crate::time::UtcMicros;
 
 impl ActArgs {
     pub(super) fn run(&self, place: &Place, deed: Deed, out: &mut dyn Write) -> anyhow::Result<()> {
-        let action = Action { id: self.id.clone(), action: deed, who: self.who.clone(), note: self.note.clone() };
+        let (id, who, note) = (self.id.clone(), self.who.clone(), self.note.clone());
+        let action = Action { id, action: deed, who, note, ask: None };
         act(&place.store()?, &action, self.json, out)
     }
 }

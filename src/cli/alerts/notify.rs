@@ -100,7 +100,7 @@ pub fn list(
     let cells = rows.iter().map(|row| {
         vec![
             short(&row.alert).to_owned(),
-            format!("{} {}", row.step, row.step_state),
+            told(row),
             row.rule.clone(),
             row.device.clone(),
             row.channel.clone(),
@@ -114,12 +114,22 @@ pub fn list(
     Ok(())
 }
 
+/// Which step it is, or what a digest says.
+fn told(row: &NotificationRow) -> String {
+    match (&row.message, &row.escalation, row.level) {
+        (Some(message), ..) => message.clone(),
+        (None, Some(policy), Some(level)) => format!("{} {}, level {level} of {policy}", row.step, row.step_state),
+        _ => format!("{} {}", row.step, row.step_state),
+    }
+}
+
 fn json_of(row: &NotificationRow) -> serde_json::Value {
     let pending = row.state == "pending";
     serde_json::json!({
         "alert": row.alert, "step": row.step, "rule": row.rule, "device": row.device, "step_state": row.step_state,
         "channel": row.channel, "state": row.state, "attempts": row.attempts, "at": instant(row.at),
         "next_at": pending.then(|| instant(row.next_at)), "last_error": row.last_error,
+        "escalation": row.escalation, "level": row.level, "message": row.message,
     })
 }
 

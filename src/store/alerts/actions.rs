@@ -205,7 +205,9 @@ fn add_step(
             alert_transitions::who.eq(&action.who),
             alert_transitions::why.eq(why(action)),
             alert_transitions::message.eq(&alert.message),
-            alert_transitions::published.eq(is_silent),
+            // What is retained of one that is over is cleared all the same.
+            alert_transitions::published.eq(is_late || (is_silent && alert.resolved_at.is_none())),
+            alert_transitions::silent.eq(is_silent),
             alert_transitions::asked.eq(!is_late),
         ))
         .execute(c))

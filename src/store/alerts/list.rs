@@ -290,6 +290,7 @@ fn standing(row: AlertRow) -> Transition {
         unit: row.unit.into(),
         message: row.message,
         snoozed: false,
+        snoozed_until: None,
         who: Who::Rule,
         why: String::new(),
         seq: 0,

@@ -1,9 +1,11 @@
 //! Alerts: rules, what they have decided, what people say of it, and what is still to be published.
 
 mod actions;
+mod digests;
 mod list;
 mod maintenance;
 mod notifications;
+mod notify_memory;
 mod outbox;
 mod record;
 mod rules;

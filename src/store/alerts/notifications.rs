@@ -1,13 +1,14 @@
-//! Which steps of alerts go by which channels, and what became of them.
+//! What is told by which channels, and what became of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use diesel::prelude::*;
 
+use super::digests;
 use super::outbox::{Row as StepOf, transition};
-use crate::alert::Transition;
 use crate::clock;
-use crate::notify::{Fate, Order, Outcome};
+use crate::notify::{Digest, Escalated, Key, Notice, Order, Outcome, Subject, Waiting};
 use crate::store::error::{During, StoreError};
 use crate::store::pool::{Conn, with_db};
 use crate::store::schema::alert_notifications::{self, table};
@@ -23,20 +24,26 @@ struct New<'a> {
     channel: &'a str,
     next_at: UtcMicros,
     at: UtcMicros,
+    occasion: i32,
+    escalation: Option<&'a str>,
+    level: Option<i32>,
 }
 
+/// Of [`New`].
+const COLUMNS: usize = 8;
+
 /// A notification as it stands.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NotificationRow {
-    pub number: i64,
-    /// The alert's id.
+    /// The alert's id, or the digest's.
     pub alert: String,
+    /// 0 of a digest.
     pub step: i32,
     /// Slug.
     pub rule: String,
-    /// Uid.
+    /// Uid; empty of a digest.
     pub device: String,
-    /// Of the step, a word of [`crate::alert::State`].
+    /// Of the step, a word of [`crate::alert::State`]; or `digest`.
     pub step_state: String,
     pub channel: String,
     pub attempts: i32,
@@ -45,8 +52,31 @@ pub struct NotificationRow {
     /// Of one that is pending: not before.
     pub next_at: UtcMicros,
     pub last_error: Option<String>,
-    /// Of the last attempt; before the first, of the step's record.
+    /// Of the last attempt; before the first, of the record.
     pub at: UtcMicros,
+    /// Name of the escalation that tells it, and its level.
+    pub escalation: Option<String>,
+    pub level: Option<i32>,
+    /// What a digest says.
+    pub message: Option<String>,
+}
+
+/// A row of a step's notification with what belongs to it.
+#[derive(Queryable)]
+struct Listed {
+    alert: String,
+    step: i32,
+    rule: String,
+    device: String,
+    step_state: String,
+    channel: String,
+    attempts: i32,
+    state: String,
+    next_at: UtcMicros,
+    last_error: Option<String>,
+    at: UtcMicros,
+    escalation: Option<String>,
+    level: Option<i32>,
 }
 
 /// Which notifications are meant; what is none is not looked at.
@@ -55,34 +85,68 @@ pub struct NotificationFilter {
     /// A word of [`NotificationRow::state`].
     pub state: Option<String>,
     pub channel: Option<String>,
-    /// The beginning of an alert's id.
+    /// The beginning of an alert's id, or of a digest's.
     pub alert: Option<String>,
 }
 
-/// Makes a row for each step and channel; one that is there stays as it is. `recorded` are the alerts that have rows.
-pub(super) fn order(conn: &mut Conn<'_>, orders: &[Order], recorded: &BTreeSet<&str>) -> Result<(), StoreError> {
+/// Makes a row for each notice and channel; one that is there stays as it is. Steps whose alerts have no row are passed over.
+pub(super) fn order(conn: &mut Conn<'_>, of: &str, orders: &[Order]) -> Result<(), StoreError> {
+    let digests: Vec<&Digest> = orders
+        .iter()
+        .filter_map(|order| match &order.notice.subject {
+            Subject::Digest(digest) => Some(&**digest),
+            Subject::Step { .. } => None,
+        })
+        .collect();
+    if !digests.is_empty() {
+        digests::order(conn, of, &digests)?;
+    }
+    let recorded = recorded(conn, orders)?;
     let now = clock::now();
-    let rows = orders.iter().filter(|order| recorded.contains(&*order.id)).map(|order| New {
-        alert_id: &order.id,
-        step: i32::try_from(order.step).unwrap_or(i32::MAX),
-        channel: &order.channel,
-        next_at: now,
-        at: now,
+    let rows = orders.iter().filter_map(|order| {
+        let Subject::Step { step, escalated } = &order.notice.subject else { return None };
+        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        recorded.contains(&*step.id).then(|| New {
+            alert_id: &step.id,
+            step: number(step.step),
+            channel: &order.channel,
+            next_at: now,
+            at: now,
+            occasion: escalated.as_ref().map_or(0, |escalated| number(escalated.occasion)),
+            escalation: escalated.as_ref().map(|escalated| &*escalated.policy),
+            level: escalated.as_ref().map(|escalated| number(escalated.level)),
+        })
     });
     let rows: Vec<New<'_>> = rows.collect();
-    for rows in rows.chunks(conn.rows_per_statement(5)) {
-        with_db!(conn, |c| diesel::insert_into(table)
-            .values(rows)
-            .on_conflict((alert_notifications::alert_id, alert_notifications::step, alert_notifications::channel))
-            .do_nothing()
-            .execute(c))
-        .during("ordering notifications")?;
+    for rows in rows.chunks(conn.rows_per_statement(COLUMNS)) {
+        with_db!(conn, |c| diesel::insert_into(table).values(rows).on_conflict_do_nothing().execute(c))
+            .during("ordering notifications")?;
     }
     Ok(())
 }
 
+/// Which of the alerts have rows.
+fn recorded(conn: &mut Conn<'_>, orders: &[Order]) -> Result<BTreeSet<String>, StoreError> {
+    let ids: BTreeSet<&str> = orders
+        .iter()
+        .filter_map(|order| match &order.notice.subject {
+            Subject::Step { step, .. } => Some(&*step.id),
+            Subject::Digest(_) => None,
+        })
+        .collect();
+    let ids: Vec<&str> = ids.into_iter().collect();
+    let mut found = BTreeSet::new();
+    for ids in ids.chunks(conn.rows_per_statement(1)) {
+        let rows: Vec<String> =
+            with_db!(conn, |c| alerts::table.filter(alerts::id.eq_any(ids)).select(alerts::id).load(c))
+                .during("looking for the alerts of notifications")?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
 impl Store {
-    /// Keeps what became of attempts; one whose step is gone is passed over.
+    /// Keeps what became of attempts; one whose notice is gone is passed over.
     ///
     /// # Errors
     /// [`StoreError`]; then none is kept.
@@ -90,8 +154,7 @@ impl Store {
         self.db.write(|conn| outcomes.iter().try_for_each(|outcome| keep_outcome(conn, outcome)))
     }
 
-    /// The steps of an instance's alerts that are due by one of these channels: the channel's name, the attempts made, and the step,
-    /// whose `seq` is 0. Those that have waited longest come first.
+    /// What of an instance is due by one of these channels. Steps come before digests, and of each those that have waited longest.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -101,10 +164,10 @@ impl Store {
         channels: &[String],
         now: UtcMicros,
         limit: usize,
-    ) -> Result<Vec<(String, u32, Transition)>, StoreError> {
+    ) -> Result<Vec<Waiting>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<((String, i32), StepOf)> = self.db.with(|conn| {
-            with_db!(conn, |c| table
+        self.db.with(|conn| {
+            let rows: Vec<(Due, StepOf)> = with_db!(conn, |c| table
                 .inner_join(
                     alert_transitions::table.on(alert_transitions::alert_id
                         .eq(alert_notifications::alert_id)
@@ -120,7 +183,13 @@ impl Store {
                 .order((alert_notifications::next_at, alert_notifications::id))
                 .limit(limit)
                 .select((
-                    (alert_notifications::channel, alert_notifications::attempts),
+                    (
+                        alert_notifications::channel,
+                        alert_notifications::attempts,
+                        alert_notifications::occasion,
+                        alert_notifications::escalation,
+                        alert_notifications::level,
+                    ),
                     (
                         alerts::id,
                         alert_transitions::step,
@@ -139,24 +208,25 @@ impl Store {
                         alert_transitions::message,
                         alert_transitions::who,
                         alert_transitions::why,
+                        alert_transitions::silent,
                     ),
                 ))
                 .load(c))
-            .during("reading due notifications")
-        })?;
-        let due = rows
-            .into_iter()
-            .map(|((channel, attempts), row)| (channel, u32::try_from(attempts).unwrap_or(0), transition(row)));
-        Ok(due.collect())
+            .during("reading due notifications")?;
+            let mut due: Vec<Waiting> = rows.into_iter().map(waiting).collect();
+            due.extend(digests::due(conn, instance, channels, now, limit)?);
+            Ok(due)
+        })
     }
 
-    /// Notifications, the newest first, at most `limit`.
+    /// Notifications, those that something happened to last first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn notifications(&self, wanted: &NotificationFilter, limit: i64) -> Result<Vec<NotificationRow>, StoreError> {
         self.look(|conn| {
-            with_db!(conn, |c, B| {
+            let mut shown = digests::list(conn, wanted, limit)?;
+            let rows: Vec<Listed> = with_db!(conn, |c, B| {
                 let mut query = table
                     .inner_join(
                         alert_transitions::table.on(alert_transitions::alert_id
@@ -166,7 +236,6 @@ impl Store {
                     .inner_join(alerts::table.on(alerts::id.eq(alert_notifications::alert_id)))
                     .inner_join(devices::table.on(devices::id.eq(alerts::device_id)))
                     .select((
-                        alert_notifications::id,
                         alert_notifications::alert_id,
                         alert_notifications::step,
                         alerts::rule,
@@ -178,6 +247,8 @@ impl Store {
                         alert_notifications::next_at,
                         alert_notifications::last_error,
                         alert_notifications::at,
+                        alert_notifications::escalation,
+                        alert_notifications::level,
                     ))
                     .order(alert_notifications::id.desc())
                     .limit(limit)
@@ -193,7 +264,11 @@ impl Store {
                 }
                 query.load(c)
             })
-            .during("listing notifications")
+            .during("listing notifications")?;
+            shown.extend(rows.into_iter().map(Listed::shown));
+            shown.sort_by_key(|row| std::cmp::Reverse(row.at));
+            shown.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            Ok(shown)
         })
     }
 
@@ -206,6 +281,7 @@ impl Store {
         let state = wanted.state.as_deref().unwrap_or("dead");
         let now = clock::now();
         self.db.write(|conn| {
+            let of_digests = digests::retry(conn, wanted, state, now)?;
             let alert = wanted.alert.as_deref().map_or_else(|| "%".to_owned(), beginning);
             let meant =
                 table.filter(alert_notifications::state.eq(state)).filter(alert_notifications::alert_id.like(alert));
@@ -214,39 +290,75 @@ impl Store {
                 alert_notifications::attempts.eq(0),
                 alert_notifications::next_at.eq(now),
             );
-            match &wanted.channel {
+            let of_steps = match &wanted.channel {
                 Some(channel) => {
                     let meant = meant.filter(alert_notifications::channel.eq(channel));
                     with_db!(conn, |c| diesel::update(meant).set(change).execute(c))
                 }
                 None => with_db!(conn, |c| diesel::update(meant).set(change).execute(c)),
-            }
-            .during("asking for notifications once more")
+            };
+            Ok(of_steps.during("asking for notifications once more")?.saturating_add(of_digests))
         })
     }
 }
 
 /// A pattern for what begins so. Ids are hexadecimal digits: whatever else is given matches none.
-fn beginning(id: &str) -> String {
+pub(super) fn beginning(id: &str) -> String {
     let digits: String = id.chars().map(|letter| if letter.is_ascii_hexdigit() { letter } else { '/' }).collect();
     format!("{}%", digits.to_ascii_lowercase())
 }
 
+/// Channel, attempts, occasion, escalation and level.
+type Due = (String, i32, i32, Option<String>, Option<i32>);
+
+fn waiting(((channel, attempts, occasion, escalation, level), step): (Due, StepOf)) -> Waiting {
+    let number = |number: i32| u32::try_from(number).unwrap_or(0);
+    let escalated = escalation.map(|policy| Escalated {
+        policy: policy.into(),
+        level: level.map_or(0, number),
+        occasion: number(occasion),
+    });
+    let subject = Subject::Step { step: Arc::new(transition(step)), escalated };
+    Waiting { channel, attempts: number(attempts), notice: Notice { subject, seq: 0 } }
+}
+
+impl Listed {
+    fn shown(self) -> NotificationRow {
+        NotificationRow {
+            alert: self.alert,
+            step: self.step,
+            rule: self.rule,
+            device: self.device,
+            step_state: self.step_state,
+            channel: self.channel,
+            attempts: self.attempts,
+            state: self.state,
+            next_at: self.next_at,
+            last_error: self.last_error,
+            at: self.at,
+            escalation: self.escalation,
+            level: self.level,
+            message: None,
+        }
+    }
+}
+
 fn keep_outcome(conn: &mut Conn<'_>, outcome: &Outcome) -> Result<(), StoreError> {
-    let (state, next_at, error) = match &outcome.fate {
-        Fate::Sent => ("sent", outcome.at, None),
-        Fate::Pending { error, next_at } => ("pending", *next_at, Some(limits::clip(error, limits::DETAIL))),
-        Fate::Dead { error } => ("dead", outcome.at, Some(limits::clip(error, limits::DETAIL))),
+    let (id, step, occasion) = match &outcome.key {
+        Key::Step { id, step, occasion } => (id, *step, *occasion),
+        Key::Digest { id } => return digests::keep_outcome(conn, id, outcome),
     };
+    let (state, next_at, error) = outcome.fate.in_words(outcome.at);
     let row = table
-        .filter(alert_notifications::alert_id.eq(&*outcome.id))
-        .filter(alert_notifications::step.eq(i32::try_from(outcome.step).unwrap_or(i32::MAX)))
-        .filter(alert_notifications::channel.eq(&*outcome.channel));
+        .filter(alert_notifications::alert_id.eq(&**id))
+        .filter(alert_notifications::step.eq(i32::try_from(step).unwrap_or(i32::MAX)))
+        .filter(alert_notifications::channel.eq(&*outcome.channel))
+        .filter(alert_notifications::occasion.eq(i32::try_from(occasion).unwrap_or(i32::MAX)));
     let change = (
         alert_notifications::attempts.eq(i32::try_from(outcome.attempts).unwrap_or(i32::MAX)),
         alert_notifications::state.eq(state),
         alert_notifications::next_at.eq(next_at),
-        alert_notifications::last_error.eq(error),
+        alert_notifications::last_error.eq(error.map(|error| limits::clip(error, limits::DETAIL))),
         alert_notifications::at.eq(outcome.at),
     );
     with_db!(conn, |c| diesel::update(row).set(change).execute(c)).during("recording a notification")?;

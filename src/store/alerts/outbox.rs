@@ -37,6 +37,7 @@ pub(super) struct Row {
     message: String,
     who: Option<String>,
     why: String,
+    silent: bool,
 }
 
 impl Store {
@@ -79,6 +80,7 @@ impl Store {
                     alert_transitions::message,
                     alert_transitions::who,
                     alert_transitions::why,
+                    alert_transitions::silent,
                 ))
                 .load(c))
             .during("reading unpublished alerts")
@@ -128,7 +130,8 @@ pub(super) fn transition(row: Row) -> Transition {
         threshold: row.threshold,
         unit: row.unit.into(),
         message: row.message,
-        snoozed: false,
+        snoozed: row.silent,
+        snoozed_until: None,
         who: row.who.map_or(Who::Rule, Who::Person),
         why: row.why,
         seq: 0,

@@ -6,7 +6,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Integer, Nullable, Text};
 
-use super::{Owners, notifications, states};
+use super::{Owners, notifications, notify_memory, states};
 use crate::alert::{State, Transition, Who};
 use crate::clock;
 use crate::store::batch::Batch;
@@ -21,6 +21,10 @@ use crate::time::UtcMicros;
 /// An episode never goes back: what a person's command has written beforehand stands until the daemon comes to it.
 const LATER_STATE: &str = "CASE WHEN 'resolved' IN (alerts.state, excluded.state) THEN 'resolved' \
     WHEN 'acknowledged' IN (alerts.state, excluded.state) THEN 'acknowledged' ELSE 'firing' END";
+
+/// The newest snooze that there was; a step says nothing of one that is over.
+const SNOOZED_UNTIL: &str =
+    "coalesce(CASE WHEN excluded.step >= alerts.step THEN excluded.snoozed_until END, alerts.snoozed_until)";
 
 #[derive(Insertable)]
 #[diesel(table_name = alerts, treat_none_as_default_value = false)]
@@ -44,10 +48,11 @@ struct Episode<'a> {
     acknowledged_by: Option<String>,
     resolved_at: Option<UtcMicros>,
     message: String,
+    snoozed_until: Option<UtcMicros>,
 }
 
 /// Of [`Episode`].
-const EPISODE_COLUMNS: usize = 19;
+const EPISODE_COLUMNS: usize = 20;
 
 #[derive(Insertable)]
 #[diesel(table_name = alert_transitions, treat_none_as_default_value = false)]
@@ -66,16 +71,28 @@ struct Step<'a> {
     message: String,
     published: bool,
     asked: bool,
+    silent: bool,
 }
 
 /// Of [`Step`].
-const STEP_COLUMNS: usize = 14;
+const STEP_COLUMNS: usize = 15;
 
 /// Writes what rules have decided in a batch, and what they remember from now on.
 pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch) -> Result<(), StoreError> {
-    if batch.transitions.is_empty() && batch.alert_states.is_empty() {
-        return Ok(());
+    if !batch.transitions.is_empty() || !batch.alert_states.is_empty() {
+        keep_alerts(conn, instance, batch)?;
     }
+    // Behind the alerts that they are about.
+    if !batch.notifications.is_empty() {
+        notifications::order(conn, instance, &batch.notifications)?;
+    }
+    if !batch.notify_memory.is_empty() {
+        notify_memory::keep(conn, instance, &batch.notify_memory)?;
+    }
+    Ok(())
+}
+
+fn keep_alerts(conn: &mut Conn<'_>, instance: &str, batch: &Batch) -> Result<(), StoreError> {
     let owners = Owners::of(conn, batch)?;
     let mut steps: Vec<(DeviceId, &Transition)> = Vec::with_capacity(batch.transitions.len());
     for step in &batch.transitions {
@@ -94,8 +111,6 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
     if !steps.is_empty() {
         keep_episodes(conn, instance, &steps)?;
         keep_steps(conn, &steps)?;
-        let recorded = steps.iter().map(|(_, step)| &*step.id).collect();
-        notifications::order(conn, &batch.notifications, &recorded)?;
     }
     states::keep(conn, instance, &batch.alert_states, &owners)
 }
@@ -111,6 +126,7 @@ fn keep_episodes(conn: &mut Conn<'_>, instance: &str, steps: &[(DeviceId, &Trans
                 newer.acknowledged_at = known.acknowledged_at.or(newer.acknowledged_at);
                 newer.acknowledged_by = known.acknowledged_by.take().or(newer.acknowledged_by);
                 newer.resolved_at = known.resolved_at.or(newer.resolved_at);
+                newer.snoozed_until = newer.snoozed_until.or(known.snoozed_until);
                 *known = newer;
             }
             None => drop(episodes.insert(&step.id, newer)),
@@ -143,6 +159,7 @@ fn write_episodes(conn: &mut Conn<'_>, rows: &[Episode<'_>]) -> Result<(), Store
             alerts::acknowledged_at.eq(sql::<Nullable<schema::Instant>>(&first("acknowledged_at"))),
             alerts::acknowledged_by.eq(sql::<Nullable<Text>>(&first("acknowledged_by"))),
             alerts::resolved_at.eq(sql::<Nullable<schema::Instant>>(&first("resolved_at"))),
+            alerts::snoozed_until.eq(sql::<Nullable<schema::Instant>>(SNOOZED_UNTIL)),
         ))
         .execute(c))
     .during("writing alerts")?;
@@ -168,8 +185,10 @@ fn keep_steps(conn: &mut Conn<'_>, steps: &[(DeviceId, &Transition)]) -> Result<
             who: who(step),
             why: limits::clip(&step.why, limits::MESSAGE),
             message: limits::clip(&step.message, limits::MESSAGE),
-            published: step.snoozed,
+            // What is retained of one that is over is cleared all the same.
+            published: step.snoozed && step.state != State::Resolved,
             asked: false,
+            silent: step.snoozed,
         });
     }
     let rows: Vec<Step<'_>> = rows.into_values().collect();
@@ -222,6 +241,7 @@ fn episode<'a>(instance: &'a str, device: DeviceId, rule_id: Option<i32>, step: 
         acknowledged_by: if acknowledged { who(step) } else { None },
         resolved_at: (step.state == State::Resolved).then_some(step.at.max(EARLIEST)),
         message: limits::clip(&step.message, limits::MESSAGE),
+        snoozed_until: step.snoozed_until,
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Class {
     Connections,
     /// Those that are over.
     Alerts,
+    /// Of notifications.
+    Digests,
 }
 
 impl Class {
@@ -60,6 +62,7 @@ impl Class {
             Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
             Class::Connections => Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" },
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
+            Class::Digests => Expiring { table: "alert_digests", key: "id", time: "until", only: "state <> 'pending'" },
         }
     }
 
@@ -68,7 +71,7 @@ impl Class {
         match self {
             Class::HourlyRollups => Some(Grain::Hour),
             Class::DailyRollups => Some(Grain::Day),
-            Class::Quarantine | Class::Events | Class::Connections | Class::Alerts => None,
+            Class::Quarantine | Class::Events | Class::Connections | Class::Alerts | Class::Digests => None,
         }
     }
 }

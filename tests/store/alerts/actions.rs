@@ -19,7 +19,7 @@ on_both!(
 );
 
 fn action(digits: &str, deed: Deed, note: &str) -> Action {
-    Action { id: digits.into(), action: deed, who: " eve ".into(), note: note.into() }
+    Action { id: digits.into(), action: deed, who: " eve ".into(), note: note.into(), ask: None }
 }
 
 fn ask(site: &Site, digits: &str, deed: Deed) -> Result<AlertRow, String> {
@@ -150,7 +150,8 @@ fn actions_wait_for_their_instance_until_they_are_taken(site: &Site) {
     assert_eq!(site.store.waiting_actions("another").unwrap(), []);
     let waiting = site.store.waiting_actions("gw").unwrap();
     let asked: Vec<Action> = waiting.iter().map(|one| serde_json::from_str(&one.action).unwrap()).collect();
-    let by_eve = |deed, note: &str| Action { id: id("ab"), action: deed, who: "eve".into(), note: note.into() };
+    let by_eve =
+        |deed, note: &str| Action { id: id("ab"), action: deed, who: "eve".into(), note: note.into(), ask: None };
     assert_eq!(asked, [by_eve(Deed::Acknowledge, ""), by_eve(Deed::Note, "it's the fan")]);
     site.store.actions_taken(&[waiting[0].number]).unwrap();
     assert_eq!(site.store.waiting_actions("gw").unwrap(), waiting[1..]);

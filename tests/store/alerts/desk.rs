@@ -37,7 +37,8 @@ fn journal(dir: &tempfile::TempDir) -> Journal {
 fn an_action_is_taken_once_it_is_durable_in_the_journal() {
     let site = Site::sqlite();
     begun(&site).commit(&steps(2, vec![step("ab", 0, State::Firing)]), &lookup).unwrap();
-    let note = |n: u32| Action { id: id("ab"), action: Deed::Note, who: "eve".into(), note: format!("note {n}") };
+    let note =
+        |n: u32| Action { id: id("ab"), action: Deed::Note, who: "eve".into(), note: format!("note {n}"), ask: None };
     let asked: Vec<Action> = (0..5).map(note).collect();
     for action in &asked {
         site.store.ask_of_alert(action).unwrap();
@@ -64,7 +65,9 @@ fn an_action_is_taken_once_it_is_durable_in_the_journal() {
         found.extend(messages);
     }
     let carried = |payload: &[u8]| serde_json::from_slice::<Action>(payload).unwrap();
-    assert_eq!(found.iter().map(|message| carried(&message.publish.payload)).collect::<Vec<_>>(), asked);
+    let numbered = (1..).zip(asked).map(|(number, action)| Action { ask: Some(number), ..action });
+    let carried = found.iter().map(|message| carried(&message.publish.payload));
+    assert_eq!(carried.collect::<Vec<_>>(), numbered.collect::<Vec<_>>());
     assert!(found.iter().all(|message| message.publish.topic == ACTION_TOPIC));
 }
 
@@ -72,7 +75,7 @@ fn an_action_is_taken_once_it_is_durable_in_the_journal() {
 fn an_action_that_was_not_durable_is_handed_over_by_the_next_start() {
     let site = Site::sqlite();
     begun(&site).commit(&steps(2, vec![step("ab", 0, State::Firing)]), &lookup).unwrap();
-    let resolve = Action { id: id("ab"), action: Deed::Resolve, who: "eve".into(), note: String::new() };
+    let resolve = Action { id: id("ab"), action: Deed::Resolve, who: "eve".into(), note: String::new(), ask: None };
     site.store.ask_of_alert(&resolve).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let first = journal(&dir);
