@@ -117,7 +117,7 @@ fn a_mail_server_with_starttls_and_auth_that_refuses_hangs_and_is_down() {
     assert_eq!((&mails[0]["from"], &mails[0]["to"][0]), (&"gw@plant.test".into(), &"ann@plant.test".into()));
     assert_eq!((&mails[0]["tls"], &mails[0]["authenticated"]), (&true.into(), &true.into()));
     let text = mails[0]["text"].as_str().unwrap();
-    assert!(text.contains("first has 31.5") && text.contains("Message-ID:"), "{text}");
+    assert!(text.contains("first, temperature is 31.5") && text.contains("Message-ID:"), "{text}");
     let wrong = rig.until("first", "wrong", "dead");
     assert!(wrong["last_error"].as_str().unwrap().contains("535"), "{wrong}");
 
@@ -171,7 +171,10 @@ fn a_web_server_over_tls_that_answers_500_hangs_and_is_down_and_a_chat() {
     assert_eq!((&alert["device"], &alert["rule"]), (&"first".into(), &"too-hot".into()));
     assert!(hook["headers"]["x-tidegate-signature"].as_str().unwrap().starts_with("sha256="));
     let chat: Value = serde_json::from_str(told("/chat/").unwrap()["body"].as_str().unwrap()).unwrap();
-    assert!(chat["text"].as_str().unwrap().starts_with("[CRITICAL] firing: first has 31.5"), "{chat}");
+    assert!(
+        chat["text"].as_str().unwrap().starts_with("[CRITICAL] firing: too-hot: first, temperature is 31.5"),
+        "{chat}"
+    );
 
     for (mode, device, words) in [("500", "second", "500"), ("hang", "third", "no answer within 2s")] {
         rig.mode(mode);
@@ -225,7 +228,7 @@ fn rsyslog_takes_alerts_by_udp_tcp_and_a_local_socket() {
         socket.display()
     ));
     let said = |input: &str, device: &str| {
-        let words = format!("[CRITICAL] firing: {device} has 31.5");
+        let words = format!("[CRITICAL] firing: too-hot: {device}, temperature is 31.5");
         lines(&out).into_iter().find(|line| line.starts_with(&format!("{input}|")) && line.contains(&words))
     };
     rig.hot("oven");

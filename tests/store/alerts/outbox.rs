@@ -92,7 +92,7 @@ fn the_end_of_an_alert_that_sleeps_is_found_to_clear_its_topic(site: &Site) {
 fn a_snooze_says_until_when_whoever_asked_for_it(site: &Site) {
     let mut writer = begun(site);
     let until = |second| Some(super::at(second));
-    let snoozed_until = || site.store.alert("ab").unwrap().alert.snoozed_until;
+    let snoozed_until = || site.store.alert(&id("ab")).unwrap().alert.snoozed_until;
     let asleep = |number, second| Transition {
         snoozed: true,
         snoozed_until: until(second),
