@@ -92,7 +92,7 @@ impl DeviceDetail {
         let latest: Vec<Value> = self.sensors.iter().filter_map(SensorRow::latest_json).collect();
         json!({
             "device": self.device.uid, "tenant": self.device.tenant, "template": self.device.template,
-            "last_seen": instant(self.device.last_seen), "latest": latest,
+            "status": self.device.status, "last_seen": instant(self.device.last_seen), "latest": latest,
         })
     }
 }
