@@ -22,6 +22,8 @@ use crate::archive::Archive;
 use crate::broker;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
+use crate::command::bell::Bell;
+use crate::command::courier::Courier;
 use crate::config::{self, Config, DatabaseUrl, Endpoint};
 use crate::deafness;
 use crate::errands::errands;
@@ -185,6 +187,8 @@ impl Bridge {
         let (batches_out, batches) = sync_channel(BATCHES_WAITING);
         let (errands, errands_in) = errands(config.sparkplug.rebirth_every, metrics.clone());
         let (mut announcer, announced) = announcer(metrics.clone());
+        let (bell, (courier_begins, courier_begun)) = (Bell::default(), oneshot::channel());
+        let courier_link = link_watch.clone();
         let (parcels_out, parcels) = mpsc::channel(PARCELS_WAITING);
 
         let keeper = CatalogKeeper {
@@ -218,6 +222,29 @@ impl Bridge {
         .start(journal, &mut crew)
         .await?;
         let notices = parcels_out.clone();
+        let courier = Courier {
+            store: store.clone(),
+            instance: config.instance.id.clone(),
+            settings: config.commands.clone(),
+            parcels: parcels_out.clone(),
+            link: courier_link,
+            bell: bell.clone(),
+            begun: courier_begun,
+            closing: stop.intake.clone(),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("courier", courier.run());
+        if store.tells_of_commands() {
+            let (store, bell, stop, metrics) = (store.clone(), bell.clone(), stop.waiting.clone(), metrics.clone());
+            crew.thread("command ear", move || {
+                let failed = || {
+                    metrics.command_errors.inc();
+                };
+                store.hear_commands(&stop, || bell.ring(), failed);
+                Ok::<(), StoreError>(())
+            })?;
+        }
         let publisher = Publisher {
             announced,
             parcels: parcels_out,
@@ -254,6 +281,8 @@ impl Bridge {
             move || -> Result<(), PipelineError> {
                 let Ok(opening) = opening.recv() else { return Ok(()) };
                 announcer.begin();
+                // The courier ends with the daemon only.
+                let _ = courier_begins.send(());
                 let normalizer = Normalizer::new(&config, &opening.snapshot, opening.memory, metrics.clone())?;
                 let position = opening.position;
                 let (reader, batches, batch_max) = (pipeline_reader, batches_out, config.database.batch_max);
@@ -303,6 +332,7 @@ impl Bridge {
             metrics: metrics.clone(),
             latency: latency.clone(),
             catch_up: CatchUp::new(std::time::Instant::now(), journal_last),
+            bell,
         };
         let fenced = stop.fenced.clone();
         crew.thread("writer", move || {
@@ -393,7 +423,7 @@ impl Bridge {
         self.inbox.close();
         drop(self.requests);
         self.stop.waiting.cancel();
-        let threads = ["journal", "catalog", "pipeline", "writer", "upkeep"];
+        let threads = ["journal", "catalog", "pipeline", "writer", "upkeep", "command ear"];
         let (ended, late) = self.crew.wait_for(&threads, deadline).await;
         exits.extend(ended);
         if !late.is_empty() {
@@ -405,7 +435,7 @@ impl Bridge {
         }
 
         self.stop.http.cancel();
-        let last = ["http", "unanswered", "alert publisher", "notifier"];
+        let last = ["http", "unanswered", "alert publisher", "notifier", "courier"];
         let (ended, _) = self.crew.wait_for(&last, Instant::now() + Duration::from_secs(1)).await;
         exits.extend(ended);
         first_failure(exits)
@@ -487,6 +517,7 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("journal", old.journal == new.journal),
         ("sparkplug", old.sparkplug == new.sparkplug),
         ("quarantine", old.quarantine == new.quarantine),
+        ("commands", old.commands == new.commands),
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),
         ("rollups", old.rollups == new.rollups),

@@ -7,7 +7,7 @@
 //! | `TIDEGATE_MUTATION=name` | break a promise on purpose, so that the campaign can be seen to fail |
 
 /// The names of the points, in the order in which a message passes them.
-pub const POINTS: [&str; 7] = [
+pub const POINTS: [&str; 10] = [
     "journal.before_commit",
     "journal.after_commit",
     "session.after_puback",
@@ -15,6 +15,9 @@ pub const POINTS: [&str; 7] = [
     "writer.after_commit",
     "journal.before_trim",
     "journal.after_trim",
+    "courier.marked",
+    "courier.answered",
+    "courier.recorded",
 ];
 
 /// A promise that can be broken on purpose.

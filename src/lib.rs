@@ -44,6 +44,8 @@ pub mod presence;
 pub mod discover;
 /// Reason codes.
 pub mod quarantine;
+/// What devices are told to do, and what became of it.
+pub mod command;
 /// Who is told of alerts beside MQTT's subscribers.
 pub mod notify;
 /// What decoders want told to devices.

@@ -4,16 +4,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use std::collections::BTreeSet;
+
 use crate::alert::request;
+use crate::catalog::Snapshot;
+use crate::command;
+use crate::command::Hearing;
 use crate::config::Config;
 use crate::deafness::Ears;
 use crate::source::{SourceError, Sources};
+
+#[derive(Debug, Default)]
+struct Answers {
+    filters: BTreeSet<String>,
+    patterns: Vec<command::topic::Pattern>,
+}
 
 /// What is listened to; clones share it.
 #[derive(Clone)]
 pub struct Listening {
     sources: Arc<RwLock<Sources>>,
     filters: Arc<watch::Sender<Vec<String>>>,
+    /// What is subscribed to for answers to commands, by the catalog.
+    answers: Arc<RwLock<Answers>>,
     ears: Ears,
 }
 
@@ -24,16 +37,20 @@ impl Listening {
     /// When a filter is invalid; a validated configuration has none.
     pub fn new(config: &Config) -> Result<Listening, SourceError> {
         let sources = Sources::compile(&config.sources)?;
-        let (filters, _) = watch::channel(subscriptions(&sources));
+        let (filters, _) = watch::channel(subscriptions(&sources, &BTreeSet::new()));
         let ears = Ears::new(&config.sources, &sources);
-        Ok(Listening { sources: Arc::new(RwLock::new(sources)), filters: Arc::new(filters), ears })
+        let (sources, filters) = (Arc::new(RwLock::new(sources)), Arc::new(filters));
+        Ok(Listening { sources, filters, answers: Arc::default(), ears })
     }
 
     /// From now on listens to the sources of `config`.
     pub fn change(&self, config: &Config) {
         match Sources::compile(&config.sources) {
             Ok(sources) => {
-                let filters = subscriptions(&sources);
+                let filters = {
+                    let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+                    subscriptions(&sources, &answers.filters)
+                };
                 self.ears.change(&config.sources, &sources);
                 *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
                 self.filters.send_if_modified(|current| {
@@ -46,9 +63,24 @@ impl Listening {
         }
     }
 
+    /// From now on listens to the answers that the templates of a catalog say devices give to commands; in force with the next
+    /// [`Listening::change`].
+    pub fn learn(&self, snapshot: &Snapshot) {
+        let filters = Hearing::filters(snapshot);
+        let patterns = Hearing::patterns(snapshot);
+        *self.answers.write().unwrap_or_else(PoisonError::into_inner) = Answers { filters, patterns };
+    }
+
     /// Whether a source wants what arrives on `topic`, or tidegate itself is asked for something there.
     pub fn wants(&self, topic: &str) -> bool {
-        if request::is_request(topic) {
+        if request::is_request(topic) || command::request::is_request(topic) {
+            return true;
+        }
+        if matches!(command::answer::of_topic(topic), Some(command::answer::Topic::Answer { .. })) {
+            return true;
+        }
+        let is_answer = |answers: &Answers| answers.patterns.iter().any(|pattern| pattern.find(topic).is_some());
+        if is_answer(&self.answers.read().unwrap_or_else(PoisonError::into_inner)) {
             return true;
         }
         self.sources.read().unwrap_or_else(PoisonError::into_inner).route(topic).is_some()
@@ -65,9 +97,14 @@ impl Listening {
     }
 }
 
-/// The filters of the sources, and those of requests to tidegate.
-fn subscriptions(sources: &Sources) -> Vec<String> {
-    sources.subscriptions().into_iter().chain(request::FILTERS.map(str::to_owned)).collect()
+/// The filters of the sources, those of requests to tidegate, and those of answers to commands.
+fn subscriptions(sources: &Sources, answers: &BTreeSet<String>) -> Vec<String> {
+    let own = request::FILTERS.into_iter().chain(command::FILTERS).map(str::to_owned);
+    let mut all: Vec<String> = sources.subscriptions().into_iter().chain(own).collect();
+    // One that a source has too is subscribed to once.
+    let further: Vec<String> = answers.iter().filter(|filter| !all.contains(filter)).cloned().collect();
+    all.extend(further);
+    all
 }
 
 #[cfg(test)]
@@ -88,8 +125,13 @@ mod tests {
         let filters = filters.borrow_and_update().clone();
         assert_eq!(
             filters.split_first().unwrap(),
-            (&"tele/+/SENSOR".to_owned(), request::FILTERS.map(str::to_owned).as_slice())
+            (
+                &"tele/+/SENSOR".to_owned(),
+                request::FILTERS.into_iter().chain(command::FILTERS).map(str::to_owned).collect::<Vec<_>>().as_slice()
+            )
         );
+        assert!(listening.wants("tidegate/commands/default/d1/reboot"));
+        assert!(listening.wants("devices/d1/commands/7/response") && !listening.wants("devices/d1/commands/7"));
         assert!(listening.wants("tidegate/alerts/default/7/ack"));
     }
 }

@@ -18,6 +18,12 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// A label set of one state of a command.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByState {
+    pub state: &'static str,
+}
+
 /// A label set of one source's name.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct BySource {
@@ -191,6 +197,20 @@ metrics! {
     escalations_exhausted: Count = "escalations_exhausted";
     /// Levels of escalations at which there was nobody to tell
     escalations_nobody: Count = "escalations_nobody";
+    /// Commands that were asked for, by whatever way, and looked through
+    commands_asked: Count = "commands_asked";
+    /// Commands that have got into a state, by its name
+    command_states: Family<ByState, Count> = "command_states";
+    /// Requests for commands and answers to them that change nothing, by reason
+    command_messages_refused: Family<ByReason, Count> = "command_messages_refused";
+    /// Steps of commands that whoever asked by MQTT was told
+    command_notices: Count = "command_notices";
+    /// Steps of commands that the broker did not take for whoever asked, by reason
+    command_notices_refused: Family<ByReason, Count> = "command_notices_refused";
+    /// Commands that are with the broker's connection
+    commands_sending: Level = "commands_sending";
+    /// Failed questions of the courier to the database; each is tried again
+    command_errors: Count = "command_errors";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

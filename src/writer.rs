@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{self, Backoff};
 use crate::catch_up::{CatchUp, Report};
 use crate::clock;
+use crate::command::bell::Bell;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
 use crate::message::{Message, Seq};
@@ -44,6 +45,8 @@ pub struct Writer {
     pub metrics: Metrics,
     pub latency: LatencyRecorder,
     pub catch_up: CatchUp,
+    /// Rung where a batch has brought something of commands.
+    pub bell: Bell,
 }
 
 impl Writer {
@@ -171,6 +174,9 @@ impl Writer {
     fn account(&self, batch: &Batch, committed: &Committed) {
         self.progress.committed(batch.position);
         self.metrics.database_connected.set(1);
+        if batch.heard() > 0 {
+            self.bell.ring();
+        }
         if let Some(oldest) = batch.oldest {
             let micros = u64::try_from(clock::now().0.saturating_sub(oldest.0)).unwrap_or(0);
             let latency = Duration::from_micros(micros);

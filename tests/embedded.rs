@@ -8,7 +8,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tidegate::broker::{BrokerError, Limits};
 use tidegate::config::Secret;
 use tidegate::metrics::ByReason;
-use tidegate::mqtt::{Answer, Parcel};
+use tidegate::mqtt::{Answer, Delivery, Parcel};
 
 use crate::support::embedded::{Broker, DEADLINE};
 
@@ -329,7 +329,10 @@ async fn a_parcel_is_answered_kept_with_its_properties_and_cleared() {
         let (answer, told) = tokio::sync::oneshot::channel();
         let properties = vec![("state".to_owned(), "firing".to_owned())];
         let (topic, payload) = (topic.to_owned(), payload.into());
-        broker.embedded.publish_parcel(Parcel { topic, payload, retain: true, properties, answer }).await;
+        broker
+            .embedded
+            .publish_parcel(Parcel { topic, payload, retain: true, properties, delivery: Delivery::default(), answer })
+            .await;
         told.await.unwrap()
     };
     assert_eq!(send("tidegate/alerts/t/d/r", b"{}").await, Answer::Taken);

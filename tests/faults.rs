@@ -9,6 +9,8 @@ mod wire;
 
 mod broker;
 mod campaign;
+#[cfg(debug_assertions)]
+mod commands;
 mod database;
 #[cfg(debug_assertions)]
 mod mutations;

@@ -19,6 +19,7 @@ mod bad_surroundings;
 mod catalog_files;
 mod catalog_thread;
 mod catch_up;
+mod commands;
 mod config;
 mod corpus;
 mod describing;

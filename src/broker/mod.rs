@@ -27,13 +27,13 @@ mod shared;
 mod waiters;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rmqtt::codec::types::{Publish as CodecPublish, QoS};
-use rmqtt::codec::v5::UserProperties;
+use rmqtt::codec::v5::{PublishProperties, UserProperties};
 use rmqtt::context::ServerContext;
 use rmqtt::net::{Builder, Listener};
 use rmqtt::server::MqttServer;
@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Secret;
 use crate::journal::Inbox;
 use crate::metrics::Metrics;
-use crate::mqtt::{Answer, Parcel};
+use crate::mqtt::{Answer, Delivery, Parcel};
 use intake::Intake;
 use retained::Retained;
 use shared::Groups;
@@ -215,14 +215,20 @@ impl Embedded {
     /// # Errors
     /// [`BrokerError::Publish`] when the topic is no topic name.
     pub async fn publish_retained(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
-        self.publish(topic, payload, QoS::AtLeastOnce, true, &[]).await
+        self.publish(topic, payload, QoS::AtLeastOnce, true, &[], &Delivery::default()).await
     }
 
     /// Publishes a parcel as [`Embedded::publish_retained`] does, retained or not, and tells its sender what became of it.
     pub async fn publish_parcel(&self, parcel: Parcel) {
-        let Parcel { topic, payload, retain, properties, answer } = parcel;
-        let outcome = self.publish(&topic, payload, QoS::AtLeastOnce, retain, &properties).await;
-        let said = outcome.map_or(Answer::Refused("topic_name_invalid"), |()| Answer::Taken);
+        let Parcel { topic, payload, retain, properties, delivery, answer } = parcel;
+        let said = if delivery.is_late(tokio::time::Instant::now()) {
+            Answer::Refused("expired")
+        } else {
+            let outcome = self.publish(&topic, payload, QoS::AtLeastOnce, retain, &properties, &delivery).await;
+            let taken =
+                if delivery.traced { Answer::Traced { unheard: false, repeated: false } } else { Answer::Taken };
+            outcome.map_or(Answer::Refused("topic_name_invalid"), |()| taken)
+        };
         // Whoever asked may be gone.
         let _ = answer.send(said);
     }
@@ -232,7 +238,7 @@ impl Embedded {
     /// # Errors
     /// [`BrokerError::Publish`] when the topic is no topic name.
     pub async fn publish_once(&self, topic: &str, payload: Bytes) -> Result<(), BrokerError> {
-        self.publish(topic, payload, QoS::AtMostOnce, false, &[]).await
+        self.publish(topic, payload, QoS::AtMostOnce, false, &[], &Delivery::default()).await
     }
 
     async fn publish(
@@ -242,6 +248,7 @@ impl Embedded {
         qos: QoS,
         retain: bool,
         user: &[(String, String)],
+        delivery: &Delivery,
     ) -> Result<(), BrokerError> {
         let refused = |detail: String| BrokerError::Publish { topic: topic.to_owned(), detail };
         if !intake::is_topic_name(topic) {
@@ -250,10 +257,20 @@ impl Embedded {
         let origin = Id::new(self.context.node.id(), 0, None, None, "tidegate".into(), None);
         let user: UserProperties =
             user.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
-        let properties = (!user.is_empty()).then(|| user.into());
+        let expiry = delivery.expiry_seconds(tokio::time::Instant::now());
+        let is_plain =
+            user.is_empty() && expiry.is_none() && delivery.response_topic.is_none() && delivery.correlation.is_none();
+        let properties = (!is_plain).then(|| {
+            let mut properties: PublishProperties = user.into();
+            properties.message_expiry_interval = expiry.and_then(NonZeroU32::new);
+            properties.response_topic = delivery.response_topic.as_deref().map(Into::into);
+            properties.correlation_data = delivery.correlation.clone();
+            properties
+        });
+        let lives = expiry.map(|seconds| Duration::from_secs(u64::from(seconds)));
         let publish =
             CodecPublish { dup: false, retain, qos, topic: topic.into(), packet_id: None, payload, properties };
-        SessionState::forwards(&self.context, Origin::from_system(origin), Publish::from(publish), false, None)
+        SessionState::forwards(&self.context, Origin::from_system(origin), Publish::from(publish), false, lives)
             .await
             .map_err(|error| refused(error.to_string()))
     }

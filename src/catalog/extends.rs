@@ -1,4 +1,4 @@
-//! `extends`: a template has the metrics, derived metrics, commands and slots of its parent, but for those that it names itself.
+//! `extends`: a template has the metrics, derived metrics, commands, dialect and slots of its parent, but for those that it names itself.
 //!
 //! Templates are laid flat when they are read, so that nobody else knows of parents. What is in a template's own file is the more
 //! particular, so it comes first: its patterns are tried before its parent's, and a raw key that it claims is no longer its
@@ -57,13 +57,17 @@ fn lay_flat(
     let mut template = file.template.clone();
     let own = |place: &Placed<()>| Origin { slug: file.slug.value.clone(), place: Some(place.clone()) };
     let mut origins: Vec<Origin> = file.derived.iter().map(own).collect();
-    let mut has_category = file.has_category;
+    let (mut has_category, mut has_dialect) = (file.has_category, file.has_dialect);
     for parent in parents(file, by_slug, findings) {
         if !has_category {
             template.category.clone_from(&parent.template.category);
             has_category = parent.has_category;
         }
         template.expected_interval = template.expected_interval.or(parent.template.expected_interval);
+        if !has_dialect {
+            template.dialect.clone_from(&parent.template.dialect);
+            has_dialect = parent.has_dialect;
+        }
         inherit(&mut template, &mut origins, &parent.template);
     }
     template.keys = KeyMap::of(&template.metrics);

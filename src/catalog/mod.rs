@@ -3,6 +3,7 @@
 mod derived;
 mod derived_file;
 mod device_file;
+mod dialect_file;
 pub mod example;
 mod expression;
 mod extends;
@@ -29,6 +30,7 @@ use jiff::tz::TimeZone;
 
 use crate::alert::Rule;
 use crate::alert::maintenance::{DeclaredMaintenance, Maintenance};
+use crate::command::dialect::{Dialect, Manner};
 use crate::decode::Told;
 use crate::time::UtcMicros;
 use matching::{GivenBy, Offer};
@@ -93,8 +95,9 @@ pub struct Template {
     pub metrics: Vec<Arc<Metric>>,
     /// Each behind those that it is worked out from.
     pub derived: Vec<Derived>,
-    /// Kept as written for the rooms that use them later.
     pub commands: Vec<TemplateCommand>,
+    /// How its commands go out, and how they are answered.
+    pub dialect: Dialect,
     pub slots: Vec<Slot>,
     /// Of `metrics`.
     pub keys: KeyMap,
@@ -150,9 +153,11 @@ impl Metric {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TemplateCommand {
     pub name: String,
+    /// How long the device may take to answer once it was sent.
     pub timeout: std::time::Duration,
     /// JSON Schema of its parameters.
     pub parameters: serde_json::Value,
+    pub manner: Manner,
 }
 
 /// A place on a device for a module.

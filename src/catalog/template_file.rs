@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::derived_file::{self, DerivedFile};
+use super::dialect_file;
 use super::example::{self, Example};
 use super::matching_file::{self, MatchFile};
 use super::metric_file::is_metric_name;
@@ -38,6 +39,8 @@ pub(super) struct TemplateFile {
     pub matched_at: Vec<Placed<()>>,
     /// Whether the file itself gives a category.
     pub has_category: bool,
+    /// Whether the file itself has a `[command_dialect]`.
+    pub has_dialect: bool,
     /// Of the formulas of `template.derived`.
     pub derived: Vec<Placed<()>>,
     /// Names of derived metrics that could not be read.
@@ -80,6 +83,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
     let names = claims.names.keys().map(String::as_str);
     each_once(root, "derived", names, derived.iter().map(|derived| derived.name.as_str()));
     let commands = root.tables("command", command).unwrap_or_default();
+    let dialect = dialect_file::dialect(root);
     each_once(root, "command", [], commands.iter().map(|command| command.name.as_str()));
     let mut compatible = Vec::new();
     let slots = root.tables("slot", |section| slot(section, &mut compatible)).unwrap_or_default();
@@ -103,8 +107,10 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         metrics,
         derived,
         commands,
+        dialect: dialect.clone().unwrap_or_default(),
         slots,
     };
+    let has_dialect = dialect.is_some();
     Some(TemplateFile {
         template,
         slug,
@@ -112,6 +118,7 @@ fn template(root: &mut Section<'_>) -> Option<TemplateFile> {
         sources,
         matched_at,
         has_category,
+        has_dialect,
         derived: places,
         broken,
         compatible,
@@ -154,7 +161,8 @@ fn command(section: &mut Section<'_>) -> TemplateCommand {
             node.json()
         }
     };
-    TemplateCommand { name, timeout, parameters }
+    let manner = dialect_file::manner(section, &parameters);
+    TemplateCommand { name, timeout, parameters, manner }
 }
 
 fn slot(section: &mut Section<'_>, all: &mut Vec<Placed<String>>) -> Slot {

@@ -3,6 +3,7 @@
 pub mod alerts;
 pub mod archive;
 pub mod check;
+mod command;
 pub mod decode;
 pub mod demo;
 pub mod devices;
@@ -72,6 +73,9 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     /// Alerts: which there are, what happened to one, what people do with it, and the rules
     Alerts(alerts::AlertsArgs),
+    /// Tell devices to do something, and see what becomes of it
+    #[command(name = "command")]
+    Tell(command::CommandArgs),
     /// Readings that were written to files before they were dropped
     Archive(archive::ArchiveArgs),
     /// The durable log of messages
@@ -122,6 +126,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Readings(args) => readings::run(&place, &args),
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Alerts(args) => alerts::run(&place, &args),
+        Command::Tell(args) => command::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
         Command::Stats(args) => stats::run(&place, &args),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,8 +12,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
-use crate::mqtt::load::{Settings, Tally};
-use crate::simulate::{self, Fleet, Kind, Plan, Summary, Target};
+use crate::mqtt::load::{self, Answered, Settings, Tally};
+use crate::simulate::answers::{self, Obedience};
+use crate::simulate::{self, CommandSummary, Fleet, Kind, Plan, Summary, Target};
 
 /// Publish as simulated devices, and count what the broker acknowledges.
 #[derive(Args, Clone, Debug)]
@@ -70,6 +72,9 @@ pub struct SimulateArgs {
     /// How long the last acknowledgements, or a lost broker, are waited for
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
+    /// Answer native commands to these devices: each is carried out once, and said to have succeeded
+    #[arg(long)]
+    pub answer: bool,
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -174,7 +179,33 @@ pub async fn run(args: SimulateArgs, stop: CancellationToken) -> anyhow::Result<
         duration: args.duration,
     };
     let settings = settings(&args)?;
-    let summary = simulate::run(fleet, plan, &settings, Arc::new(Tally::default()), stop).await?;
+    // One connection hears the commands to all devices, until the last of their messages is out.
+    let done = CancellationToken::new();
+    let hears = Settings { client_id: format!("{}-commands", settings.client_id), ..settings.clone() };
+    let (mut devices, answered) = (Obedience::new(&args.prefix), Answered::default());
+    let answers = async {
+        if !args.answer {
+            done.cancelled().await;
+            return Ok(());
+        }
+        let answer = |topic: &str, payload: &[u8]| devices.answer(topic, payload);
+        load::answer_all(&hears, answers::FILTER, answer, &answered, &done).await
+    };
+    let publishes = async {
+        let summary = simulate::run(fleet, plan, &settings, Arc::new(Tally::default()), stop).await;
+        done.cancel();
+        summary
+    };
+    let (heard, summary) = tokio::join!(answers, publishes);
+    let mut summary = summary?;
+    summary.errors.extend(heard.err().map(|error| error.to_string()));
+    if args.answer {
+        summary.commands = Some(CommandSummary {
+            carried_out: devices.carried_out(),
+            repeated: devices.repeated(),
+            answered: answered.answered.load(Ordering::Relaxed),
+        });
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
@@ -224,6 +255,11 @@ fn table(summary: &Summary) -> Table {
     }
     row("took", format!("{:.3} s", summary.seconds));
     row("rate", format!("{:.0} messages/s", summary.messages_per_second));
+    if let Some(commands) = &summary.commands {
+        row("commands carried out", commands.carried_out.to_string());
+        row("commands heard again", commands.repeated.to_string());
+        row("commands answered", commands.answered.to_string());
+    }
     for error in &summary.errors {
         row("error", error.clone());
     }

@@ -34,6 +34,7 @@ impl Default for Config {
             time: Time::default(),
             limits: Limits::default(),
             quarantine: Quarantine::default(),
+            commands: Commands::default(),
             retention: Retention::default(),
             archive: Archive::default(),
             rollups: Rollups::default(),
@@ -46,6 +47,12 @@ impl Default for Config {
             log: Log::default(),
             catalog: Catalog { dir: None },
         }
+    }
+}
+
+impl Default for Commands {
+    fn default() -> Commands {
+        Commands { requests: true, expires: HOUR, max_waiting: 1000, max_params: 64 << 10, max_result: 64 << 10 }
     }
 }
 
@@ -199,6 +206,7 @@ impl Default for Retention {
             quarantine: Some(90 * DAY),
             events: Some(YEAR),
             alerts: None,
+            commands: Some(90 * DAY),
             compress_after: Some(7 * DAY),
         }
     }

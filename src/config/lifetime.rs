@@ -37,6 +37,7 @@ impl Retention {
             quarantine: class("quarantine", default.quarantine),
             events: class("events", default.events),
             alerts: class("alerts", default.alerts),
+            commands: class("commands", default.commands),
             compress_after: lifetime(section, "compress_after", "never").unwrap_or(default.compress_after),
         }
     }

@@ -48,6 +48,7 @@ pub struct Config {
     pub time: Time,
     pub limits: Limits,
     pub quarantine: Quarantine,
+    pub commands: Commands,
     pub retention: Retention,
     pub archive: Archive,
     pub rollups: Rollups,
@@ -319,6 +320,21 @@ pub struct Quarantine {
     pub max_events: u64,
 }
 
+/// What devices are told to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commands {
+    /// Whether commands are taken by MQTT, on `tidegate/commands/…`.
+    pub requests: bool,
+    /// How long a command may wait to be sent, where neither it nor its template says.
+    pub expires: Duration,
+    /// Most commands of one device that have not ended.
+    pub max_waiting: u32,
+    /// Bytes.
+    pub max_params: usize,
+    /// Bytes.
+    pub max_result: usize,
+}
+
 /// How long data lives, by class; none: for ever.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
@@ -331,6 +347,8 @@ pub struct Retention {
     pub quarantine: Option<Duration>,
     pub events: Option<Duration>,
     pub alerts: Option<Duration>,
+    /// Those that have ended.
+    pub commands: Option<Duration>,
     /// Age at which TimescaleDB compresses a day; none: never.
     pub compress_after: Option<Duration>,
 }

@@ -10,8 +10,8 @@ use super::fault::{Wrong, did_you_mean};
 use super::load::Surroundings;
 use super::section::{Section, duration};
 use super::{
-    Catalog, Devices, Figures, Http, Instance, Journal, Limits, Log, LogFormat, Maintenance, Metrics, Quarantine,
-    Rollups, Secret, Sync, Time, UnknownDevice, Unmodeled, secret,
+    Catalog, Commands, Devices, Figures, Http, Instance, Journal, Limits, Log, LogFormat, Maintenance, Metrics,
+    Quarantine, Rollups, Secret, Sync, Time, UnknownDevice, Unmodeled, secret,
 };
 
 /// 100 years of 365.25 days: more than any duration here needs.
@@ -116,6 +116,25 @@ impl Quarantine {
     pub(super) fn read(section: &mut Section<'_>) -> Quarantine {
         let default = Quarantine::default();
         Quarantine { max_events: section.integer("max_events", 1..=1_000_000_000).unwrap_or(default.max_events) }
+    }
+}
+
+impl Commands {
+    pub(super) fn read(section: &mut Section<'_>) -> Commands {
+        let default = Commands::default();
+        let mut size = |key, default| {
+            let size = section.size(key, 64..=MIB).and_then(|size| usize::try_from(size).ok());
+            size.unwrap_or(default)
+        };
+        let (max_params, max_result) = (size("max_params", default.max_params), size("max_result", default.max_result));
+        let longest = Duration::from_secs(366 * 24 * 3600);
+        Commands {
+            requests: section.flag("requests").unwrap_or(default.requests),
+            expires: section.duration("expires", Duration::from_secs(1)..=longest).unwrap_or(default.expires),
+            max_waiting: section.integer("max_waiting", 1..=100_000).unwrap_or(default.max_waiting),
+            max_params,
+            max_result,
+        }
     }
 }
 

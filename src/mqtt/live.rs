@@ -16,6 +16,7 @@ use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
 use super::{ledger::Receipt, status};
 use crate::alert::request;
+use crate::command;
 use crate::crash;
 use crate::errands::Errand;
 use crate::journal::Refused;
@@ -239,7 +240,7 @@ impl<'a> Live<'a> {
                 }
                 self.settle();
             }
-            Event::Published { packet_id, refusal } => self.published(packet_id, refusal),
+            Event::Published { packet_id, refusal, unheard } => self.published(packet_id, refusal, unheard),
             Event::Sent(_) | Event::Other => {}
         }
         Ok(())
@@ -322,6 +323,10 @@ impl<'a> Live<'a> {
             // Whoever asked has given it up.
             if parcel.answer.is_closed() {
                 self.memory.outbox.answer(number, Answer::Refused("given_up"));
+                continue;
+            }
+            if parcel.delivery.is_late(Instant::now()) {
+                self.memory.outbox.answer(number, Answer::Refused("expired"));
                 continue;
             }
             if let Err(reason) = parcel.check(self.max_packet) {
@@ -433,6 +438,14 @@ impl<'a> Live<'a> {
     fn report_refused(&self, refused: &[(String, &'static str)]) {
         for (filter, reason) in refused {
             self.rooms.metrics.subscriptions_refused.inc();
+            if command::is_filter(filter) {
+                tracing::warn!(
+                    filter,
+                    reason,
+                    "the broker refused a subscription: commands can't be asked for by MQTT, or their answers not heard"
+                );
+                continue;
+            }
             if request::is_filter(filter) {
                 tracing::warn!(
                     filter,
@@ -463,7 +476,11 @@ impl<'a> Live<'a> {
             return;
         }
         // Readings don't depend on what people ask for by MQTT: a broker that does not allow it is no fault of the link.
-        let sources = self.subscriptions.refused().into_iter().filter(|(filter, _)| !request::is_filter(filter));
+        let sources = self
+            .subscriptions
+            .refused()
+            .into_iter()
+            .filter(|(filter, _)| !request::is_filter(filter) && !command::is_filter(filter));
         let refused: Vec<RefusedFilter> = sources.map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
         self.rooms.metrics.broker_connected.set(i64::from(refused.is_empty()));
         self.ask_again_at = Instant::now() + self.settings.timing.ask_again;
@@ -475,7 +492,7 @@ impl<'a> Live<'a> {
         });
     }
 
-    fn published(&mut self, packet_id: u16, refusal: Option<&'static str>) {
+    fn published(&mut self, packet_id: u16, refusal: Option<&'static str>, unheard: bool) {
         let Some(ours) = self.publishes.answered(packet_id) else { return };
         match refusal {
             None => {
@@ -486,8 +503,11 @@ impl<'a> Live<'a> {
             }
         }
         match (ours, refusal) {
-            (Ours::Parcel(number), refusal) => {
-                self.memory.outbox.answer(number, refusal.map_or(Answer::Taken, Answer::Refused));
+            (Ours::Parcel(number), None) => {
+                self.memory.outbox.taken(number, unheard);
+            }
+            (Ours::Parcel(number), Some(reason)) => {
+                self.memory.outbox.answer(number, Answer::Refused(reason));
             }
             (Ours::Status(payload), Some(reason)) => {
                 tracing::warn!(payload, reason, "the broker refused the status message");

@@ -5,9 +5,11 @@
 //! starts a new session: what had no PUBREC yet goes out again; what waited for PUBCOMP counts as refused,
 //! since nobody can say.
 
+mod answers;
 mod driver;
 mod target;
 
+pub use answers::{Answered, answer_all};
 pub use target::{Target, TargetError};
 
 use std::collections::BTreeMap;

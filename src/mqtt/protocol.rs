@@ -28,10 +28,11 @@ pub(super) enum Event {
     Unsubscribed {
         packet_id: u16,
     },
-    /// PUBACK to a publish of ours; `refusal`: its reason code's name.
+    /// PUBACK to a publish of ours; `refusal`: its reason code's name; `unheard`: nobody is subscribed to its topic.
     Published {
         packet_id: u16,
         refusal: Option<&'static str>,
+        unheard: bool,
     },
     Sent(Sent),
     /// Anything else that came in.

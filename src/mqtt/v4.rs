@@ -59,7 +59,7 @@ impl Connection {
                 Event::Subscribed { packet_id: suback.pkid, grants }
             }
             Packet::UnsubAck(unsuback) => Event::Unsubscribed { packet_id: unsuback.pkid },
-            Packet::PubAck(puback) => Event::Published { packet_id: puback.pkid, refusal: None },
+            Packet::PubAck(puback) => Event::Published { packet_id: puback.pkid, refusal: None, unheard: false },
             _ => Event::Other,
         }
     }

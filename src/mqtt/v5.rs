@@ -73,7 +73,8 @@ impl Connection {
             }
             Packet::UnsubAck(unsuback) => Event::Unsubscribed { packet_id: unsuback.pkid },
             Packet::PubAck(puback) => {
-                Event::Published { packet_id: puback.pkid, refusal: publish_refusal(puback.reason) }
+                let unheard = puback.reason == PubAckReason::NoMatchingSubscribers;
+                Event::Published { packet_id: puback.pkid, refusal: publish_refusal(puback.reason), unheard }
             }
             _ => Event::Other,
         }
@@ -148,11 +149,17 @@ pub(super) fn ask(client: &AsyncClient, ask: &Ask) -> Result<(), Full> {
 
 pub(super) fn publish(client: &AsyncClient, parcel: &Parcel) -> Result<(), Full> {
     let (topic, payload) = (parcel.topic.as_str(), parcel.payload.clone());
-    let sent = if parcel.properties.is_empty() {
+    let delivery = &parcel.delivery;
+    let properties = PublishProperties {
+        user_properties: parcel.properties.clone(),
+        message_expiry_interval: delivery.expiry_seconds(tokio::time::Instant::now()),
+        response_topic: delivery.response_topic.clone(),
+        correlation_data: delivery.correlation.clone(),
+        ..PublishProperties::default()
+    };
+    let sent = if properties == PublishProperties::default() {
         client.try_publish(topic, QoS::AtLeastOnce, parcel.retain, payload)
     } else {
-        let user_properties = parcel.properties.clone();
-        let properties = PublishProperties { user_properties, ..PublishProperties::default() };
         client.try_publish_with_properties(topic, QoS::AtLeastOnce, parcel.retain, payload, properties)
     };
     sent.map_err(|_| Full)

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::catalog::registry::Registry;
 use crate::catalog::{DEFAULT_TENANT, Kind, Snapshot};
+use crate::command::Hearing;
 use crate::config::{Config, Limits, UnknownDevice, Unmodeled};
 use crate::decode::Ask;
 use crate::decode::memory::Memory;
@@ -94,6 +95,7 @@ pub struct Normalizer {
     policy: Policy,
     registry: Registry,
     memory: Memory,
+    hearing: Hearing,
     metrics: Metrics,
     generation: u32,
     scratch: Vec<Option<work::Resolved>>,
@@ -114,8 +116,19 @@ impl Normalizer {
         let sources = sources(settings, snapshot)?;
         let counts = counts(&sources, &metrics);
         let (policy, registry) = (policy(settings), Registry::of(snapshot));
-        let (scratch, sightings) = (Vec::new(), Vec::new());
-        Ok(Normalizer { sources, counts, policy, registry, memory, metrics, generation: 0, scratch, sightings })
+        let hearing = Hearing::new(settings, snapshot, metrics.clone());
+        Ok(Normalizer {
+            sources,
+            counts,
+            policy,
+            registry,
+            memory,
+            hearing,
+            metrics,
+            generation: 0,
+            scratch: Vec::new(),
+            sightings: Vec::new(),
+        })
     }
 
     /// Whether a configuration and a catalog can work together: [`Normalizer::replace`] would take them.
@@ -140,6 +153,7 @@ impl Normalizer {
         self.sources = sources;
         self.policy = policy(settings);
         self.registry = registry;
+        self.hearing = Hearing::new(settings, snapshot, self.metrics.clone());
         self.generation = self.generation.wrapping_add(1);
         Ok(())
     }
@@ -190,11 +204,15 @@ impl Normalizer {
         out.position = message.seq;
         out.messages = out.messages.saturating_add(1);
         out.oldest.get_or_insert(message.received_at);
+        if self.hear(message, out) {
+            return;
+        }
         work::Work {
             message,
             policy: &self.policy,
             registry: &mut self.registry,
             memory: &mut self.memory,
+            hearing: &self.hearing,
             metrics: &self.metrics,
             scratch: &mut self.scratch,
             sightings: &mut self.sightings,
@@ -217,6 +235,24 @@ impl Normalizer {
         if self.memory.has_changed() {
             out.memory.append(&mut self.memory.take_changes());
         }
+    }
+}
+
+impl Normalizer {
+    /// Adds what a message says of commands. True: it is nothing but that.
+    fn hear(&mut self, message: &Message, out: &mut Batch) -> bool {
+        let registry = &self.registry;
+        let template = |tenant: &str, uid: &str| {
+            let device = registry.device(tenant, uid)?;
+            registry.template(device).map(|template| template.slug.as_str())
+        };
+        let mut heard = self.hearing.hear(message, template);
+        if !heard.asks.is_empty() || !heard.replies.is_empty() {
+            out.bytes = out.bytes.saturating_add(message.publish.payload.len());
+            out.asks.append(&mut heard.asks);
+            out.replies.append(&mut heard.replies);
+        }
+        heard.only
     }
 }
 

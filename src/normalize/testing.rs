@@ -68,6 +68,7 @@ pub(crate) fn template(slug: &str, metrics: Vec<Metric>) -> Template {
         metrics,
         derived: Vec::new(),
         commands: Vec::new(),
+        dialect: Default::default(),
         slots: Vec::new(),
     }
 }

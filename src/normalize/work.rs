@@ -9,6 +9,7 @@ use super::{Fate, MAX_NAME, Policy};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Registry, SensorSlot, Target};
 use crate::catalog::unit::Unit;
+use crate::command::Hearing;
 use crate::config::{Decoder, Retained, UnknownDevice};
 use crate::decode::memory::Memory;
 use crate::decode::{Context, Point, Presence, Report, Signal, Value, decode, teaches, tells_presence};
@@ -70,6 +71,7 @@ pub(super) struct Work<'a, F> {
     pub(super) policy: &'a Policy,
     pub(super) registry: &'a mut Registry,
     pub(super) memory: &'a mut Memory,
+    pub(super) hearing: &'a Hearing,
     pub(super) metrics: &'a Metrics,
     pub(super) scratch: &'a mut Vec<Option<Resolved>>,
     /// What the message tells of devices' connections.
@@ -137,6 +139,10 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             }
             if is_own(&publish.topic) {
                 self.metrics.own_ignored.inc();
+                return Ok(());
+            }
+            if self.hearing.listens(&publish.topic) {
+                // Subscribed to for the answers to commands alone.
                 return Ok(());
             }
             return Err(Refusal::message(Reason::UnknownSource, "no source's filter matches the topic"));

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::template::{Template, within_json};
 use super::{Failure, Notice};
 use crate::alert::announce;
-use crate::mqtt::{Answer, Parcel};
+use crate::mqtt::{Answer, Delivery, Parcel};
 
 /// Where to publish, and what: the alert's JSON, unless the operator has given a text. At QoS 1.
 pub struct Topic {
@@ -28,12 +28,19 @@ impl Topic {
         };
         let topic = self.topic.render(notice, |value| announce::level(&value));
         let (answer, told) = oneshot::channel();
-        let parcel = Parcel { topic, payload, retain: self.retain, properties: Vec::new(), answer };
+        let parcel = Parcel {
+            topic,
+            payload,
+            retain: self.retain,
+            properties: Vec::new(),
+            delivery: Delivery::default(),
+            answer,
+        };
         if self.parcels.send(parcel).await.is_err() {
             return Err(Failure::passing("nothing is published any more"));
         }
         match told.await {
-            Ok(Answer::Taken) => Ok(()),
+            Ok(Answer::Taken | Answer::Traced { .. }) => Ok(()),
             Ok(Answer::Refused(reason)) => Err(Failure::passing(format!("the broker refuses it: {reason}"))),
             Err(_) => Err(Failure::passing("the connection to the broker was given up")),
         }

@@ -1,5 +1,6 @@
 //! A load source for any broker: simulated devices, paced, and what became of their messages.
 
+pub mod answers;
 mod envelopes;
 mod fleet;
 mod sparkplug;
@@ -50,8 +51,20 @@ pub struct Summary {
     /// PUBLISH to acknowledgement.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+    /// What became of commands to the devices, where they answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandSummary>,
     /// Why a connection was given up.
     pub errors: Vec<String>,
+}
+
+/// What devices have made of commands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CommandSummary {
+    pub carried_out: u64,
+    /// Heard more than once, and carried out once.
+    pub repeated: u64,
+    pub answered: u64,
 }
 
 impl Summary {
@@ -118,6 +131,7 @@ fn summary(tally: &Tally, devices: usize, connections: usize, qos: u8, took: Dur
         messages_per_second: if seconds > 0.0 { done as f64 / seconds } else { 0.0 },
         p50_ms: milliseconds(0.5),
         p99_ms: milliseconds(0.99),
+        commands: None,
         errors,
     }
 }

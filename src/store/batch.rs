@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::alert::{StateChange, Transition};
 use crate::catalog::Kind;
 use crate::catalog::matching::GivenBy;
+use crate::command::Ask;
+use crate::command::hearing::Reply;
 use crate::decode::Told;
 use crate::decode::memory::Changes;
 use crate::message::{Message, Seq};
@@ -50,6 +52,10 @@ pub struct Batch {
     pub notify_memory: Vec<MemoryChange>,
     /// Changes of devices' connections, in order.
     pub connections: Vec<ConnectionChange>,
+    /// Commands that were asked for, in order.
+    pub asks: Vec<Ask>,
+    /// What devices say of commands, in order.
+    pub replies: Vec<Reply>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
     /// all of them for each message would be dear.
     pub bytes: usize,
@@ -66,6 +72,12 @@ impl Batch {
             + self.quarantined.len()
             + self.transitions.len()
             + self.connections.len()
+            + self.heard()
+    }
+
+    /// What it holds of commands.
+    pub fn heard(&self) -> usize {
+        self.asks.len() + self.replies.len()
     }
 
     /// What it takes in memory, bytes about.
@@ -105,6 +117,8 @@ impl Batch {
         self.notifications.append(&mut later.notifications);
         self.notify_memory.append(&mut later.notify_memory);
         self.connections.append(&mut later.connections);
+        self.asks.append(&mut later.asks);
+        self.replies.append(&mut later.replies);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }

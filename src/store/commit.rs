@@ -17,10 +17,11 @@ use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
 use super::rollups::mark_late;
-use super::{Store, alerts, connections};
+use super::{Store, alerts, commands, connections};
+use crate::command::State;
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
-use crate::metrics::Metrics;
+use crate::metrics::{ByReason, ByState, Metrics};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::UtcMicros;
 
@@ -42,6 +43,8 @@ pub struct Committed {
     pub bisected: bool,
     /// Whether the fast way was refused, so that the readings took the one that looks for each whether it is there.
     pub staged: bool,
+    /// What was heard of commands.
+    pub commands: commands::Kept,
     /// An earlier attempt had been committed though its answer was lost; the counts above are 0.
     pub already: bool,
 }
@@ -242,8 +245,18 @@ pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     if committed.staged {
         metrics.batches_staged.inc();
     }
+    count_commands(metrics, &committed.commands);
     for _ in 0..committed.rejected {
         metrics.count_refusal(Reason::RejectedByDatabase);
+    }
+}
+
+fn count_commands(metrics: &Metrics, kept: &commands::Kept) {
+    for (state, count) in State::ALL.iter().zip(kept.states).filter(|(_, count)| *count > 0) {
+        metrics.command_states.get_or_create(&ByState { state: state.word() }).inc_by(count);
+    }
+    for (refused, count) in commands::Refused::ALL.iter().zip(kept.refused).filter(|(_, count)| *count > 0) {
+        metrics.command_messages_refused.get_or_create(&ByReason { reason: refused.code() }).inc_by(count);
     }
 }
 
@@ -302,9 +315,11 @@ pub(super) fn write(
     keep_newest(conn, manner, &texts.newest)?;
 
     store_last_seen(conn, batch, &ids)?;
+    let mut heard = commands::Kept::default();
     if let Origin::Journal { instance, .. } = origin {
         alerts::keep(conn, instance, batch)?;
         connections::keep(conn, instance, batch)?;
+        heard = commands::keep(conn, instance, batch)?;
     }
     let stored = numbers.stored + texts.stored;
     refused.extend(numbers.refused);
@@ -326,6 +341,7 @@ pub(super) fn write(
         quarantined,
         bisected: numbers.bisected || texts.bisected,
         staged: numbers.staged || texts.staged,
+        commands: heard,
         already: false,
     };
     Ok(Written { committed, fresh, newest: numbers.newest })

@@ -4,6 +4,7 @@ pub mod alerts;
 mod assign;
 pub mod batch;
 mod checkpoint;
+pub mod commands;
 mod commit;
 pub mod completeness;
 mod connect;

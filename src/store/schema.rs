@@ -111,6 +111,7 @@ diesel::table! {
         matching -> Nullable<Text>,
         derived -> Text,
         expected_interval_ms -> Nullable<BigInt>,
+        dialect -> Nullable<Text>,
     }
 }
 
@@ -149,6 +150,7 @@ diesel::table! {
         name -> Text,
         timeout_ms -> BigInt,
         parameters -> Text,
+        manner -> Text,
     }
 }
 
@@ -628,6 +630,59 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_commands (id) {
+        id -> Text,
+        tenant -> Text,
+        device -> Text,
+        name -> Text,
+        params -> Text,
+        priority -> Integer,
+        state -> Text,
+        created_at -> Instant,
+        expires_at -> Nullable<Instant>,
+        instance -> Nullable<Text>,
+        who -> Nullable<Text>,
+        via -> Text,
+        reply_topic -> Nullable<Text>,
+        correlation -> Nullable<Binary>,
+        admitted_at -> Nullable<Instant>,
+        template -> Nullable<Text>,
+        timeout_ms -> BigInt,
+        attempts_max -> Integer,
+        in_flight -> Integer,
+        sending -> Bool,
+        attempts -> Integer,
+        due_at -> Nullable<Instant>,
+        answer_by -> Nullable<Instant>,
+        sent_at -> Nullable<Instant>,
+        delivered_at -> Nullable<Instant>,
+        ended_at -> Nullable<Instant>,
+        repeated -> Bool,
+        steps -> Integer,
+        result -> Nullable<Text>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_command_steps (command_id, step) {
+        command_id -> Text,
+        step -> Integer,
+        at -> Instant,
+        state -> Text,
+        cause -> Text,
+        told -> Bool,
+    }
+}
+
+diesel::joinable!(device_command_steps -> device_commands (command_id));
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_templates -> tenants (tenant_id));
 diesel::joinable!(device_sensors -> devices (device_id));
@@ -672,4 +727,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     device_presence,
     alert_digests,
     notify_memory,
+    device_commands,
+    device_command_steps,
 );

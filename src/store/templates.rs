@@ -14,6 +14,7 @@ use super::template_json::{
     matching_as_json, matching_of,
 };
 use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Metric, Slot, Template, TemplateCommand};
+use crate::command::Dialect;
 
 /// Templates whose metrics are read by one query.
 const TEMPLATES_AT_ONCE: usize = 8;
@@ -50,6 +51,7 @@ struct OriginRow {
     matching: Option<String>,
     derived: String,
     expected_interval_ms: Option<i64>,
+    dialect: Option<String>,
 }
 
 #[derive(Queryable, Insertable)]
@@ -80,6 +82,7 @@ struct CommandRow {
     name: String,
     timeout_ms: i64,
     parameters: String,
+    manner: String,
 }
 
 #[derive(Queryable, Insertable)]
@@ -97,11 +100,11 @@ struct SlotRow {
 pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
     let rows: Vec<TemplateRow> = with_db!(conn, |c| {
         use device_templates::{
-            category, derived, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name,
+            category, derived, dialect, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name,
             reference, retired, slug, table, version,
         };
         let tenant = tenants::name.nullable();
-        let origin = (extends, manufacturer, models, reference, matching, derived, expected_interval_ms);
+        let origin = (extends, manufacturer, models, reference, matching, derived, expected_interval_ms, dialect);
         table
             .left_join(tenants::table)
             .select((id, slug, name, category, version, locked, retired, tenant, origin))
@@ -135,6 +138,7 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
             keys: KeyMap::of(&metrics),
             metrics,
             commands: decode(commands.remove(&row.id), command_of)?,
+            dialect: dialect_of(origin.dialect.as_deref(), &row.slug)?,
             slots: decode(slots.remove(&row.id), slot_of)?,
         };
         stored.insert(row.slug, Stored { id: row.id, locked: row.locked, retired: row.retired, template });
@@ -183,9 +187,29 @@ fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, 
 }
 
 fn read_commands(conn: &mut Conn<'_>) -> Result<Vec<CommandRow>, StoreError> {
-    use template_commands::{name, ordinal, parameters, table, template_id, tenant_id, timeout_ms};
-    let columns = (tenant_id, template_id, ordinal, name, timeout_ms, parameters);
+    use template_commands::{manner, name, ordinal, parameters, table, template_id, tenant_id, timeout_ms};
+    let columns = (tenant_id, template_id, ordinal, name, timeout_ms, parameters, manner);
     with_db!(conn, |c| table.select(columns).order((template_id, ordinal)).load(c)).during("reading commands")
+}
+
+/// A template's slug, and what it says of commands; none where there is no such row.
+pub(super) fn commands_of(
+    conn: &mut Conn<'_>,
+    template: i32,
+) -> Result<Option<(String, Dialect, Vec<TemplateCommand>)>, StoreError> {
+    let found: Option<(String, Option<String>)> = with_db!(conn, |c| device_templates::table
+        .find(template)
+        .select((device_templates::slug, device_templates::dialect))
+        .first(c)
+        .optional())
+    .during("reading a template")?;
+    let Some((slug, dialect)) = found else { return Ok(None) };
+    use template_commands::{manner, name, ordinal, parameters, table, template_id, tenant_id, timeout_ms};
+    let columns = (tenant_id, template_id, ordinal, name, timeout_ms, parameters, manner);
+    let rows: Vec<CommandRow> =
+        with_db!(conn, |c| table.filter(template_id.eq(template)).select(columns).order(ordinal).load(c))
+            .during("reading commands")?;
+    Ok(Some((slug.clone(), dialect_of(dialect.as_deref(), &slug)?, decode(Some(rows), command_of)?)))
 }
 
 fn read_slots(conn: &mut Conn<'_>) -> Result<Vec<SlotRow>, StoreError> {
@@ -237,9 +261,19 @@ fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
     })
 }
 
+/// None: the native one.
+fn dialect_of(text: Option<&str>, slug: &str) -> Result<Dialect, StoreError> {
+    text.map_or_else(|| Ok(Dialect::default()), |text| json(text, slug))
+}
+
+fn dialect_as_json(dialect: &Dialect) -> Result<Option<String>, StoreError> {
+    if *dialect == Dialect::default() { Ok(None) } else { as_json(dialect).map(Some) }
+}
+
 fn command_of(row: CommandRow) -> Result<TemplateCommand, StoreError> {
     Ok(TemplateCommand {
         parameters: json(&row.parameters, &row.name)?,
+        manner: json(&row.manner, &row.name)?,
         name: row.name,
         timeout: Duration::from_millis(u64::try_from(row.timeout_ms).unwrap_or(0)),
     })
@@ -282,6 +316,7 @@ pub(super) fn write(
         device_templates::derived.eq(derived_as_json(&template.derived)?),
         device_templates::expected_interval_ms
             .eq(template.expected_interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX))),
+        device_templates::dialect.eq(dialect_as_json(&template.dialect)?),
     );
     let id = match id {
         Some(id) => {
@@ -339,9 +374,10 @@ fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Opt
             name: command.name.clone(),
             timeout_ms: i64::try_from(command.timeout.as_millis()).unwrap_or(i64::MAX),
             parameters: as_json(&command.parameters)?,
+            manner: as_json(&command.manner)?,
         })
     })?;
-    for rows in commands.chunks(conn.rows_per_statement(6)) {
+    for rows in commands.chunks(conn.rows_per_statement(7)) {
         with_db!(conn, |c| diesel::insert_into(template_commands::table).values(rows).execute(c))
             .during("making commands")?;
     }

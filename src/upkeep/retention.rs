@@ -33,6 +33,7 @@ impl Lifetime {
             Lifetime::Rows(Class::Events, _) => "events",
             Lifetime::Rows(Class::Connections, _) => "connections",
             Lifetime::Rows(Class::Alerts | Class::Digests, _) => "alerts",
+            Lifetime::Rows(Class::Commands, _) => "commands",
         }
     }
 }
@@ -57,6 +58,7 @@ impl Retention {
             (Class::Connections, retention.events),
             (Class::Alerts, retention.alerts),
             (Class::Digests, retention.alerts),
+            (Class::Commands, retention.commands),
             (Class::HourlyRollups, retention.rollups_hourly),
             (Class::DailyRollups, retention.rollups_daily),
         ];

@@ -43,8 +43,12 @@ impl Fault {
         faults.extend(
             tidegate::crash::POINTS
                 .into_iter()
-                // Trims need a journal under pressure, see `process`.
-                .filter(|point| !point.ends_with("trim") && (combo != Combo::Alone || !point.starts_with("session")))
+                // Trims need a journal under pressure, see `process`; the courier commands, see `commands`.
+                .filter(|point| {
+                    !point.ends_with("trim")
+                        && !point.starts_with("courier")
+                        && (combo != Combo::Alone || !point.starts_with("session"))
+                })
                 .map(Crash),
         );
         match combo {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidegate::config::MqttVersion;
 use tidegate::metrics::ByReason;
-use tidegate::mqtt::{Answer, Parcel};
+use tidegate::mqtt::{Answer, Delivery, Parcel};
 use tokio::sync::oneshot;
 
 use super::rig::{PATIENCE, Rig, broker};
@@ -14,8 +14,14 @@ const LEVELS: [(u8, MqttVersion); 2] = [(5, MqttVersion::V5), (4, MqttVersion::V
 async fn send(rig: &Rig, topic: &str) -> oneshot::Receiver<Answer> {
     let (answer, told) = oneshot::channel();
     let properties = vec![("severity".to_owned(), "info".to_owned())];
-    let parcel =
-        Parcel { topic: topic.to_owned(), payload: Bytes::from_static(b"{}"), retain: true, properties, answer };
+    let parcel = Parcel {
+        topic: topic.to_owned(),
+        payload: Bytes::from_static(b"{}"),
+        retain: true,
+        properties,
+        delivery: Delivery::default(),
+        answer,
+    };
     rig.parcels.send(parcel).await.unwrap();
     told
 }
@@ -103,7 +109,17 @@ async fn many_keep_their_order_and_acknowledgements_flow_beside_them() {
         for number in 0..200 {
             let (answer, told) = oneshot::channel();
             let (topic, payload) = (number.to_string(), Bytes::new());
-            parcels.send(Parcel { topic, payload, retain: true, properties: Vec::new(), answer }).await.unwrap();
+            parcels
+                .send(Parcel {
+                    topic,
+                    payload,
+                    retain: true,
+                    properties: Vec::new(),
+                    delivery: Delivery::default(),
+                    answer,
+                })
+                .await
+                .unwrap();
             answers.push(told);
         }
         answers

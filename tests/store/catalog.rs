@@ -92,7 +92,9 @@ pub fn template(slug: &str) -> Template {
             name: "set_interval".into(),
             timeout: Duration::from_secs(30),
             parameters: serde_json::json!({"type": "object"}),
+            manner: Default::default(),
         }],
+        dialect: Default::default(),
         slots: vec![Slot { name: "rs485-1".into(), interface: "rs485".into(), compatible: vec!["acme-meter".into()] }],
     }
 }

@@ -69,6 +69,8 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         bridge_instances,
         catalog_version,
         decoder_memory,
+        device_command_steps,
+        device_commands,
         device_connection_events,
         device_modules,
         device_presence,

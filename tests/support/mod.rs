@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod daemon;
 pub mod device;
+pub mod executor;
 #[cfg(feature = "embedded-broker")]
 pub mod embedded;
 pub mod fake_broker;

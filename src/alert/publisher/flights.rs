@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::alert::Transition;
 use crate::alert::announce::Announcement;
-use crate::mqtt::{Answer, Parcel};
+use crate::mqtt::{Answer, Delivery, Parcel};
 
 /// Groups of messages under way at once.
 const WINDOW: usize = 32;
@@ -72,7 +72,14 @@ impl Flights {
         for Announcement { topic, payload, properties } in announcements {
             let (answer, told) = oneshot::channel();
             answers.push_back(told);
-            self.ready.push_back(Parcel { topic, payload, retain: true, properties, answer });
+            self.ready.push_back(Parcel {
+                topic,
+                payload,
+                retain: true,
+                properties,
+                delivery: Delivery::default(),
+                answer,
+            });
         }
         self.under_way.push_back(Flight { subject, answers, refused: None });
     }

@@ -47,6 +47,8 @@ pub enum Class {
     Alerts,
     /// Of notifications.
     Digests,
+    /// Those that have ended.
+    Commands,
 }
 
 impl Class {
@@ -61,6 +63,7 @@ impl Class {
             Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
             Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
             Class::Connections => Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" },
+            Class::Commands => Expiring { table: "device_commands", key: "id", time: "ended_at", only: "TRUE" },
             Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
             Class::Digests => Expiring { table: "alert_digests", key: "id", time: "until", only: "state <> 'pending'" },
         }
@@ -71,7 +74,12 @@ impl Class {
         match self {
             Class::HourlyRollups => Some(Grain::Hour),
             Class::DailyRollups => Some(Grain::Day),
-            Class::Quarantine | Class::Events | Class::Connections | Class::Alerts | Class::Digests => None,
+            Class::Quarantine
+            | Class::Events
+            | Class::Connections
+            | Class::Alerts
+            | Class::Digests
+            | Class::Commands => None,
         }
     }
 }

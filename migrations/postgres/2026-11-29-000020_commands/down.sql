@@ -1,0 +1,5 @@
+DROP TABLE device_command_steps;
+DROP TABLE device_commands;
+DROP FUNCTION tidegate_command_asked();
+ALTER TABLE template_commands DROP COLUMN manner;
+ALTER TABLE device_templates DROP COLUMN dialect;

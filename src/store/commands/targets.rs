@@ -1,0 +1,88 @@
+//! The devices that commands are for, with what their templates say of commands.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use diesel::prelude::*;
+
+use super::super::templates::commands_of;
+use crate::command::admission::{Model, Target};
+use crate::store::error::{During, StoreError};
+use crate::store::pool::{Conn, with_db};
+use crate::store::schema::{devices, tenants};
+use crate::time::UtcMicros;
+
+/// By tenant and uid.
+pub(super) type Targets = HashMap<(String, String), Target>;
+
+#[derive(Queryable)]
+struct Row {
+    tenant: String,
+    uid: String,
+    template_id: Option<i32>,
+    parent_id: Option<i32>,
+    tags: String,
+    last_seen: Option<UtcMicros>,
+}
+
+/// The devices of these tenants and uids, as far as there are any.
+pub(super) fn load<'a>(
+    conn: &mut Conn<'_>,
+    wanted: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Targets, StoreError> {
+    let wanted: BTreeSet<(&str, &str)> = wanted.collect();
+    let uids: BTreeSet<&str> = wanted.iter().map(|(_, uid)| *uid).collect();
+    let uids: Vec<&str> = uids.into_iter().collect();
+    let mut rows: Vec<Row> = Vec::with_capacity(uids.len());
+    for chunk in uids.chunks(conn.rows_per_statement(1)) {
+        let found: Vec<Row> = with_db!(conn, |c| devices::table
+            .inner_join(tenants::table)
+            .filter(devices::uid.eq_any(chunk))
+            .select((
+                tenants::name,
+                devices::uid,
+                devices::template_id,
+                devices::parent_id,
+                devices::tags,
+                devices::last_seen,
+            ))
+            .load(c))
+        .during("finding the devices of commands")?;
+        rows.extend(found.into_iter().filter(|row| wanted.contains(&(row.tenant.as_str(), row.uid.as_str()))));
+    }
+    let gateways = gateways(conn, &rows)?;
+    let mut models: HashMap<i32, Arc<Model>> = HashMap::new();
+    let templates: BTreeSet<i32> = rows.iter().filter_map(|row| row.template_id).collect();
+    for id in templates {
+        if let Some((slug, dialect, commands)) = commands_of(conn, id)? {
+            models.insert(id, Arc::new(Model { slug, dialect, commands }));
+        }
+    }
+    let target = |row: Row| {
+        let target = Target {
+            model: row.template_id.and_then(|id| models.get(&id).cloned()),
+            gateway: row.parent_id.and_then(|id| gateways.get(&id).cloned()),
+            // Written by tidegate; a person's nonsense is no tag.
+            tags: serde_json::from_str::<BTreeMap<String, String>>(&row.tags).unwrap_or_default(),
+            last_seen: row.last_seen,
+        };
+        ((row.tenant, row.uid), target)
+    };
+    Ok(rows.into_iter().map(target).collect())
+}
+
+/// Uids of the devices that others are behind, by row.
+fn gateways(conn: &mut Conn<'_>, rows: &[Row]) -> Result<HashMap<i32, String>, StoreError> {
+    let ids: BTreeSet<i32> = rows.iter().filter_map(|row| row.parent_id).collect();
+    let ids: Vec<i32> = ids.into_iter().collect();
+    let mut gateways = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(conn.rows_per_statement(1)) {
+        let found: Vec<(i32, String)> = with_db!(conn, |c| devices::table
+            .filter(devices::id.eq_any(chunk))
+            .select((devices::id, devices::uid))
+            .load(c))
+        .during("finding the gateways of devices")?;
+        gateways.extend(found);
+    }
+    Ok(gateways)
+}
