@@ -171,7 +171,8 @@ impl Bridge {
 
         if let (Some(listener), Some(address)) = (listener, http_addr) {
             let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
-            let api = http::api::Api::new(&config.http, address, &config.database, metrics.clone())?;
+            let api =
+                http::api::Api::new(&config.http, address, &config.database, config.commands.clone(), metrics.clone())?;
             crew.task("http", http::serve(listener, health, api, metrics.clone(), stop.http.clone()));
         }
         crew.task(

@@ -426,3 +426,45 @@ fn a_lock_on_the_database_holds_up_a_request_and_not_the_probes() {
     drop(lock);
     assert_eq!(ok(post(&scene.tidegate, &format!("/api/v1/alerts/{id}/ack"), ""))["state"], "acknowledged");
 }
+
+#[test]
+fn commands_are_asked_for_shown_and_taken_back() {
+    let broker = Mosquitto::plain();
+    let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + NATIVE;
+    let mut tidegate = Tidegate::configured(&toml);
+    let template = "slug = \"lamp\"\nname = \"L\"\n[[command]]\nname = \"dim\"\n\
+                    parameters = { properties = { level = { maximum = 100 } } }\n";
+    tidegate.catalog_file("templates/lamp.toml", template);
+    tidegate.catalog_file("devices/lamp.toml", "[[device]]\nuid = \"lamp-1\"\ntemplate = \"lamp\"\n");
+    tidegate.start();
+    tidegate.listening();
+    eventually("the database is open", || tidegate.said("database open"));
+    let path = "/api/v1/devices/default/lamp-1/commands";
+    let asked = ok(post(&tidegate, path, r#"{"name":"dim","params":{"level":4},"id":"by-http","who":"ann"}"#));
+    assert_eq!(
+        (&asked["id"], &asked["via"], &asked["who"]),
+        (&json!("by-http"), &json!("http"), &json!("ann")),
+        "{asked}"
+    );
+    for (body, status) in [
+        (r#"{"name":"dim","params":{"level":400}}"#, 400),
+        (r#"{"name":"fly"}"#, 400),
+        (r#"{"params":{}}"#, 400),
+        ("dim", 400),
+        (r#"{"name":"dim","id":"by-http"}"#, 409),
+    ] {
+        let (said, answer) = post(&tidegate, path, body);
+        assert_eq!(said, status, "{body}: {answer}");
+    }
+    assert_eq!(post(&tidegate, "/api/v1/devices/default/nobody/commands", r#"{"name":"dim"}"#).0, 400);
+    let open = ok(get(&tidegate, "/api/v1/devices/default/lamp-1/commands?state=open"));
+    assert_eq!(open["commands"].as_array().unwrap().len(), 1, "{open}");
+    let cancelled = ok(post(&tidegate, "/api/v1/commands/by-h/cancel?who=ann", ""));
+    assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
+    assert_eq!(post(&tidegate, "/api/v1/commands/by-http/cancel", "").0, 409);
+    let shown = ok(get(&tidegate, "/api/v1/commands/by-http"));
+    assert!(shown["steps"].as_array().unwrap().iter().any(|step| step["state"] == "cancelled"), "{shown}");
+    assert_eq!(get(&tidegate, "/api/v1/commands/never").0, 404);
+    assert_eq!(get(&tidegate, "/api/v1/commands?state=done").0, 400);
+    assert_eq!(ok(get(&tidegate, "/api/v1/commands?state=cancelled"))["commands"].as_array().unwrap().len(), 1);
+}

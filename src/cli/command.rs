@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Place;
 use super::output::{self, instant, instant_or_dash, or_dash, printable};
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::command::{Ask, State, new_id};
 use crate::config;
 use crate::store::Store;
-use crate::store::commands::{CommandDetail, CommandFilter, CommandRow, CommandStep};
+use crate::store::commands::{CommandDetail, CommandFilter, CommandRow};
 
 /// Digits of an id that tables show.
 const SHOWN_DIGITS: usize = 10;
@@ -171,7 +171,7 @@ fn send(store: &Store, settings: &config::Commands, args: &SendArgs, out: &mut d
     }
     let detail = await_end(store, &ask.id, wait, (!args.json).then_some(&mut *out))?;
     if args.json {
-        output::json(out, &detail_json(&detail))?;
+        output::json(out, &detail.json())?;
     } else if let Some(result) = &detail.command.result {
         writeln!(out, "{result}")?;
     }
@@ -244,7 +244,7 @@ fn filter(args: &ListArgs) -> CommandFilter {
 fn list(store: &Store, filter: &CommandFilter, limit: i64, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let rows = store.commands(filter, limit)?;
     if as_json {
-        output::json(out, &rows.iter().map(command_json).collect())?;
+        output::json(out, &rows.iter().map(CommandRow::json).collect())?;
         return Ok(());
     }
     let lines = rows.iter().map(|row| {
@@ -274,7 +274,7 @@ fn state(row: &CommandRow) -> String {
 fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let detail = store.command(id)?;
     if as_json {
-        output::json(out, &detail_json(&detail))?;
+        output::json(out, &detail.json())?;
         return Ok(());
     }
     let row = &detail.command;
@@ -304,26 +304,4 @@ fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyhow::
         .map(|step| vec![step.step.to_string(), instant(step.at), step.state.clone(), step.cause.clone()]);
     output::table(out, &["STEP", "AT", "STATE", "CAUSE"], lines)?;
     Ok(())
-}
-
-fn detail_json(detail: &CommandDetail) -> Value {
-    let step = |step: &CommandStep| json!({ "step": step.step, "at": instant(step.at), "state": step.state, "cause": step.cause });
-    let mut value = command_json(&detail.command);
-    if let Value::Object(members) = &mut value {
-        members.insert("steps".to_owned(), detail.steps.iter().map(step).collect());
-    }
-    value
-}
-
-/// A command as JSON.
-pub(super) fn command_json(row: &CommandRow) -> Value {
-    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::from(text));
-    json!({
-        "id": row.id, "tenant": row.tenant, "device": row.device, "name": row.name, "params": parsed(&row.params),
-        "priority": row.priority, "state": row.state, "created_at": instant(row.created_at),
-        "expires_at": row.expires_at.map(instant), "instance": row.instance, "who": row.who, "via": row.via,
-        "attempts": row.attempts, "sent_at": row.sent_at.map(instant), "delivered_at": row.delivered_at.map(instant),
-        "ended_at": row.ended_at.map(instant), "repeated": row.repeated,
-        "result": row.result.as_deref().map(parsed), "error": row.error,
-    })
 }

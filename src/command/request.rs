@@ -117,7 +117,7 @@ fn fill(ask: &mut Ask, payload: &[u8], max_params: usize) -> Result<(), String> 
         return Ok(());
     }
     let value: Value = serde_json::from_slice(payload).map_err(|error| format!("the payload is no JSON: {error}"))?;
-    let Value::Object(mut members) = value else {
+    let Value::Object(members) = value else {
         return Err("the payload is no JSON object: parameters have names".to_owned());
     };
     let is_more = members.contains_key("params") && members.keys().all(|key| MEMBERS.contains(&key.as_str()));
@@ -125,9 +125,56 @@ fn fill(ask: &mut Ask, payload: &[u8], max_params: usize) -> Result<(), String> 
         ask.params = Value::Object(members).to_string();
         return fitting(&mut ask.params);
     }
+    say_more(ask, members)
+}
+
+/// A command that is posted for a device: `{"name", "params", "id", "expires_in", "priority", "who"}`, of which only the name is needed.
+///
+/// # Errors
+/// Why it is none.
+pub fn posted(
+    (tenant, device): (&str, &str),
+    body: &[u8],
+    at: UtcMicros,
+    nobody: &str,
+    max_params: usize,
+) -> Result<Ask, String> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    let Value::Object(mut members) = value else { return Err("the body is no JSON object".to_owned()) };
+    let name = match members.remove("name") {
+        Some(Value::String(name)) if !name.is_empty() => name,
+        _ => return Err("name is missing: which command".to_owned()),
+    };
+    if let Some(unknown) = members.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
+        return Err(format!("{unknown:?} is unknown; known are name, {}", MEMBERS.join(", ")));
+    }
+    let mut ask = Ask {
+        id: super::new_id(),
+        tenant: tenant.to_owned(),
+        device: device.to_owned(),
+        name,
+        params: "{}".to_owned(),
+        priority: 0,
+        at,
+        expires_at: None,
+        who: Some(nobody.to_owned()),
+        via: "http",
+        reply: None,
+        refused: None,
+    };
+    say_more(&mut ask, members)?;
+    match ask.params.len() > max_params {
+        true => Err(format!("params has {} bytes; commands.max_params is {max_params}", ask.params.len())),
+        false => Ok(ask),
+    }
+}
+
+/// Takes the [`MEMBERS`].
+fn say_more(ask: &mut Ask, mut members: serde_json::Map<String, Value>) -> Result<(), String> {
     match members.remove("params") {
         Some(params @ Value::Object(_)) => ask.params = params.to_string(),
-        _ => return Err("params is no JSON object".to_owned()),
+        None => {}
+        Some(_) => return Err("params is no JSON object".to_owned()),
     }
     fitting(&mut ask.params)?;
     if let Some(id) = members.get("id") {
@@ -269,6 +316,24 @@ mod tests {
             let ask = with(bad);
             assert!(ask.reply.is_none() && ask.refused.unwrap().contains("response topic"), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_posted_has_a_name_and_nothing_unknown() {
+        let post = |body: &str| posted(("t", "d"), body.as_bytes(), UtcMicros(1_000_000), "http ::1", MAX);
+        let ask = post(r#"{"name":"dim","params":{"level":1},"expires_in":"1s"}"#).unwrap();
+        assert_eq!((ask.name.as_str(), ask.params.as_str(), ask.via), ("dim", r#"{"level":1}"#, "http"));
+        assert_eq!((ask.expires_at, ask.who.as_deref()), (Some(UtcMicros(2_000_000)), Some("http ::1")));
+        assert_eq!(post(r#"{"name":"ping"}"#).unwrap().params, "{}");
+        for (body, word) in [("", "no JSON"), ("[]", "object"), ("{}", "name"), (r#"{"name":"a","parms":{}}"#, "parms")]
+        {
+            assert!(post(body).unwrap_err().contains(word), "{body}");
+        }
+        assert!(
+            post(&format!(r#"{{"name":"a","params":{{"x":"{}"}}}}"#, "x".repeat(MAX)))
+                .unwrap_err()
+                .contains("max_params")
+        );
     }
 
     #[test]

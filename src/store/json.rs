@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::alerts::{AlertDetail, AlertRow, StepRow};
+use super::commands::{CommandDetail, CommandRow, CommandStep};
 use super::query::{DeviceDetail, DeviceRow, ModuleRow, ReadingRow, SensorRow};
 use crate::time::UtcMicros;
 
@@ -16,6 +17,33 @@ fn with(mut value: Value, more: impl IntoIterator<Item = (&'static str, Value)>)
         fields.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     }
     value
+}
+
+/// JSON that is in a text.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
+}
+
+impl CommandRow {
+    pub fn json(&self) -> Value {
+        json!({
+            "id": self.id, "tenant": self.tenant, "device": self.device, "name": self.name,
+            "params": parsed(&self.params), "priority": self.priority, "state": self.state,
+            "created_at": self.created_at.in_full(), "expires_at": instant(self.expires_at),
+            "instance": self.instance, "who": self.who, "via": self.via, "attempts": self.attempts,
+            "sent_at": instant(self.sent_at), "delivered_at": instant(self.delivered_at),
+            "ended_at": instant(self.ended_at), "repeated": self.repeated,
+            "result": self.result.as_deref().map(parsed), "error": self.error,
+        })
+    }
+}
+
+impl CommandDetail {
+    /// With its story.
+    pub fn json(&self) -> Value {
+        let step = |step: &CommandStep| json!({ "step": step.step, "at": step.at.in_full(), "state": step.state, "cause": step.cause });
+        with(self.command.json(), [("steps", self.steps.iter().map(step).collect())])
+    }
 }
 
 impl AlertRow {

@@ -100,8 +100,8 @@ struct SlotRow {
 pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, StoreError> {
     let rows: Vec<TemplateRow> = with_db!(conn, |c| {
         use device_templates::{
-            category, derived, dialect, expected_interval_ms, extends, id, locked, manufacturer, matching, models, name,
-            reference, retired, slug, table, version,
+            category, derived, dialect, expected_interval_ms, extends, id, locked, manufacturer, matching, models,
+            name, reference, retired, slug, table, version,
         };
         let tenant = tenants::name.nullable();
         let origin = (extends, manufacturer, models, reference, matching, derived, expected_interval_ms, dialect);

@@ -4,6 +4,7 @@
 //! ask, and neither the writer nor what is under way on the async threads.
 
 mod alerts;
+mod commands;
 mod cursor;
 mod devices;
 mod fault;
@@ -26,7 +27,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::config::{Database, Http};
+use crate::config::{Commands, Database, Http};
 use crate::metrics::{ByReason, Metrics};
 use crate::store::{Store, StoreError};
 use fault::{Fault, Refused};
@@ -48,6 +49,7 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     store: Store,
     gate: Gate,
+    commands: Commands,
     requests: Semaphore,
     questions: Arc<Semaphore>,
     metrics: Metrics,
@@ -58,7 +60,13 @@ impl Api {
     ///
     /// # Errors
     /// [`StoreError::BadUrl`].
-    pub fn new(http: &Http, address: SocketAddr, database: &Database, metrics: Metrics) -> Result<Api, StoreError> {
+    pub fn new(
+        http: &Http,
+        address: SocketAddr,
+        database: &Database,
+        commands: Commands,
+        metrics: Metrics,
+    ) -> Result<Api, StoreError> {
         let gate = Gate::new(http.token.as_ref(), address);
         if let Gate::Shut = gate {
             tracing::info!(%address, "the HTTP API is off: [http] listen is open to the network, and there is no token");
@@ -72,10 +80,16 @@ impl Api {
         Ok(Api(Arc::new(Inner {
             store: Store::open(&database)?,
             gate,
+            commands,
             requests: Semaphore::new(REQUESTS),
             questions: Arc::new(Semaphore::new(QUESTIONS as usize)),
             metrics,
         })))
+    }
+
+    /// What is asked of commands.
+    fn commands(&self) -> &Commands {
+        &self.0.commands
     }
 
     /// Runs `work`, which asks the database and makes the answer, where it holds up nobody else. What is not waited for any more keeps
@@ -116,7 +130,11 @@ pub(super) fn router(api: Api) -> Router {
         .route("/alerts", get(alerts::list))
         .route("/alerts/{id}", get(alerts::show))
         .route("/alerts/{id}/{verb}", post(alerts::act))
+        .route("/commands", get(commands::list))
+        .route("/commands/{id}", get(commands::show))
+        .route("/commands/{id}/cancel", post(commands::cancel))
         .route("/devices", get(devices::list))
+        .route("/devices/{tenant}/{uid}/commands", get(commands::list_of).post(commands::ask))
         .route("/devices/{tenant}/{uid}", get(devices::show))
         .route("/devices/{tenant}/{uid}/latest", get(devices::latest))
         .route("/readings", get(readings::list))

@@ -78,7 +78,7 @@ impl Store {
     /// that looks.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] with the reason where it would be rejected, or its id is taken.
+    /// [`StoreError::Unfit`] with the reason where it would be rejected, [`StoreError::Past`] where its id is taken.
     pub fn ask_command(
         &self,
         ask: &Ask,
@@ -102,7 +102,7 @@ impl Store {
             examine(&wanted, target, settings, &mut Schemas::default(), clock::now()).map_err(unfit)?;
             let made = insert(conn, &[NewRow::of(ask, instance)])?;
             if made.is_empty() {
-                return Err(unfit(format!("there is a command {:?} already", ask.id)));
+                return Err(StoreError::Past { detail: format!("there is a command {:?} already", ask.id) });
             }
             Ok(())
         })
@@ -112,7 +112,8 @@ impl Store {
     /// sent may be carried out all the same, which its story then says. Returns its whole id.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where no one command is meant, or it has ended.
+    /// [`StoreError::Missing`] where no command is meant, [`StoreError::Unfit`] where more than one is, [`StoreError::Past`] where it has
+    /// ended.
     pub fn cancel_command(&self, id: &str, who: &str) -> Result<String, StoreError> {
         self.db.write(|conn| {
             let id = super::list::find(conn, id)?;
@@ -132,7 +133,7 @@ impl Store {
             };
             let ended = end(conn, std::slice::from_ref(&id), State::Cancelled, clock::now(), &cause, None)?;
             if ended.is_empty() {
-                return Err(unfit(format!("the command {id} has ended: it is {state}")));
+                return Err(StoreError::Past { detail: format!("the command {id} has ended: it is {state}") });
             }
             Ok(id)
         })

@@ -145,7 +145,7 @@ impl Store {
     /// A command with its story, named by the beginning of its id.
     ///
     /// # Errors
-    /// [`StoreError::Unfit`] where no one command is meant.
+    /// [`StoreError::Missing`] where no command is meant, [`StoreError::Unfit`] where more than one is.
     pub fn command(&self, id: &str) -> Result<CommandDetail, StoreError> {
         self.look(|conn| detail(conn, id))
     }
@@ -179,10 +179,10 @@ fn detail(conn: &mut Conn<'_>, id: &str) -> Result<CommandDetail, StoreError> {
 
 /// The whole id that begins so.
 pub(super) fn find(conn: &mut Conn<'_>, id: &str) -> Result<String, StoreError> {
-    if id.is_empty() {
+    if !crate::command::is_id(id) {
         return Err(unfit("a command is named by its id or the beginning of it".to_owned()));
     }
-    // Ids are compared byte by byte, and no character of one comes after `~`.
+    // No id has another character, and PostgreSQL would refuse a NUL. Ids are compared byte by byte, and no character of one comes after `~`.
     let end = format!("{id}~");
     let found: Vec<String> = with_db!(conn, |c| device_commands::table
         .filter(device_commands::id.ge(id))
@@ -193,7 +193,10 @@ pub(super) fn find(conn: &mut Conn<'_>, id: &str) -> Result<String, StoreError> 
         .load(c))
     .during("looking for a command")?;
     match found.as_slice() {
-        [] => Err(unfit(format!("there is no command whose id begins with {id:?}"))),
+        [] => {
+            let detail = format!("there is no command whose id begins with {id:?}");
+            Err(StoreError::Missing { what: "id", detail })
+        }
         [one] => Ok(one.clone()),
         [first, ..] if first == id => Ok(first.clone()),
         _ => Err(unfit(format!("several commands' ids begin with {id:?}; give more of it"))),
