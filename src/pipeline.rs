@@ -353,7 +353,7 @@ mod tests {
         assert_eq!((metrics.reload_errors.get(), metrics.catalog_reloads.get()), (1, 0));
     }
 
-    /// Messages that come one by one while the writer is at a transaction that lasts; the rows of the batches it gets then.
+    /// Messages that come one by one while the writer is at a transaction that lasts; the readings of the batches it gets then.
     fn gathered(snapshot: &Snapshot, messages: u64) -> Vec<usize> {
         let dir = tempfile::tempdir().unwrap();
         let (mut pipeline, made, _reloads) = pipeline(dir.path(), snapshot, &[]);
@@ -368,7 +368,7 @@ mod tests {
         loop {
             let before = rows.len();
             for batch in made.try_iter() {
-                rows.push(batch.rows());
+                rows.push(batch.readings.len());
                 position = batch.position;
             }
             if rows.len() == before && pipeline.ahead.is_empty() {
@@ -396,7 +396,7 @@ mod tests {
         let (pipeline, made, _reloads) = pipeline(dir.path(), &with_a_rule(), &payloads);
         let (done, rows) = std::thread::scope(|scope| {
             let running = scope.spawn(|| pipeline.run().is_ok());
-            let rows: usize = made.iter().map(|batch| batch.rows()).sum();
+            let rows: usize = made.iter().map(|batch| batch.readings.len()).sum();
             (running.join().unwrap(), rows)
         });
         assert!(done);

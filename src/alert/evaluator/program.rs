@@ -251,6 +251,12 @@ impl Program {
         site.and_then(|site| self.site_zones.get(&site)).copied().unwrap_or(0)
     }
 
+    /// The zone of a site that is declared.
+    pub fn site_zone(&self, tenant: &Arc<str>, site: &Arc<str>) -> Option<&TimeZone> {
+        let number = self.site_zones.get(&(Arc::clone(tenant), Arc::clone(site)))?;
+        self.zones.get(usize::from(*number))
+    }
+
     /// The maintenance that concerns a device.
     pub fn windows_for(&self, device: Subject<'_>) -> Box<[u32]> {
         let concerns = |window: &Window| {

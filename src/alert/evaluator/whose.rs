@@ -10,7 +10,7 @@ impl Evaluator {
         &self.outcome.transitions
     }
 
-    /// Template, site and tags of a step's device, as rules see them.
+    /// Template, site with its time zone, and tags of a step's device, as rules see them.
     pub fn whose(&self, step: &Transition) -> Whose<'_> {
         let template = self.fleet.find(&step.tenant, &step.device).and_then(|no| self.fleet.devices.get(no as usize));
         let placed = self.placed.get(&(step.tenant.clone(), step.device.clone()));
@@ -18,7 +18,37 @@ impl Evaluator {
             template: template.and_then(|device| device.template.as_deref()),
             site: placed.and_then(|placed| placed.site.as_deref()),
             tags: placed.map(|placed| &placed.tags),
-            zone: None,
+            zone: placed
+                .and_then(|placed| placed.site.as_ref())
+                .and_then(|site| self.program.site_zone(&step.tenant, site)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::alert::State;
+    use crate::alert::announce::tests::step;
+    use crate::catalog::{Device, Site, Snapshot};
+    use crate::normalize::testing;
+
+    #[test]
+    fn a_device_has_the_time_zone_of_its_site_where_that_is_declared() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let site = Site { tenant: "default".into(), name: "yard".into(), zone: berlin.clone() };
+        let device =
+            |id: i32, uid: &str, site: &str| Device { site: Some(site.into()), ..testing::device(id, uid, None) };
+        let devices = vec![device(1, "here", "yard"), device(2, "there", "elsewhere")];
+        let evaluator = Evaluator::new(&Snapshot { sites: vec![site], devices, ..Snapshot::default() }, Vec::new());
+        let zone = |uid: &str| {
+            let step = crate::alert::Transition { device: uid.into(), ..step("a", 0, State::Firing) };
+            evaluator.whose(&step).zone.cloned()
+        };
+        assert_eq!(zone("here"), Some(berlin));
+        assert_eq!(zone("there"), None);
+        assert_eq!(zone("nobody"), None);
     }
 }
