@@ -61,7 +61,12 @@ impl Judge<'_> {
         let calm = calm_at(instance, rule).is_some_and(|calm| calm <= at);
         let may_end = rule.may_end();
         let Some((last, fires)) = instance.flap.as_mut().and_then(|flap| flap.wild.as_mut()) else { return };
+        let changes = if *fires { says.cleared } else { says.begins };
+        if changes {
+            (*last, *fires) = (at, !*fires);
+        }
         if calm {
+            // A change at this very instant counts: nothing looks at it again before the next reading.
             let over = !*fires && may_end;
             instance.flap = None;
             let why = "it has been calm for long enough";
@@ -69,10 +74,6 @@ impl Judge<'_> {
                 return self.resolve(device, place, at, Who::Rule, format!("{why}, and is over"));
             }
             return self.step(device, place, at, Who::Rule, format!("{why}: it flaps no more"));
-        }
-        let changes = if *fires { says.cleared } else { says.begins };
-        if changes {
-            (*last, *fires) = (at, !*fires);
         }
         // It may get worse, but not better meanwhile: that would flap as well.
         let worse = instance.episode.as_mut().filter(|episode| episode.severity < says.severity);

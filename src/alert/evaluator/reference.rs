@@ -168,6 +168,8 @@ fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&
                 None => when == Some(false),
             };
             let calm = rule.flapping.map_or(0, |flapping| flapping.calm.as_secs() as i64);
+            let turns = if on { cleared } else { when == Some(true) && !cleared && at >= quiet_until };
+            let on = on != turns;
             if at >= last + calm {
                 wild = None;
                 if on {
@@ -179,10 +181,8 @@ fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&
                         quiet_until = at + rule.cooldown.as_secs() as i64;
                     }
                 }
-            } else if on && cleared {
-                wild = Some((at, false));
-            } else if !on && when == Some(true) && !cleared && at >= quiet_until {
-                wild = Some((at, true));
+            } else if turns {
+                wild = Some((at, on));
             }
             continue;
         }

@@ -284,3 +284,27 @@ fn slow_changes_do_not_flap() {
     }
     assert_eq!(stage.steps().len(), 10);
 }
+
+#[test]
+fn a_change_at_the_very_end_of_calm_is_not_lost() {
+    let course = |readings: &[(i64, f64)]| {
+        let mut stage = Stage::new(vec![flapping()]);
+        for (at, value) in readings {
+            stage.send(*at, "d", &[("m", (*value).into())]);
+        }
+        stage.tick(500);
+        stage
+    };
+    let flaps = [(0, 31.0), (10, 20.0), (20, 31.0), (30, 20.0)];
+    let steps = [("firing", 0), ("resolved", 10), ("firing", 20), ("firing", 30)];
+
+    // It holds from 40 to 140, a hundred seconds: calm, and over by then.
+    let over = course(&[&flaps[..], &[(40, 31.0), (140, 20.0)]].concat());
+    assert_eq!(over.steps(), [&steps[..], &[("resolved", 140)]].concat());
+
+    // It fails to hold from 30 to 130: calm, but not over by then.
+    let on = course(&[&flaps[..], &[(130, 31.0)]].concat());
+    assert_eq!(on.steps(), [&steps[..], &[("firing", 130)]].concat());
+    assert!(on.told[3..].iter().all(|step| step.id == on.told[2].id), "it is the same alert");
+    assert!(!on.told[4].message.contains("flapping"));
+}
