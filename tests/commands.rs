@@ -358,6 +358,7 @@ fn simulated_devices_carry_out_what_they_are_told() {
     tidegate.catalog_file("devices/sim.toml", sim);
     tidegate.start();
     tidegate.listening();
+    eventually("the database is open", || tidegate.said("database open"));
     let fleet = Simulation::start(broker.port, &["--devices", "1", "--rate", "8", "--messages", "160", "--answer"]);
     for level in [1, 2] {
         let done = send(&tidegate, "sim-device-0001", "dim", json!({ "level": level }), &["--expires", "10s"]);
