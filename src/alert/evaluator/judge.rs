@@ -71,6 +71,8 @@ impl Judge<'_> {
         let Some((instance, rule)) = self.instance(device, place) else { return };
         let at = time.max(instance.at);
         instance.at = at;
+        // Worked out anew below; until then nothing of it is due, whatever else happens first.
+        instance.due = NEVER;
         let mut changed = refresh(instance, rule, at);
         changed |= combine(instance, rule, at);
         let held = |node: NodeId| held(instance, rule, node, at);
@@ -91,11 +93,15 @@ impl Judge<'_> {
             cleared,
             severity,
         };
+        let may_begin = says.begins && instance.episode.is_none() && !rule.depends_on.is_empty();
         if !says.begins {
             instance.held = None;
         }
         if changed {
             self.mark(device, place);
+        }
+        if may_begin {
+            self.run_earlier(device, place, at);
         }
         let restraint = self.restraint(device, place, at);
         self.decide(device, place, at, says, restraint);

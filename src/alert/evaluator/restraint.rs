@@ -116,6 +116,16 @@ impl Judge<'_> {
         found
     }
 
+    /// Takes what is due by an instant of the rules on the device that others depend on, and that come before this one: they may hold it back.
+    pub fn run_earlier(&mut self, device: DeviceNo, place: u32, at: i64) {
+        for earlier in 0..place {
+            let Some((instance, rule)) = self.instance(device, earlier) else { return };
+            if rule.has_dependents && instance.due <= at {
+                self.run_due(device, earlier, at);
+            }
+        }
+    }
+
     /// Whether an alert of a rule is active on the device or one of its gateways, or was a moment ago; and until when that moment lasts.
     fn dependency(&self, tenant: &Arc<str>, uid: &Arc<str>, depends: &Depends, at: i64) -> (bool, i64) {
         let Depends { rule, on, grace } = *depends;

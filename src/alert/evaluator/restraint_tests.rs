@@ -217,6 +217,22 @@ fn of_two_rules_at_one_instant_the_one_that_holds_the_other_back_comes_first() {
     );
 }
 
+#[test]
+fn what_is_due_of_a_rule_comes_before_what_depends_on_it_begins() {
+    let first = Rule { depends_on: depends("z", DependsOn::Device, 0), ..rule("a", gt("n", 30.0)) };
+    let rules = || vec![first.clone(), rule("z", held(gt("m", 30.0), 20))];
+    // The other metric alone is heard at the instant at which `z` is due.
+    let mut stage = Stage::new(rules());
+    stage.send(0, "d", &[("m", 31.0.into())]).send(20, "d", &[("n", 31.0.into())]).tick(60);
+    assert_eq!(named(&stage), expected(&[("d/z", "firing", 20)]));
+    stage.send(70, "d", &[("m", 20.0.into())]);
+    assert_eq!(named(&stage)[1..], expected(&[("d/z", "resolved", 70), ("d/a", "firing", 70)]));
+    // A moment before it is due, nothing holds back.
+    let mut stage = Stage::new(rules());
+    stage.send(0, "d", &[("m", 31.0.into())]).send(19, "d", &[("n", 31.0.into())]).tick(60);
+    assert_eq!(named(&stage), expected(&[("d/a", "firing", 19), ("d/z", "firing", 20)]));
+}
+
 fn flapping() -> Rule {
     let flapping = Flapping { changes: 3, within: seconds(60), calm: seconds(100) };
     Rule { flapping: Some(flapping), ..rule("r", gt("m", 30.0)) }
