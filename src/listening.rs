@@ -4,21 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use std::collections::BTreeSet;
-
 use crate::alert::request;
 use crate::catalog::Snapshot;
 use crate::command;
 use crate::command::Hearing;
+use crate::command::topic::Pattern;
 use crate::config::Config;
 use crate::deafness::Ears;
 use crate::source::{SourceError, Sources};
-
-#[derive(Debug, Default)]
-struct Answers {
-    filters: BTreeSet<String>,
-    patterns: Vec<command::topic::Pattern>,
-}
 
 /// What is listened to; clones share it.
 #[derive(Clone)]
@@ -26,7 +19,7 @@ pub struct Listening {
     sources: Arc<RwLock<Sources>>,
     filters: Arc<watch::Sender<Vec<String>>>,
     /// What is subscribed to for answers to commands, by the catalog.
-    answers: Arc<RwLock<Answers>>,
+    answers: Arc<RwLock<Vec<Pattern>>>,
     ears: Ears,
 }
 
@@ -37,7 +30,7 @@ impl Listening {
     /// When a filter is invalid; a validated configuration has none.
     pub fn new(config: &Config) -> Result<Listening, SourceError> {
         let sources = Sources::compile(&config.sources)?;
-        let (filters, _) = watch::channel(subscriptions(&sources, &BTreeSet::new()));
+        let (filters, _) = watch::channel(subscriptions(&sources, &[]));
         let ears = Ears::new(&config.sources, &sources);
         let (sources, filters) = (Arc::new(RwLock::new(sources)), Arc::new(filters));
         Ok(Listening { sources, filters, answers: Arc::default(), ears })
@@ -49,7 +42,7 @@ impl Listening {
             Ok(sources) => {
                 let filters = {
                     let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
-                    subscriptions(&sources, &answers.filters)
+                    subscriptions(&sources, &answers)
                 };
                 self.ears.change(&config.sources, &sources);
                 *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
@@ -65,10 +58,9 @@ impl Listening {
 
     /// From now on listens to the answers that the templates of a catalog say devices give to commands; in force with the next
     /// [`Listening::change`].
-    pub fn learn(&self, snapshot: &Snapshot) {
-        let filters = Hearing::filters(snapshot);
-        let patterns = Hearing::patterns(snapshot);
-        *self.answers.write().unwrap_or_else(PoisonError::into_inner) = Answers { filters, patterns };
+    pub fn learn(&self, snapshot: &Snapshot, config: &Config) {
+        let patterns = Hearing::patterns(snapshot, config);
+        *self.answers.write().unwrap_or_else(PoisonError::into_inner) = patterns;
     }
 
     /// Whether a source wants what arrives on `topic`, or tidegate itself is asked for something there.
@@ -79,8 +71,8 @@ impl Listening {
         if matches!(command::answer::of_topic(topic), Some(command::answer::Topic::Answer { .. })) {
             return true;
         }
-        let is_answer = |answers: &Answers| answers.patterns.iter().any(|pattern| pattern.find(topic).is_some());
-        if is_answer(&self.answers.read().unwrap_or_else(PoisonError::into_inner)) {
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+        if answers.iter().any(|pattern| pattern.find(topic).is_some()) {
             return true;
         }
         self.sources.read().unwrap_or_else(PoisonError::into_inner).route(topic).is_some()
@@ -98,12 +90,15 @@ impl Listening {
 }
 
 /// The filters of the sources, those of requests to tidegate, and those of answers to commands.
-fn subscriptions(sources: &Sources, answers: &BTreeSet<String>) -> Vec<String> {
+fn subscriptions(sources: &Sources, answers: &[Pattern]) -> Vec<String> {
     let own = request::FILTERS.into_iter().chain(command::FILTERS).map(str::to_owned);
     let mut all: Vec<String> = sources.subscriptions().into_iter().chain(own).collect();
     // One that a source has too is subscribed to once.
-    let further: Vec<String> = answers.iter().filter(|filter| !all.contains(filter)).cloned().collect();
-    all.extend(further);
+    for filter in answers.iter().map(Pattern::subscription) {
+        if !all.contains(&filter) {
+            all.push(filter);
+        }
+    }
     all
 }
 

@@ -108,7 +108,7 @@ impl CatalogKeeper {
             "database open"
         );
         self.desk.tell_amiss(&opening.snapshot.rules_amiss, &self.store, &self.metrics);
-        self.listening.learn(&opening.snapshot);
+        self.listening.learn(&opening.snapshot, &self.config);
         self.listening.change(&self.config);
         // A closed channel: the pipeline has ended already.
         let _ = self.opening.send(opening);
@@ -262,7 +262,7 @@ impl CatalogKeeper {
             "catalog swapped"
         );
         self.desk.tell_amiss(&snapshot.rules_amiss, &self.store, &self.metrics);
-        self.listening.learn(&snapshot);
+        self.listening.learn(&snapshot, &config);
         // A closed channel: the pipeline has ended and needs no catalog.
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot, committed });
         self.listening.change(&config);

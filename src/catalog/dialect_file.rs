@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::command::check::Schema;
-use crate::command::dialect::{Dialect, Encoding, MAX_IN_FLIGHT, Manner, Response, Status, Unsure, Wire};
+use crate::command::dialect::{Dialect, Encoding, MAX_IN_FLIGHT, Manner, Naming, Response, Status, Unsure, Wire};
 use crate::command::state::Outcome;
 use crate::command::text::{Document, Text};
 use crate::command::topic::Pattern;
@@ -132,17 +132,39 @@ fn response(section: &mut Section<'_>) -> Option<Response> {
     if !section.has("topic") {
         section.fault_here("topic is missing: where the device answers, such as \"stat/{device}/RESULT\"");
     }
+    let device = section.has("device").then(|| section.table("device", naming));
+    if topic.as_ref().is_some_and(|topic| topic.names_device() == device.is_some()) {
+        section.fault(
+            "topic",
+            "who answers stands in the topic, as a level {device}, or else in the payload, as device = { at = … }",
+        );
+    }
+    let within = section.number("within").unwrap_or(0.0);
+    if !(within.is_finite() && within >= 0.0) {
+        section.fault("within", "expected a number from 0: by how much a reported number may differ");
+    }
     let path = |section: &mut Section<'_>, key| section.text(key).map(str::to_owned);
     let read = Response {
+        device,
         id: path(section, "id"),
         when: when(section),
+        has: text(section, "has"),
         reports: path(section, "reports"),
+        except: section.texts("except").unwrap_or_default().into_iter().map(|(name, _)| name.to_owned()).collect(),
+        within,
         status: status(section),
         result: path(section, "result"),
         error: path(section, "error"),
         topic: topic?,
     };
     Some(read)
+}
+
+/// `device = { at = "message", after = "' to '", before = "' failed" }`.
+fn naming(section: &mut Section<'_>) -> Naming {
+    let at = section.required_text("at").unwrap_or_default().to_owned();
+    let part = |section: &mut Section<'_>, key| section.text(key).unwrap_or_default().to_owned();
+    Naming { at, after: part(section, "after"), before: part(section, "before") }
 }
 
 fn when(section: &mut Section<'_>) -> BTreeMap<Text, Document> {

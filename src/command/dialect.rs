@@ -117,20 +117,54 @@ impl Manner {
     }
 }
 
+/// Where in the payload it says whose answer it is, for a topic that does not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Naming {
+    /// Path of a text.
+    pub at: String,
+    /// What is before and behind the device's name in it; empty: nothing is.
+    #[serde(default)]
+    pub after: String,
+    #[serde(default)]
+    pub before: String,
+}
+
+impl Naming {
+    /// The name, where there is one.
+    pub fn find<'p>(&self, payload: &'p Value) -> Option<&'p str> {
+        let text = path::at(payload, &self.at)?.as_str()?;
+        let (_, rest) = if self.after.is_empty() { ("", text) } else { text.split_once(&self.after)? };
+        let name = if self.before.is_empty() { rest } else { rest.split_once(&self.before)?.0 };
+        Some(name).filter(|name| !name.is_empty())
+    }
+}
+
 /// A topic of a device, and what a message on it says of a command. Every condition that is given must hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// With `{device}`, and `{tenant}` `{id}` `{name}` where it has them.
     pub topic: Pattern,
+    /// In place of a `{device}` in the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Naming>,
     /// Path of the command's id in the payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Values in the payload by their paths, with placeholders of the command.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub when: BTreeMap<Text, Document>,
+    /// A path that the payload must have, with placeholders of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has: Option<Text>,
     /// Path below which the payload has every parameter of the command with its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reports: Option<String>,
+    /// Parameters that `reports` leaves alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+    /// By how much numbers of `when` and `reports` may differ.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub within: f64,
     #[serde(default)]
     pub status: Status,
     /// Paths of what is kept of it; without `result` all of the payload.
@@ -138,6 +172,10 @@ pub struct Response {
     pub result: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// What a message that fits says; by default that the command has succeeded.
@@ -255,14 +293,21 @@ impl Response {
         for (path, wanted) in &self.when {
             // What can't be filled can't have been sent so.
             let (path, wanted) = (path.fill(facts).ok()?, wanted.fill(facts).ok()?);
-            if !path::same(path::at(payload, &path)?, &wanted) {
+            if !path::shows(path::at(payload, &path)?, &wanted, self.within) {
                 return None;
             }
+        }
+        if let Some(has) = &self.has {
+            path::at(payload, &has.fill(facts).ok()?)?;
         }
         if let Some(path) = &self.reports {
             let reported = path::at(payload, path)?;
             let params = facts.params.as_object()?;
-            if !params.iter().all(|(key, value)| reported.get(key).is_some_and(|known| path::same(known, value))) {
+            let mut asked = params.iter().filter(|(key, _)| !self.except.contains(key)).peekable();
+            // With nothing to compare, anything would confirm.
+            asked.peek()?;
+            if !asked.all(|(key, value)| reported.get(key).is_some_and(|known| path::shows(known, value, self.within)))
+            {
                 return None;
             }
         }

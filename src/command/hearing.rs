@@ -1,17 +1,18 @@
 //! What of the messages concerns commands: requests, and the answers of devices, native ones and those of dialects. Pure; what it finds
 //! joins the batch and is committed with the position.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::dialect::{Response, Verdict};
+use super::dialect::{Naming, Response, Verdict};
 use super::request::Request;
 use super::topic::Pattern;
 use super::{Ask, answer, request};
-use crate::catalog::{DEFAULT_TENANT, Snapshot};
+use crate::catalog::{DEFAULT_TENANT, Snapshot, Template};
 use crate::config::Config;
 use crate::message::Message;
 use crate::metrics::{ByReason, Metrics};
@@ -40,9 +41,11 @@ pub enum About {
         response: Arc<Response>,
         /// Name of the only command that the response is for.
         command: Option<Arc<str>>,
+        topic: Arc<str>,
         id: Option<String>,
         name: Option<String>,
-        payload: Value,
+        /// Read where a command is under way: most often it is telemetry and none is. See [`document`].
+        payload: Bytes,
     },
 }
 
@@ -55,13 +58,17 @@ pub struct Heard {
     pub only: bool,
 }
 
-/// A response of a template, ready to be matched.
+/// A topic with everything that answers on it may settle.
 #[derive(Clone, Debug)]
-struct Listening {
-    template: Arc<str>,
-    command: Option<Arc<str>>,
-    response: Arc<Response>,
+struct Ear {
+    pattern: Pattern,
+    /// Where the payload says whose answer it is.
+    naming: Option<Naming>,
+    /// By slug of the template; with the name of the only command that the response is for.
+    responses: HashMap<Arc<str>, Vec<Expected>>,
 }
+
+type Expected = (Option<Arc<str>>, Arc<Response>);
 
 /// Listens to messages for commands.
 #[derive(Clone)]
@@ -70,70 +77,65 @@ pub struct Hearing {
     requests: bool,
     max_params: usize,
     max_result: usize,
-    responses: Vec<Listening>,
+    ears: Vec<Ear>,
     metrics: Metrics,
 }
 
 impl Hearing {
     /// By a configuration and a catalog.
     pub fn new(config: &Config, snapshot: &Snapshot, metrics: Metrics) -> Hearing {
-        let mut responses = Vec::new();
+        let mut ears: BTreeMap<(String, Option<Naming>), Ear> = BTreeMap::new();
+        let mut left_out = 0_usize;
         for (slug, template) in &snapshot.templates {
             let slug: Arc<str> = slug.as_str().into();
-            let of_all = template.dialect.responses.iter().map(|response| (None, response));
-            let of_one = template.commands.iter().flat_map(|command| {
-                let name: Arc<str> = command.name.as_str().into();
-                command.manner.responses.iter().map(move |response| (Some(Arc::clone(&name)), response))
-            });
-            for (command, response) in of_all.chain(of_one) {
-                let response = Arc::new(response.clone());
-                responses.push(Listening { template: Arc::clone(&slug), command, response });
+            for (command, response) in responses(template) {
+                let key = (String::from(response.topic.clone()), response.device.clone());
+                if ears.len() >= MAX_RESPONSES && !ears.contains_key(&key) {
+                    left_out = left_out.saturating_add(1);
+                    continue;
+                }
+                let ear = ears.entry(key).or_insert_with(|| Ear {
+                    pattern: response.topic.clone(),
+                    naming: response.device.clone(),
+                    responses: HashMap::new(),
+                });
+                let expected = (command.map(Arc::from), Arc::new(response.clone()));
+                ear.responses.entry(Arc::clone(&slug)).or_default().push(expected);
             }
         }
-        // The snapshot's templates have no order.
-        responses.sort_by(|a, b| (&a.template, &a.command).cmp(&(&b.template, &b.command)));
-        if responses.len() > MAX_RESPONSES {
+        if left_out > 0 {
             tracing::error!(
-                responses = responses.len(),
+                left_out,
                 most = MAX_RESPONSES,
                 "templates have more topics of answers than are listened to; the rest is left out"
             );
-            responses.truncate(MAX_RESPONSES);
         }
         Hearing {
             instance: config.instance.id.clone(),
             requests: config.commands.requests,
             max_params: config.commands.max_params,
             max_result: config.commands.max_result,
-            responses,
+            ears: ears.into_values().collect(),
             metrics,
         }
     }
 
-    /// What is to be subscribed to for the answers of templates' dialects.
-    pub fn filters(snapshot: &Snapshot) -> BTreeSet<String> {
-        let templates = snapshot.templates.values();
-        let responses = templates.flat_map(|template| {
-            let own = template.commands.iter().flat_map(|command| &command.manner.responses);
-            template.dialect.responses.iter().chain(own)
-        });
-        responses.map(|response| response.topic.subscription()).take(MAX_RESPONSES).collect()
-    }
-
-    /// The same as patterns.
-    pub fn patterns(snapshot: &Snapshot) -> Vec<Pattern> {
-        let templates = snapshot.templates.values();
-        let responses = templates.flat_map(|template| {
-            let own = template.commands.iter().flat_map(|command| &command.manner.responses);
-            template.dialect.responses.iter().chain(own)
-        });
-        let mut patterns: Vec<Pattern> = Vec::new();
-        for response in responses.take(MAX_RESPONSES) {
-            if !patterns.contains(&response.topic) {
-                patterns.push(response.topic.clone());
-            }
+    /// The topics on which answers come by the templates that are in use: a device has one, or a source's format leads to it.
+    pub fn patterns(snapshot: &Snapshot, config: &Config) -> Vec<Pattern> {
+        let had: HashSet<&str> = snapshot.devices.iter().filter_map(|device| device.template.as_deref()).collect();
+        let leads = |template: &Template| {
+            config.sources.iter().any(|source| {
+                let decoder = source.decoder.name();
+                source.template.as_deref() == Some(&*template.slug)
+                    || template.matching.iter().any(|criteria| criteria.decoder.iter().any(|name| name == decoder))
+            })
+        };
+        let used = snapshot.templates.values().filter(|template| had.contains(&*template.slug) || leads(template));
+        let mut patterns: BTreeMap<String, Pattern> = BTreeMap::new();
+        for (_, response) in used.flat_map(|template| responses(template)) {
+            patterns.entry(response.topic.clone().into()).or_insert_with(|| response.topic.clone());
         }
-        patterns
+        patterns.into_values().take(MAX_RESPONSES).collect()
     }
 
     /// What of a message concerns commands. `template`: slug of a device's template, by tenant and uid.
@@ -157,7 +159,7 @@ impl Hearing {
 
     /// Whether a message on the topic may settle a command though no source takes it.
     pub fn listens(&self, topic: &str) -> bool {
-        self.responses.iter().any(|listening| listening.response.topic.find(topic).is_some())
+        self.ears.iter().any(|ear| ear.pattern.find(topic).is_some())
     }
 
     fn request(&self, message: &Message) -> Vec<Ask> {
@@ -197,31 +199,39 @@ impl Hearing {
 
     fn fitting<'c>(&self, message: &Message, template: impl Fn(&str, &str) -> Option<&'c str>) -> Heard {
         let mut heard = Heard::default();
-        if self.responses.is_empty() || message.publish.retain {
+        if message.publish.retain {
             return heard;
         }
-        let mut payload: Option<Value> = None;
-        for listening in &self.responses {
-            let Some(found) = listening.response.topic.find(&message.publish.topic) else { continue };
+        for ear in &self.ears {
+            let Some(found) = ear.pattern.find(&message.publish.topic) else { continue };
             let tenant = found.tenant.unwrap_or(DEFAULT_TENANT);
-            if template(tenant, found.device) != Some(&*listening.template) {
-                continue;
-            }
+            let is_long = message.publish.payload.len() > self.max_result;
+            let device: Cow<'_, str> = match &ear.naming {
+                None => found.device.into(),
+                Some(_) if is_long => continue,
+                Some(naming) => match naming.find(&document(&message.publish.payload)) {
+                    Some(device) => device.to_owned().into(),
+                    None => continue,
+                },
+            };
+            let Some(responses) = template(tenant, &device).and_then(|slug| ear.responses.get(slug)) else { continue };
             // Its result is at most as long.
-            if message.publish.payload.len() > self.max_result {
+            if is_long {
                 self.refuse("too_large");
                 break;
             }
-            let payload = payload.get_or_insert_with(|| document(&message.publish.payload));
-            let about = About::Fitting {
-                response: Arc::clone(&listening.response),
-                command: listening.command.clone(),
-                id: found.id.map(str::to_owned),
-                name: found.name.map(str::to_owned),
-                payload: payload.clone(),
-            };
-            let tenant = Some(tenant.into());
-            heard.replies.push(Reply { tenant, device: found.device.into(), at: message.received_at, about });
+            for (command, response) in responses {
+                let about = About::Fitting {
+                    response: Arc::clone(response),
+                    command: command.clone(),
+                    topic: message.publish.topic.as_str().into(),
+                    id: found.id.map(str::to_owned),
+                    name: found.name.map(str::to_owned),
+                    payload: message.publish.payload.clone(),
+                };
+                let tenant = Some(tenant.into());
+                heard.replies.push(Reply { tenant, device: (*device).into(), at: message.received_at, about });
+            }
         }
         heard
     }
@@ -231,8 +241,17 @@ impl Hearing {
     }
 }
 
+/// What settles commands of a template's devices, with the name of the only command that it is for.
+fn responses(template: &Template) -> impl Iterator<Item = (Option<&str>, &Response)> {
+    let of_one = template.commands.iter().flat_map(|command| {
+        let name = command.name.as_str();
+        command.manner.responses.iter().map(move |response| (Some(name), response))
+    });
+    template.dialect.responses.iter().map(|response| (None, response)).chain(of_one)
+}
+
 /// A payload as JSON; one that is none as a text.
-fn document(payload: &Bytes) -> Value {
+pub fn document(payload: &Bytes) -> Value {
     serde_json::from_slice(payload)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(payload).replace('\0', "\u{2400}")))
 }

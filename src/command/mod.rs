@@ -11,6 +11,7 @@ pub mod check;
 pub mod courier;
 pub mod dialect;
 pub mod hearing;
+pub mod ident;
 pub mod path;
 pub mod request;
 pub mod state;

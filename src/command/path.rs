@@ -56,6 +56,29 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Whether a value shows another: a list in one of its items, an object in each member that the other has, and a number by at most
+/// `within`. Anything else shows what is [`same`].
+pub fn shows(found: &Value, wanted: &Value, within: f64) -> bool {
+    match (found, wanted) {
+        (Value::Array(items), wanted) if !wanted.is_array() => items.iter().any(|item| shows(item, wanted, within)),
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| found.get(key).is_some_and(|found| shows(found, wanted, within)))
+        }
+        _ if within > 0.0 => match (number(found), number(wanted)) {
+            (Some(found), Some(wanted)) => (found - wanted).abs() <= within,
+            _ => same(found, wanted),
+        },
+        _ => same(found, wanted),
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
+        other => other.as_f64(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -74,6 +97,15 @@ mod tests {
         for none in ["a.c", "a.b[2]", "a.b[x]", "a.b[", "b", ".", "[", "a..b", "a.b[0]c"] {
             assert_eq!(at(&document, none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_value_shows_what_is_among_its_own() {
+        assert!(shows(&json!(["a", "b"]), &json!("b"), 0.0) && !shows(&json!(["a"]), &json!("b"), 0.0));
+        assert!(shows(&json!({ "x": 1, "y": 2 }), &json!({ "y": 2 }), 0.0));
+        assert!(!shows(&json!({ "x": 1 }), &json!({ "y": 2 }), 0.0));
+        assert!(shows(&json!("20.4"), &json!(20), 0.5) && !shows(&json!(20.6), &json!(20), 0.5));
+        assert!(shows(&json!("ON"), &json!("on"), 0.5) && !shows(&json!("nan"), &json!("inf"), 0.5));
     }
 
     #[test]

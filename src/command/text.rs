@@ -1,6 +1,6 @@
 //! Texts and JSON documents with placeholders, for what goes out to devices.
 //!
-//! `{id}` `{name}` `{tenant}` `{device}` `{gateway}` `{tag.NAME}` `{expires_at}` `{expires_s}` `{params}` `{params.PATH}`, each with a type
+//! `{id}` `{id_number}` `{id_uuid}` `{name}` `{tenant}` `{device}` `{gateway}` `{tag.NAME}` `{expires_at}` `{expires_s}` `{params}` `{params.PATH}`, each with a type
 //! behind a colon and a default behind an equals sign where wanted: `{params.level:int=5}`. A brace before anything else is itself.
 
 use std::collections::BTreeMap;
@@ -9,15 +9,27 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{is_level, path};
+use super::{ident, is_level, path};
 use crate::config::fault::{Wrong, did_you_mean};
 use crate::time::UtcMicros;
 
 /// Most bytes of a text with placeholders.
 const MAX_TEXT: usize = 16 << 10;
 
-const WORDS: [&str; 10] =
-    ["id", "name", "tenant", "device", "gateway", "expires_at", "expires_s", "params", "params.…", "tag.…"];
+const WORDS: [&str; 12] = [
+    "id",
+    "id_number",
+    "id_uuid",
+    "name",
+    "tenant",
+    "device",
+    "gateway",
+    "expires_at",
+    "expires_s",
+    "params",
+    "params.…",
+    "tag.…",
+];
 const TYPES: [(&str, Type); 5] =
     [("int", Type::Int), ("number", Type::Number), ("bool", Type::Bool), ("text", Type::Text), ("json", Type::Json)];
 
@@ -48,6 +60,9 @@ enum Type {
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
     Id,
+    /// See [`ident`].
+    IdNumber,
+    IdUuid,
     Name,
     Tenant,
     Device,
@@ -161,7 +176,7 @@ impl Text {
 
     /// Whether the command's id is in it.
     pub fn has_id(&self) -> bool {
-        self.places().any(|place| place.source == Source::Id)
+        self.places().any(|place| matches!(place.source, Source::Id | Source::IdNumber | Source::IdUuid))
     }
 
     /// First levels of the parameters that it needs.
@@ -230,6 +245,8 @@ impl Placeholder {
     fn value(&self, facts: &Facts<'_>) -> Result<Value, String> {
         let found = match &self.source {
             Source::Id => Some(Value::from(facts.id)),
+            Source::IdNumber => Some(ident::number(facts.id).into()),
+            Source::IdUuid => Some(ident::uuid(facts.id).into()),
             Source::Name => Some(facts.name.into()),
             Source::Tenant => Some(facts.tenant.into()),
             Source::Device => Some(facts.device.into()),
@@ -303,6 +320,8 @@ fn placeholder(written: &str) -> Result<Placeholder, Wrong> {
     };
     let source = match name {
         "id" => Source::Id,
+        "id_number" => Source::IdNumber,
+        "id_uuid" => Source::IdUuid,
         "name" => Source::Name,
         "tenant" => Source::Tenant,
         "device" => Source::Device,

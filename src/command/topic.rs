@@ -1,8 +1,11 @@
-//! Topics on which answers come, as patterns with names: `stat/{device}/RESULT`, `{device}/rpc/{id}`, `+` and a last `#`.
+//! Topics on which answers come, as patterns with names: `stat/{device}/RESULT`, `{device}/rpc/{id}`, `+` and a last `#`. Any other
+//! placeholder of commands in a level is what the command that is answered has there: `homie/{device}/{params.node}/+`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use super::text::{Facts, Text};
 
 /// Longest pattern, bytes.
 const MAX_PATTERN: usize = 1024;
@@ -12,6 +15,8 @@ enum Level {
     Literal(String),
     Any,
     Named(Name),
+    /// What a command has there.
+    Filled(Text),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +88,14 @@ impl Pattern {
                 "{tenant}" => Level::Named(Name::Tenant),
                 "{id}" => Level::Named(Name::Id),
                 "{name}" => Level::Named(Name::Command),
-                plain if plain.contains(['{', '}', '+', '#']) => {
+                plain if plain.contains(['+', '#']) => {
                     return Err(format!(
                         "the level `{plain}` is neither plain nor one of {{device}} {{tenant}} {{id}} {{name}} + and a last #"
                     ));
                 }
+                filled if filled.contains(['{', '}']) => Level::Filled(
+                    Text::parse(filled).map_err(|wrong| format!("the level `{filled}`: {}", wrong.message))?,
+                ),
                 plain => Level::Literal(plain.to_owned()),
             };
             pattern.levels.push(level);
@@ -99,17 +107,22 @@ impl Pattern {
             _ => {}
         }
         let devices = pattern.levels.iter().filter(|level| **level == Level::Named(Name::Device)).count();
-        if devices != 1 {
-            return Err("a level {device} is needed, once: else nobody knows who answers".to_owned());
+        if devices > 1 {
+            return Err("a level {device} is given twice".to_owned());
         }
         Ok(pattern)
+    }
+
+    /// Whether the topic says who answers.
+    pub fn names_device(&self) -> bool {
+        self.levels.contains(&Level::Named(Name::Device))
     }
 
     /// What to subscribe to.
     pub fn subscription(&self) -> String {
         let levels = self.levels.iter().map(|level| match level {
             Level::Literal(literal) => literal.as_str(),
-            Level::Any | Level::Named(_) => "+",
+            Level::Any | Level::Named(_) | Level::Filled(_) => "+",
         });
         levels.chain(self.rest.then_some("#")).collect::<Vec<_>>().join("/")
     }
@@ -124,17 +137,28 @@ impl Pattern {
             match level {
                 Level::Literal(literal) if literal == part => continue,
                 Level::Literal(_) => return None,
-                Level::Any | Level::Named(_) if index == 0 && (part.starts_with('$') || part == "tidegate") => {
+                Level::Any | Level::Named(_) | Level::Filled(_)
+                    if index == 0 && (part.starts_with('$') || part == "tidegate") =>
+                {
                     return None;
                 }
-                Level::Any => {}
+                Level::Any | Level::Filled(_) => {}
                 Level::Named(Name::Device) => found.device = part,
                 Level::Named(Name::Tenant) => found.tenant = Some(part),
                 Level::Named(Name::Id) => found.id = Some(part),
                 Level::Named(Name::Command) => found.name = Some(part),
             }
         }
-        (self.rest || parts.next().is_none()).then_some(found).filter(|found| !found.device.is_empty())
+        let is_whole = self.rest || parts.next().is_none();
+        is_whole.then_some(found).filter(|found| !found.device.is_empty() || !self.names_device())
+    }
+
+    /// Whether a topic that matches has what a command has, wherever one of its placeholders stands.
+    pub fn agrees(&self, topic: &str, facts: &Facts<'_>) -> bool {
+        self.levels.iter().zip(topic.split('/')).all(|(level, part)| match level {
+            Level::Filled(text) => text.fill(facts).is_ok_and(|filled| filled == part),
+            Level::Literal(_) | Level::Any | Level::Named(_) => true,
+        })
     }
 }
 
@@ -159,13 +183,38 @@ mod tests {
     }
 
     #[test]
+    fn a_level_may_be_what_the_command_has() {
+        let pattern = Pattern::parse("shellies/{device}/relay/{params.channel:int=0}").unwrap();
+        assert_eq!(pattern.subscription(), "shellies/+/relay/+");
+        let (one, none) = (serde_json::json!({ "channel": 1 }), serde_json::json!({}));
+        let tags = std::collections::BTreeMap::new();
+        let facts = |params| Facts {
+            id: "c1",
+            name: "set",
+            tenant: "default",
+            device: "d",
+            gateway: None,
+            tags: &tags,
+            params,
+            expires_at: crate::time::UtcMicros(0),
+            at: crate::time::UtcMicros(0),
+        };
+        assert!(pattern.find("shellies/d/relay/1").is_some());
+        assert!(
+            pattern.agrees("shellies/d/relay/1", &facts(&one)) && !pattern.agrees("shellies/d/relay/0", &facts(&one))
+        );
+        assert!(pattern.agrees("shellies/d/relay/0", &facts(&none)));
+        let of_many = Pattern::parse("bridge/logging").unwrap();
+        assert!(!of_many.names_device() && of_many.find("bridge/logging").is_some());
+    }
+
+    #[test]
     fn what_is_no_pattern_is_told() {
         for bad in [
             "",
-            "a/b",
             "{device}/{device}",
             "a/#/{device}",
-            "{device}/x{id}",
+            "{device}/x+",
             "{device}/{uid}",
             "tidegate/{device}",
             "{device}\0",

@@ -1,11 +1,13 @@
 //! What was heard of commands, into their rows, in the transaction of the batch that it came with.
 
+use std::collections::{BTreeSet, HashSet};
+
 use diesel::prelude::*;
 
 use super::ask::{NewRow, insert};
 use super::{Changed, end, is_told, remark, targets, write_steps};
 use crate::command::dialect::Verdict;
-use crate::command::hearing::{About, Reply};
+use crate::command::hearing::{About, Reply, document};
 use crate::command::text::Facts;
 use crate::command::{Outcome, State, answer};
 use crate::store::batch::Batch;
@@ -80,10 +82,12 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
             kept.refuse(Refused::Again);
         }
     }
+    let awaited = awaited(conn, &batch.replies)?;
     for reply in &batch.replies {
         match &reply.about {
             About::Id { id, verdict } => by_id(conn, reply, id, verdict, &mut kept)?,
-            About::Fitting { .. } => fitting(conn, reply, &mut kept)?,
+            About::Fitting { .. } if awaited.contains(&*reply.device) => fitting(conn, reply, &mut kept)?,
+            About::Fitting { .. } => {}
         }
     }
     Ok(kept)
@@ -161,10 +165,29 @@ fn by_id(conn: &mut Conn<'_>, reply: &Reply, id: &str, verdict: &Verdict, kept: 
     Ok(())
 }
 
-/// Looks among the device's commands that are under way for the first that the message settles. Most often there is none, and the
-/// message was nothing but telemetry.
+/// The devices of these messages that have a command under way: most often none has, and the messages were nothing but telemetry.
+fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<HashSet<String>, StoreError> {
+    let fitting = || replies.iter().filter(|reply| matches!(reply.about, About::Fitting { .. }));
+    let devices: BTreeSet<&str> = fitting().map(|reply| &*reply.device).collect();
+    let devices: Vec<&str> = devices.into_iter().collect();
+    let mut awaited = HashSet::new();
+    for chunk in devices.chunks(conn.rows_per_statement(1)) {
+        let found: Vec<String> = with_db!(conn, |c| device_commands::table
+            .filter(device_commands::device.eq_any(chunk))
+            .filter(device_commands::ended_at.is_null())
+            .filter(device_commands::attempts.gt(0))
+            .select(device_commands::device)
+            .distinct()
+            .load(c))
+        .during("looking for commands under way")?;
+        awaited.extend(found);
+    }
+    Ok(awaited)
+}
+
+/// Looks among the device's commands that are under way for the first that the message settles.
 fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), StoreError> {
-    let About::Fitting { response, command, id, name, payload } = &reply.about else { return Ok(()) };
+    let About::Fitting { response, command, topic, id, name, payload } = &reply.about else { return Ok(()) };
     let Some(tenant) = reply.tenant.as_deref() else { return Ok(()) };
     let rows: Vec<Row> = with_db!(conn, |c| device_commands::table
         .filter(device_commands::tenant.eq(tenant))
@@ -181,6 +204,7 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
     }
     let targets = targets::load(conn, std::iter::once((tenant, &*reply.device)))?;
     let Some(target) = targets.get(&(tenant.to_owned(), reply.device.to_string())) else { return Ok(()) };
+    let payload = document(payload);
     for row in rows.iter().filter(|row| command.as_deref().is_none_or(|command| command == row.name)) {
         // One that has responses of its own is settled by those.
         let own = target.model.as_ref().and_then(|model| model.command(&row.name).ok());
@@ -199,7 +223,10 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
             expires_at: row.expires_at.unwrap_or(reply.at),
             at: reply.at,
         };
-        if let Some(verdict) = response.settle(payload, (id.as_deref(), name.as_deref()), &facts) {
+        if !response.topic.agrees(topic, &facts) {
+            continue;
+        }
+        if let Some(verdict) = response.settle(&payload, (id.as_deref(), name.as_deref()), &facts) {
             let verdict = answer::bounded(verdict, crate::command::MAX_DOCUMENT);
             return settle(conn, row, &verdict, reply.at, kept);
         }
