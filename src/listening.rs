@@ -95,16 +95,44 @@ fn subscriptions(sources: &Sources, answers: &[Pattern]) -> Vec<String> {
     let mut all: Vec<String> = sources.subscriptions().into_iter().chain(own).collect();
     // One that a source has too is subscribed to once.
     for filter in answers.iter().map(Pattern::subscription) {
-        if !all.contains(&filter) {
+        // A broker may send a message once for each subscription that it fits.
+        if !all.iter().any(|known| covers(known, &filter)) {
             all.push(filter);
         }
     }
     all
 }
 
+/// Whether a subscription takes everything that another takes.
+fn covers(wide: &str, narrow: &str) -> bool {
+    // Of a shared subscription the filter is behind `$share` and its name (MQTT 5, 4.8.2).
+    let shared = wide.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+    let (mut wide, mut narrow) = (shared.map_or(wide, |(_, filter)| filter).split('/'), narrow.split('/'));
+    loop {
+        match (wide.next(), narrow.next()) {
+            (None, None) | (Some("#"), _) => return true,
+            (Some("+"), Some(level)) if level != "#" => {}
+            (Some(known), Some(level)) if known == level => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_source_takes_is_not_subscribed_to_again() {
+        for (wide, narrow) in
+            [("a/#", "a/+/b"), ("a/#", "a"), ("a/+/b", "a/c/b"), ("$share/g/a/+", "a/+"), ("a/b", "a/b")]
+        {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (wide, narrow) in [("a/+", "a/#"), ("a/b", "a/+"), ("a/+/b", "a/c"), ("a", "a/b"), ("a/+", "a/b/c")] {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
+        }
+    }
 
     #[test]
     fn a_change_reaches_the_hook_and_the_subscriptions() {

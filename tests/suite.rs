@@ -28,6 +28,7 @@ mod database_tls;
 mod dry_run;
 #[cfg(feature = "embedded-broker")]
 mod demo;
+mod dialects;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
 mod faults;

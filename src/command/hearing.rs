@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::dialect::{Naming, Response, Verdict};
 use super::request::Request;
+use super::text::Facts;
 use super::topic::Pattern;
 use super::{Ask, answer, request};
 use crate::catalog::{DEFAULT_TENANT, Snapshot, Template};
@@ -47,6 +48,19 @@ pub enum About {
         /// Read where a command is under way: most often it is telemetry and none is. See [`document`].
         payload: Bytes,
     },
+}
+
+impl About {
+    /// What a message that fits by its topic says of a command; none: another is meant, or none. `payload`: as [`document`] has it;
+    /// `has_own`: whether the command has responses of its own, and is settled by those.
+    pub fn verdict(&self, payload: &Value, facts: &Facts<'_>, has_own: bool) -> Option<Verdict> {
+        let About::Fitting { response, command, topic, id, name, .. } = self else { return None };
+        let is_meant = command.as_deref().map_or(!has_own, |command| command == facts.name);
+        if !is_meant || !response.topic.agrees(topic, facts) {
+            return None;
+        }
+        response.settle(payload, (id.as_deref(), name.as_deref()), facts)
+    }
 }
 
 /// What commands hear in a message.
@@ -199,7 +213,8 @@ impl Hearing {
 
     fn fitting<'c>(&self, message: &Message, template: impl Fn(&str, &str) -> Option<&'c str>) -> Heard {
         let mut heard = Heard::default();
-        if message.publish.retain {
+        // Where tidegate is the broker all messages are live.
+        if message.publish.retain && message.publish.client.is_none() {
             return heard;
         }
         for ear in &self.ears {

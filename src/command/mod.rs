@@ -18,6 +18,9 @@ pub mod state;
 pub mod text;
 pub mod topic;
 
+#[cfg(test)]
+mod dialects;
+
 pub use dialect::{Dialect, Outgoing, Response};
 pub use hearing::Hearing;
 pub use state::{Outcome, State};

@@ -18,7 +18,8 @@ const HEAD: &str = "# Devices
 What tidegate names and scales by itself: the shipped templates, each with a payload as such devices send it as its test. A device is given the one that
 matches it most closely; one of a known format that no row knows still gets its format's family, and whatever has no metric there is
 stored under its own key. `tidegate devices show` tells which one a device has, and `tidegate devices assign` gives it another.
-The names and units are those of [metrics.md](metrics.md); how to write a template of your own is in [templates.md](templates.md).
+The names and units are those of [metrics.md](metrics.md), commands are told of in [commands.md](commands.md); how to write a template of
+your own is in [templates.md](templates.md).
 
 This page is written from the templates: `UPDATE_DOCS=1 cargo nextest run --test suite library::page`.
 ";
@@ -51,7 +52,7 @@ fn page(templates: &[ReadTemplate]) -> String {
     for (format, mut rows) in formats {
         // Those that know most of a device first, the family behind them.
         rows.sort_by_key(|row| (strength(&row.template), row.template.slug.clone()));
-        write!(page, "\n## {format}\n\n| device | template | recognised by | readings |\n| --- | --- | --- | --- |\n")
+        write!(page, "\n## {format}\n\n| device | template | recognised by | readings | commands |\n| --- | --- | --- | --- | --- |\n")
             .unwrap();
         for row in rows {
             let template = &row.template;
@@ -63,7 +64,8 @@ fn page(templates: &[ReadTemplate]) -> String {
                 if template.models.is_empty() { String::new() } else { format!(": {}", template.models.join(", ")) };
             let maker = template.manufacturer.as_ref().map(|maker| format!("; {maker}{models}")).unwrap_or_default();
             let (slug, by, readings) = (&template.slug, recognised(template), readings(row));
-            writeln!(page, "| {} | `{slug}` | {by} | {readings} |", cell(&(name + &maker))).unwrap();
+            let commands = commands(template);
+            writeln!(page, "| {} | `{slug}` | {by} | {readings} | {commands} |", cell(&(name + &maker))).unwrap();
         }
     }
     page
@@ -102,6 +104,14 @@ fn by(criteria: &Criteria) -> String {
         return "its format".to_owned();
     }
     parts.join("; ")
+}
+
+/// What it can be told, its own before its family's.
+fn commands(template: &Template) -> String {
+    if template.commands.is_empty() {
+        return "–".to_owned();
+    }
+    template.commands.iter().map(|command| format!("`{}`", command.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// What its examples give, those that it always has first.

@@ -187,7 +187,7 @@ fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<HashSet<String>, St
 
 /// Looks among the device's commands that are under way for the first that the message settles.
 fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), StoreError> {
-    let About::Fitting { response, command, topic, id, name, payload } = &reply.about else { return Ok(()) };
+    let About::Fitting { payload, .. } = &reply.about else { return Ok(()) };
     let Some(tenant) = reply.tenant.as_deref() else { return Ok(()) };
     let rows: Vec<Row> = with_db!(conn, |c| device_commands::table
         .filter(device_commands::tenant.eq(tenant))
@@ -205,12 +205,9 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
     let targets = targets::load(conn, std::iter::once((tenant, &*reply.device)))?;
     let Some(target) = targets.get(&(tenant.to_owned(), reply.device.to_string())) else { return Ok(()) };
     let payload = document(payload);
-    for row in rows.iter().filter(|row| command.as_deref().is_none_or(|command| command == row.name)) {
-        // One that has responses of its own is settled by those.
+    for row in &rows {
         let own = target.model.as_ref().and_then(|model| model.command(&row.name).ok());
-        if command.is_none() && own.is_some_and(|own| !own.manner.responses.is_empty()) {
-            continue;
-        }
+        let has_own = own.is_some_and(|own| !own.manner.responses.is_empty());
         let Ok(params) = serde_json::from_str(&row.params) else { continue };
         let facts = Facts {
             id: &row.id,
@@ -223,10 +220,7 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
             expires_at: row.expires_at.unwrap_or(reply.at),
             at: reply.at,
         };
-        if !response.topic.agrees(topic, &facts) {
-            continue;
-        }
-        if let Some(verdict) = response.settle(&payload, (id.as_deref(), name.as_deref()), &facts) {
+        if let Some(verdict) = reply.about.verdict(&payload, &facts, has_own) {
             let verdict = answer::bounded(verdict, crate::command::MAX_DOCUMENT);
             return settle(conn, row, &verdict, reply.at, kept);
         }
