@@ -66,7 +66,7 @@ fn a_tasmota_plug_answers_with_what_holds_from_then_on() {
     plug.publish("stat/plug/RESULT", r#"{"TelePeriod":60}"#, PublishProperties::default());
     let off = send(&tidegate, "plug", "POWER", json!({ "value": "OFF" }));
     assert_eq!(off["state"], "succeeded");
-    let shown = tidegate.json(&["command", "show", unknown["id"].as_str().unwrap(), "--json"]);
+    let shown = tidegate.json(&["command", "show", unknown["id"].as_str().unwrap()]);
     assert_eq!(shown["state"], "rejected");
 }
 
