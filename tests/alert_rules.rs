@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tidegate::catalog::{DeclaredRule, files};
+use tidegate::config::Config;
 
 /// A catalog directory of `(path below it, text)`.
 fn catalog(entries: &[(&str, &str)]) -> TempDir {
@@ -88,6 +89,11 @@ fn every_example_of_the_documentation_is_read_without_a_fault() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.md")).unwrap();
     let mut entries: Vec<(String, String)> = Vec::new();
     for block in blocks(&page, "toml") {
+        if block.starts_with("[[") {
+            let reading = Config::parse(Path::new("tidegate.toml"), block, &[]);
+            assert!(reading.faults.is_empty(), "{:?}\n{block}", reading.faults);
+            continue;
+        }
         let path = block.lines().next().unwrap().trim_start_matches("# ");
         assert!(path.ends_with(".toml"), "a block begins with its file's path: {block}");
         entries.push((path.to_owned(), block.to_owned()));
