@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::dialect::{Naming, Response, Verdict};
 use super::request::Request;
 use super::text::Facts;
-use super::topic::Pattern;
+use super::topic::{Found, Pattern};
 use super::{Ask, answer, request};
 use crate::catalog::{DEFAULT_TENANT, Snapshot, Template};
 use crate::config::Config;
@@ -91,8 +91,35 @@ pub struct Hearing {
     requests: bool,
     max_params: usize,
     max_result: usize,
-    ears: Vec<Ear>,
+    ears: Ears,
     metrics: Metrics,
+}
+
+/// Ears by how many levels their topics have: of a few dozen patterns a message is held against two or three.
+#[derive(Clone, Debug, Default)]
+struct Ears {
+    of_length: Vec<Vec<Ear>>,
+    /// Those that end in `#`.
+    open: Vec<Ear>,
+}
+
+impl Ears {
+    fn add(&mut self, ear: Ear) {
+        let Some(levels) = ear.pattern.length() else { return self.open.push(ear) };
+        if self.of_length.len() <= levels {
+            self.of_length.resize_with(levels.saturating_add(1), Vec::new);
+        }
+        if let Some(ears) = self.of_length.get_mut(levels) {
+            ears.push(ear);
+        }
+    }
+
+    /// Those that take the topic, with what the names of their patterns stand for.
+    fn find<'t>(&self, topic: &'t str) -> impl Iterator<Item = (&Ear, Found<'t>)> {
+        let levels = topic.bytes().filter(|byte| *byte == b'/').count().saturating_add(1);
+        let same = self.of_length.get(levels).map_or(&[][..], Vec::as_slice);
+        same.iter().chain(&self.open).filter_map(move |ear| Some((ear, ear.pattern.find(topic)?)))
+    }
 }
 
 impl Hearing {
@@ -124,12 +151,14 @@ impl Hearing {
                 "templates have more topics of answers than are listened to; the rest is left out"
             );
         }
+        let mut index = Ears::default();
+        ears.into_values().for_each(|ear| index.add(ear));
         Hearing {
             instance: config.instance.id.clone(),
             requests: config.commands.requests,
             max_params: config.commands.max_params,
             max_result: config.commands.max_result,
-            ears: ears.into_values().collect(),
+            ears: index,
             metrics,
         }
     }
@@ -173,7 +202,7 @@ impl Hearing {
 
     /// Whether a message on the topic may settle a command though no source takes it.
     pub fn listens(&self, topic: &str) -> bool {
-        self.ears.iter().any(|ear| ear.pattern.find(topic).is_some())
+        self.ears.find(topic).next().is_some()
     }
 
     fn request(&self, message: &Message) -> Vec<Ask> {
@@ -217,8 +246,7 @@ impl Hearing {
         if message.publish.retain && message.publish.client.is_none() {
             return heard;
         }
-        for ear in &self.ears {
-            let Some(found) = ear.pattern.find(&message.publish.topic) else { continue };
+        for (ear, found) in self.ears.find(&message.publish.topic) {
             let tenant = found.tenant.unwrap_or(DEFAULT_TENANT);
             let is_long = message.publish.payload.len() > self.max_result;
             let device: Cow<'_, str> = match &ear.naming {

@@ -113,6 +113,11 @@ impl Pattern {
         Ok(pattern)
     }
 
+    /// How many levels its topics have; none where it ends in `#`.
+    pub fn length(&self) -> Option<usize> {
+        (!self.rest).then_some(self.levels.len())
+    }
+
     /// Whether the topic says who answers.
     pub fn names_device(&self) -> bool {
         self.levels.contains(&Level::Named(Name::Device))
