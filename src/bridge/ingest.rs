@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::BridgeError;
 #[cfg(feature = "embedded-broker")]
-use super::INBOX;
+use super::bounds::INBOX;
 #[cfg(feature = "embedded-broker")]
 use crate::broker;
 #[cfg(feature = "embedded-broker")]

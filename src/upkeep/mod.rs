@@ -1,17 +1,19 @@
 //! The thread that looks after what is stored: chores that run by the clock, one at a time, each in small steps.
 
+pub mod checkpoint;
+mod chores;
 pub mod compression;
+mod exposition;
+mod figures;
 pub mod partitions;
 pub mod retention;
 pub mod rollups;
-pub mod status;
-mod exposition;
-mod figures;
 mod sqlite;
+pub mod status;
 
+pub use chores::chores;
 pub use figures::Figures;
 pub use sqlite::SqliteCare;
-pub mod checkpoint;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;

@@ -1,0 +1,96 @@
+//! What tidegate says by itself: commands, alerts, and notifications to people.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::BridgeError;
+use super::shutdown::Stop;
+use crate::alert::announcer::{Announced, Announcer};
+use crate::alert::publisher::{self, Publisher};
+use crate::command::bell::Bell;
+use crate::command::courier::Courier;
+use crate::config::{self, Config, Endpoint};
+use crate::journal::Progress;
+use crate::metrics::Metrics;
+use crate::mqtt::{Link, Parcel};
+use crate::notify::{self, Notifier};
+use crate::store::{Store, StoreError};
+use crate::supervise::Crew;
+
+/// Whoever publishes of its own accord, or tells people.
+pub(super) struct Outgoing<'a> {
+    pub config: &'a Config,
+    pub store: &'a Store,
+    pub progress: &'a Progress,
+    pub link_watch: watch::Receiver<Link>,
+    pub parcels: mpsc::Sender<Parcel>,
+    pub bell: Bell,
+    /// Told once the database was opened.
+    pub courier_begun: oneshot::Receiver<()>,
+    pub announced: Announced,
+    pub announcer: &'a mut Announcer,
+    pub stop: &'a Stop,
+    pub metrics: &'a Metrics,
+}
+
+impl Outgoing<'_> {
+    /// Starts its tasks. Returns by which the notifier hears of other channels.
+    pub(super) fn start(self, crew: &mut Crew) -> Result<watch::Sender<Vec<config::Notify>>, BridgeError> {
+        let Outgoing { config, store, stop, metrics, .. } = self;
+        let instance = &config.instance.id;
+        let courier = Courier {
+            store: store.clone(),
+            instance: instance.clone(),
+            settings: config.commands.clone(),
+            parcels: self.parcels.clone(),
+            link: self.link_watch,
+            bell: self.bell.clone(),
+            begun: self.courier_begun,
+            closing: stop.intake.clone(),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("courier", courier.run());
+        if store.tells_of_commands() {
+            let (store, bell, stop, metrics) = (store.clone(), self.bell, stop.waiting.clone(), metrics.clone());
+            crew.thread("command ear", move || {
+                let failed = || {
+                    metrics.command_errors.inc();
+                };
+                store.hear_commands(&stop, || bell.ring(), failed);
+                Ok::<(), StoreError>(())
+            })?;
+        }
+        let publisher = Publisher {
+            announced: self.announced,
+            parcels: self.parcels.clone(),
+            record: Arc::new(publisher::Recorded { store: store.clone(), instance: instance.clone() }),
+            committed: committed(self.progress),
+            forgetful: matches!(config.broker.endpoint, Endpoint::Embedded { .. }),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("alert publisher", publisher.run());
+        let (orders, begun) = self.announcer.notify();
+        let (channels_out, channels) = watch::channel(config.notify.clone());
+        let notifier = Notifier {
+            orders,
+            begun,
+            channels,
+            parcels: self.parcels,
+            record: Arc::new(notify::Recorded { store: store.clone(), instance: instance.clone() }),
+            committed: committed(self.progress),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("notifier", notifier.run());
+        Ok(channels_out)
+    }
+}
+
+/// Up to where the database has the journal.
+fn committed(progress: &Progress) -> Box<dyn Fn() -> u64 + Send + Sync> {
+    let progress = progress.clone();
+    Box::new(move || progress.position())
+}
