@@ -4,7 +4,10 @@
 //! message came by or not at all: on a later one the packet id may mean another message.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::journal::{Acknowledge, Token};
 use crate::metrics::Metrics;
@@ -17,19 +20,20 @@ pub(super) struct Receipt {
     pub(super) qos: u8,
 }
 
-/// Hands an acknowledgement to the connection without waiting; false: no room now.
-pub(super) type Outlet = Box<dyn Fn(Receipt) -> bool + Send>;
-
-/// The ack ledger: [`Acknowledge`]d by the journal's thread, sent by the connection.
+/// The ack ledger: [`Acknowledge`]d by the journal's thread, sent by the connection. The journal only marks a group and wakes the
+/// connection once: were it to hand over each by itself, the two would wake each other and wait for a lock at every message.
 pub struct Ledger {
     book: Mutex<Book>,
+    /// Whether something may be handed over.
+    due: AtomicBool,
+    called: Notify,
     metrics: Metrics,
 }
 
 struct Book {
     /// Of the current connection; raised at the begin and the end of each.
     epoch: u32,
-    outlet: Option<Outlet>,
+    connected: bool,
     /// In order of receipt; bounded by what the journal's inbox takes.
     awaited: VecDeque<Awaited>,
 }
@@ -42,24 +46,25 @@ struct Awaited {
 impl Ledger {
     /// A ledger without a connection.
     pub fn new(metrics: Metrics) -> Ledger {
-        let book = Book { epoch: 0, outlet: None, awaited: VecDeque::new() };
-        Ledger { book: Mutex::new(book), metrics }
+        let book = Book { epoch: 0, connected: false, awaited: VecDeque::new() };
+        Ledger { book: Mutex::new(book), due: AtomicBool::new(false), called: Notify::new(), metrics }
     }
 
-    /// A connection begins: from now on acknowledgements go out by `outlet`.
-    pub(super) fn begin(&self, outlet: Outlet) {
-        let mut book = self.lock();
-        book.epoch = book.epoch.wrapping_add(1);
-        book.awaited.clear();
-        book.outlet = Some(outlet);
+    /// A connection begins, to which messages belong from now on.
+    pub(super) fn begin(&self) {
+        self.turn(true);
     }
 
     /// The connection has ended: what it still owed is the broker's to deliver again.
     pub(super) fn end(&self) {
+        self.turn(false);
+    }
+
+    fn turn(&self, connected: bool) {
         let mut book = self.lock();
         book.epoch = book.epoch.wrapping_add(1);
         book.awaited.clear();
-        book.outlet = None;
+        book.connected = connected;
     }
 
     /// Enters a message that came by the current connection. Before it is submitted, since the journal may answer at
@@ -79,10 +84,22 @@ impl Ledger {
         }
     }
 
-    /// Tries again to hand over what did not fit.
-    pub(super) fn pump(&self) {
-        let handed = self.lock().release();
+    /// Pending until there may be something to [`pump`](Ledger::pump).
+    pub(super) async fn called(&self) {
+        self.called.notified().await;
+    }
+
+    /// Hands over what is durable and before which nothing is awaited. `outlet` does not wait; false: no room now, the rest is for the
+    /// next call.
+    pub(super) fn pump(&self, outlet: impl FnMut(Receipt) -> bool) {
+        if !self.due.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let (handed, left) = self.lock().release(outlet);
         self.metrics.messages_acknowledged.inc_by(handed);
+        if left {
+            self.due.store(true, Ordering::Release);
+        }
     }
 
     /// Whether every message that was submitted has been made durable and its acknowledgement handed over.
@@ -99,7 +116,7 @@ impl Ledger {
 impl Book {
     /// `from`: where the search begins, and the next one is to begin. Tokens come in the order of entry but for few.
     fn mark(&mut self, token: Token, from: &mut usize) -> bool {
-        if self.outlet.is_none() || epoch_of(token) != self.epoch {
+        if !self.connected || epoch_of(token) != self.epoch {
             return false;
         }
         let sought = |awaited: &Awaited| !awaited.durable && awaited.token == token;
@@ -115,14 +132,17 @@ impl Book {
         }
     }
 
-    fn release(&mut self) -> u64 {
-        let Some(outlet) = &self.outlet else { return 0 };
+    /// How many were handed over, and whether some had no room.
+    fn release(&mut self, mut outlet: impl FnMut(Receipt) -> bool) -> (u64, bool) {
         let mut handed = 0;
-        while self.awaited.front().is_some_and(|first| first.durable && outlet(unpack(first.token))) {
+        while let Some(first) = self.awaited.front().filter(|first| first.durable) {
+            if !outlet(unpack(first.token)) {
+                return (handed, true);
+            }
             self.awaited.pop_front();
             handed += 1;
         }
-        handed
+        (handed, false)
     }
 }
 
@@ -135,9 +155,9 @@ impl Acknowledge for Ledger {
                 stale += 1;
             }
         }
-        let handed = book.release();
         drop(book);
-        self.metrics.messages_acknowledged.inc_by(handed);
+        self.due.store(true, Ordering::Release);
+        self.called.notify_one();
         if stale > 0 {
             self.metrics.acknowledgements_stale.inc_by(stale);
             tracing::debug!(stale, "acknowledgements of an earlier connection dropped; the broker delivers again");
@@ -162,21 +182,24 @@ fn epoch_of(token: Token) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
-    /// A ledger whose outlet takes `room` acknowledgements.
-    fn connect(ledger: &Ledger, room: usize) -> Arc<Mutex<Vec<u16>>> {
-        let sent = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&sent);
-        ledger.begin(Box::new(move |receipt| {
-            let mut sent = into.lock().unwrap();
+    /// Hands over as much as there is room for; the packet ids.
+    fn pump(ledger: &Ledger, room: usize) -> Vec<u16> {
+        let mut sent = Vec::new();
+        ledger.pump(|receipt| {
             let fits = sent.len() < room;
             if fits {
                 sent.push(receipt.packet_id);
             }
             fits
-        }));
+        });
         sent
+    }
+
+    fn connected() -> Ledger {
+        let ledger = Ledger::new(Metrics::new());
+        ledger.begin();
+        ledger
     }
 
     fn enter(ledger: &Ledger, packet_id: u16) -> Token {
@@ -192,54 +215,57 @@ mod tests {
 
     #[test]
     fn acknowledgements_leave_in_order_of_receipt() {
-        let ledger = Ledger::new(Metrics::new());
-        let sent = connect(&ledger, 9);
+        let ledger = connected();
         let tokens: Vec<Token> = [7, 5, 6].into_iter().map(|id| enter(&ledger, id)).collect();
         ledger.durable(&[tokens[1]]);
-        assert!(sent.lock().unwrap().is_empty());
+        assert!(pump(&ledger, 9).is_empty());
         ledger.durable(&[tokens[0], tokens[2]]);
-        assert_eq!(*sent.lock().unwrap(), [7, 5, 6]);
+        assert_eq!(pump(&ledger, 9), [7, 5, 6]);
         assert!(ledger.is_settled());
     }
 
     #[test]
     fn those_of_an_earlier_connection_are_dropped_and_counted() {
-        let metrics = Metrics::new();
-        let ledger = Ledger::new(metrics.clone());
-        connect(&ledger, 9);
+        let ledger = connected();
         let before = enter(&ledger, 1);
         ledger.end();
-        let sent = connect(&ledger, 9);
+        ledger.begin();
         let now = enter(&ledger, 1);
         ledger.durable(&[before]);
-        assert!(sent.lock().unwrap().is_empty());
-        assert_eq!(metrics.acknowledgements_stale.get(), 1);
+        assert!(pump(&ledger, 9).is_empty());
+        assert_eq!(ledger.metrics.acknowledgements_stale.get(), 1);
         ledger.durable(&[now]);
-        assert_eq!(*sent.lock().unwrap(), [1]);
+        assert_eq!(pump(&ledger, 9), [1]);
     }
 
     #[test]
     fn what_does_not_fit_waits_and_keeps_its_place() {
-        let ledger = Ledger::new(Metrics::new());
-        let sent = connect(&ledger, 1);
+        let ledger = connected();
         let tokens = [enter(&ledger, 1), enter(&ledger, 2)];
         ledger.durable(&tokens);
-        assert_eq!(*sent.lock().unwrap(), [1]);
+        assert_eq!(pump(&ledger, 1), [1]);
         assert!(!ledger.is_settled());
-        sent.lock().unwrap().clear();
-        ledger.pump();
-        assert_eq!(*sent.lock().unwrap(), [2]);
+        assert_eq!(pump(&ledger, 1), [2]);
+        assert_eq!(ledger.metrics.messages_acknowledged.get(), 2);
     }
 
     #[test]
     fn a_retracted_message_holds_nothing_up() {
-        let ledger = Ledger::new(Metrics::new());
-        let sent = connect(&ledger, 9);
+        let ledger = connected();
         let first = enter(&ledger, 1);
         let refused = enter(&ledger, 2);
         ledger.retract(refused);
         let third = enter(&ledger, 3);
         ledger.durable(&[first, third]);
-        assert_eq!(*sent.lock().unwrap(), [1, 3]);
+        assert_eq!(pump(&ledger, 9), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn whoever_hands_over_is_called_though_it_was_not_waiting_yet() {
+        let ledger = connected();
+        let token = enter(&ledger, 1);
+        ledger.durable(&[token]);
+        ledger.called().await;
+        assert_eq!(pump(&ledger, 9), [1]);
     }
 }

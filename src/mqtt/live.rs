@@ -104,8 +104,7 @@ impl<'a> Live<'a> {
     ) -> (End, Duration) {
         let slots = usize::from(settings.broker.receive_maximum).saturating_add(CONTROL_SLOTS);
         let (client, mut connection) = protocol::open(options, slots);
-        let outlet = client.clone();
-        rooms.ledger.begin(Box::new(move |receipt| outlet.acknowledge(receipt).is_ok()));
+        rooms.ledger.begin();
         let now = Instant::now();
         // The connection attempt has its own bound; the keep-alive's limit comes with the CONNACK.
         let attempt = settings.timing.connect.saturating_mul(2).max(Duration::from_secs(2));
@@ -137,7 +136,7 @@ impl<'a> Live<'a> {
         let mut stopped = std::pin::pin!(stop.cancelled());
         let (mut stopping, mut filters_live, mut errands_live, mut parcels_live) = (false, true, true, true);
         // Only what is asked from now on is meant for this connection.
-        let mut reconnects = self.rooms.ears.reconnects();
+        let (rooms, mut reconnects) = (self.rooms, self.rooms.ears.reconnects());
         loop {
             let polled = if let Some(event) = connection.buffered() {
                 Ok(event)
@@ -148,6 +147,7 @@ impl<'a> Live<'a> {
                     let step = tokio::select! {
                         biased;
                         polled = &mut poll => break polled,
+                        () = rooms.ledger.called() => self.advance(Instant::now),
                         () = &mut stopped, if !stopping => {
                             stopping = true;
                             self.begin_stop()
@@ -174,6 +174,7 @@ impl<'a> Live<'a> {
                     }
                 }
             };
+            let is_message = matches!(polled, Ok(Event::Publish(_)));
             let step = match polled {
                 Ok(event) => self.handle(event, connection, &mut orders.filters),
                 Err(_) if matches!(self.phase, Phase::Closing { .. }) => Err(End::Stopped),
@@ -188,7 +189,7 @@ impl<'a> Live<'a> {
             {
                 self.put_parcel(Some(parcel));
             }
-            if let Err(end) = self.await_room(stop).await {
+            if is_message && let Err(end) = self.await_room(stop).await {
                 return end;
             }
         }
@@ -370,10 +371,7 @@ impl<'a> Live<'a> {
 
     fn went_out(&mut self, sent: Sent) {
         match sent {
-            Sent::Acknowledgement => {
-                crash::point("session.after_puback");
-                self.rooms.ledger.pump();
-            }
+            Sent::Acknowledgement => crash::point("session.after_puback"),
             Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
             // An errand: at QoS 0 nothing answers.
             Sent::Publish(0) => {}
@@ -527,6 +525,8 @@ impl<'a> Live<'a> {
 
     /// After each event: hands over what waits, and takes the next step of a stop.
     fn advance(&mut self, now: impl Fn() -> Instant) -> Result<(), End> {
+        let client = &self.client;
+        self.rooms.ledger.pump(|receipt| client.acknowledge(receipt).is_ok());
         if !self.control.is_empty() {
             self.request();
             self.settle();
