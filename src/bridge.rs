@@ -23,7 +23,7 @@ use storing::{Access, Storing};
 
 use crate::alert::announcer::announcer;
 use crate::catalog::Declared;
-use crate::command::bell::Bell;
+use crate::command::bell::Bells;
 use crate::config::{self, Config, Endpoint};
 use crate::deafness;
 use crate::errands::errands;
@@ -97,8 +97,8 @@ impl Bridge {
 
         if let (Some(listener), Some(address)) = (listener, http_addr) {
             let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
-            let api =
-                http::api::Api::new(&config.http, address, &config.database, config.commands.clone(), metrics.clone())?;
+            let settings = (config.commands.clone(), config.twins.clone());
+            let api = http::api::Api::new(&config.http, address, &config.database, settings, metrics.clone())?;
             crew.task("http", http::serve(listener, health, api, metrics.clone(), stop.http.clone()));
         }
         let deaf = deafness::watch(listening.ears(), link_watch.clone(), stop.intake.clone(), metrics.clone());
@@ -109,7 +109,8 @@ impl Bridge {
         let (requests, requests_in) = sync_channel(1);
         let (errands, errands_in) = errands(config.sparkplug.rebirth_every, metrics.clone());
         let (mut announcer, announced) = announcer(metrics.clone());
-        let (bell, (courier_begins, courier_begun)) = (Bell::default(), oneshot::channel());
+        let (bells, (courier_begins, courier_begun)) = (Bells::default(), oneshot::channel());
+        let (twins_begin, twins_begun) = oneshot::channel();
         let (parcels_out, parcels) = mpsc::channel(PARCELS_WAITING);
         let broker_addr = Ingest {
             config: &config,
@@ -131,8 +132,9 @@ impl Bridge {
             progress: &progress,
             link_watch,
             parcels: parcels_out,
-            bell: bell.clone(),
+            bells: bells.clone(),
             courier_begun,
+            twins_begun,
             announced,
             announcer: &mut announcer,
             stop: &stop,
@@ -148,9 +150,9 @@ impl Bridge {
             listening,
             unanswered,
             announcer,
-            courier_begins,
+            begins: [courier_begins, twins_begin],
             errands,
-            bell,
+            bells,
             stop: &stop,
             metrics: &metrics,
             latency: &latency,

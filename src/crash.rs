@@ -7,7 +7,7 @@
 //! | `TIDEGATE_MUTATION=name` | break a promise on purpose, so that the campaign can be seen to fail |
 
 /// The names of the points, in the order in which a message passes them.
-pub const POINTS: [&str; 10] = [
+pub const POINTS: [&str; 13] = [
     "journal.before_commit",
     "journal.after_commit",
     "session.after_puback",
@@ -18,6 +18,9 @@ pub const POINTS: [&str; 10] = [
     "courier.marked",
     "courier.answered",
     "courier.recorded",
+    "twins.due",
+    "twins.answered",
+    "twins.noted",
 ];
 
 /// A promise that can be broken on purpose.

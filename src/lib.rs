@@ -46,6 +46,8 @@ pub mod discover;
 pub mod quarantine;
 /// What devices are told to do, and what became of it.
 pub mod command;
+/// What devices are to be, and what they say they are.
+pub mod twin;
 /// Who is told of alerts beside MQTT's subscribers.
 pub mod notify;
 /// What decoders want told to devices.

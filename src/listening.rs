@@ -1,5 +1,6 @@
 //! The sources in force, for the session's subscriptions and the embedded broker's hook.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -12,12 +13,15 @@ use crate::command::topic::Pattern;
 use crate::config::Config;
 use crate::deafness::Ears;
 use crate::source::{SourceError, Sources};
+use crate::twin;
 
 /// What is listened to; clones share it.
 #[derive(Clone)]
 pub struct Listening {
     sources: Arc<RwLock<Sources>>,
     filters: Arc<watch::Sender<Vec<String>>>,
+    /// Whether AWS IoT's shadows are answered for.
+    shadows: Arc<AtomicBool>,
     /// What is subscribed to for answers to commands, by the catalog.
     answers: Arc<RwLock<Vec<Pattern>>>,
     ears: Ears,
@@ -30,10 +34,12 @@ impl Listening {
     /// When a filter is invalid; a validated configuration has none.
     pub fn new(config: &Config) -> Result<Listening, SourceError> {
         let sources = Sources::compile(&config.sources)?;
-        let (filters, _) = watch::channel(subscriptions(&sources, &[]));
+        let shadows = config.answers_shadows();
+        let (filters, _) = watch::channel(subscriptions(&sources, shadows, &[]));
         let ears = Ears::new(&config.sources, &sources);
         let (sources, filters) = (Arc::new(RwLock::new(sources)), Arc::new(filters));
-        Ok(Listening { sources, filters, answers: Arc::default(), ears })
+        let shadows = Arc::new(AtomicBool::new(shadows));
+        Ok(Listening { sources, filters, shadows, answers: Arc::default(), ears })
     }
 
     /// From now on listens to the sources of `config`.
@@ -42,8 +48,9 @@ impl Listening {
             Ok(sources) => {
                 let filters = {
                     let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
-                    subscriptions(&sources, &answers)
+                    subscriptions(&sources, config.answers_shadows(), &answers)
                 };
+                self.shadows.store(config.answers_shadows(), Ordering::Relaxed);
                 self.ears.change(&config.sources, &sources);
                 *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
                 self.filters.send_if_modified(|current| {
@@ -71,6 +78,9 @@ impl Listening {
         if matches!(command::answer::of_topic(topic), Some(command::answer::Topic::Answer { .. })) {
             return true;
         }
+        if twin::hearing::wants(topic, || self.shadows.load(Ordering::Relaxed)) {
+            return true;
+        }
         let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
         if answers.iter().any(|pattern| pattern.find(topic).is_some()) {
             return true;
@@ -89,12 +99,14 @@ impl Listening {
     }
 }
 
-/// The filters of the sources, those of requests to tidegate, and those of answers to commands.
-fn subscriptions(sources: &Sources, answers: &[Pattern]) -> Vec<String> {
-    let own = request::FILTERS.into_iter().chain(command::FILTERS).map(str::to_owned);
+/// The filters of the sources, those of requests to tidegate and of twins, and those of answers to commands. `shadows`: whether AWS IoT's
+/// are answered for.
+fn subscriptions(sources: &Sources, shadows: bool, answers: &[Pattern]) -> Vec<String> {
+    let own = request::FILTERS.into_iter().chain(command::FILTERS).chain(twin::FILTERS).map(str::to_owned);
     let mut all: Vec<String> = sources.subscriptions().into_iter().chain(own).collect();
+    let shadows = twin::shadow::FILTERS.into_iter().filter(|_| shadows).map(str::to_owned);
     // One that a source has too is subscribed to once.
-    for filter in answers.iter().map(Pattern::subscription) {
+    for filter in shadows.chain(answers.iter().map(Pattern::subscription)) {
         // A broker may send a message once for each subscription that it fits.
         if !all.iter().any(|known| covers(known, &filter)) {
             all.push(filter);
@@ -150,11 +162,24 @@ mod tests {
             filters.split_first().unwrap(),
             (
                 &"tele/+/SENSOR".to_owned(),
-                request::FILTERS.into_iter().chain(command::FILTERS).map(str::to_owned).collect::<Vec<_>>().as_slice()
+                request::FILTERS
+                    .into_iter()
+                    .chain(command::FILTERS)
+                    .chain(twin::FILTERS)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+                    .as_slice()
             )
         );
         assert!(listening.wants("tidegate/commands/default/d1/reboot"));
         assert!(listening.wants("devices/d1/commands/7/response") && !listening.wants("devices/d1/commands/7"));
         assert!(listening.wants("tidegate/alerts/default/7/ack"));
+        assert!(listening.wants("devices/d1/twin/reported") && !listening.wants("devices/d1/twin/delta"));
+        let shadow = "$aws/things/d1/shadow/update";
+        assert!(!listening.wants(shadow));
+        config.sources[0].aws_shadow.answer = true;
+        listening.change(&config);
+        assert!(listening.wants(shadow) && !listening.wants("$aws/things/d1/shadow/update/accepted"));
+        assert!(listening.filters().borrow().iter().any(|filter| filter == twin::shadow::FILTERS[0]));
     }
 }

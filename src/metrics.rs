@@ -62,6 +62,8 @@ pub struct ByGrain {
 
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
+/// A histogram of what may take days; without a label.
+type Slow = Family<[(&'static str, &'static str); 0], Histogram, fn() -> Histogram>;
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal $(, $unit:expr)?;)+) => {
@@ -112,6 +114,16 @@ impl New for Histogram {
     /// Seconds, 0.1 ms to 52 s.
     fn new() -> Self {
         Histogram::new(exponential_buckets(0.0001, 2.0, 20))
+    }
+}
+
+impl New for Slow {
+    /// Seconds, 10 ms to 12 days.
+    fn new() -> Self {
+        let slow = Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.01, 4.0, 14))) as fn() -> _);
+        // There from the start.
+        drop(slow.get_or_create(&[]));
+        slow
     }
 }
 
@@ -211,6 +223,22 @@ metrics! {
     commands_sending: Level = "commands_sending";
     /// Failed questions of the courier to the database; each is tried again
     command_errors: Count = "command_errors";
+    /// Changes of what devices are to be, by messages
+    twin_desired_changes: Count = "twin_desired_changes";
+    /// Changes of what devices say they are, by messages
+    twin_reported_changes: Count = "twin_reported_changes";
+    /// Messages of twins that change nothing, and readings that a reported state has no room for, by reason
+    twin_messages_refused: Family<ByReason, Count> = "twin_messages_refused";
+    /// How long devices took to be what they were to be
+    twin_convergence: Slow = "twin_convergence", Unit::Seconds;
+    /// Answers and news of twins that were left out, since too many waited
+    twin_answers_left_out: Count = "twin_answers_left_out";
+    /// Messages of twins that the broker has taken
+    twin_messages_published: Count = "twin_messages_published";
+    /// Messages of twins that the broker did not take, by reason
+    twin_publishes_refused: Family<ByReason, Count> = "twin_publishes_refused";
+    /// Failed questions of the twins' publisher to the database; each is tried again
+    twin_errors: Count = "twin_errors";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

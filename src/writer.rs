@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{self, Backoff};
 use crate::catch_up::{CatchUp, Report};
 use crate::clock;
-use crate::command::bell::Bell;
+use crate::command::bell::Bells;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
 use crate::message::{Message, Seq};
@@ -45,8 +45,8 @@ pub struct Writer {
     pub metrics: Metrics,
     pub latency: LatencyRecorder,
     pub catch_up: CatchUp,
-    /// Rung where a batch has brought something of commands.
-    pub bell: Bell,
+    /// Rung where a batch has brought something of commands, or of twins.
+    pub bells: Bells,
 }
 
 impl Writer {
@@ -175,7 +175,10 @@ impl Writer {
         self.progress.committed(batch.position);
         self.metrics.database_connected.set(1);
         if batch.heard() > 0 {
-            self.bell.ring();
+            self.bells.commands.ring();
+        }
+        if !batch.twins.is_empty() {
+            self.bells.twins.ring();
         }
         if let Some(oldest) = batch.oldest {
             let micros = u64::try_from(clock::now().0.saturating_sub(oldest.0)).unwrap_or(0);

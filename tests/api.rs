@@ -16,15 +16,26 @@ const RULE: &str = "slug = \"too-hot\"\nseverity = \"critical\"\nscope.all = tru
 const JSON: &str = "Content-Type: application/json";
 
 /// What is asked, as it goes over the wire.
-struct Ask<'a> {
-    method: &'a str,
-    path: &'a str,
-    headers: &'a [&'a str],
-    body: &'a str,
+pub struct Ask<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a [&'a str],
+    pub body: &'a str,
 }
 
 /// Status and body; a body that is no JSON is a text.
-fn ask(address: SocketAddr, ask: &Ask<'_>) -> (u16, Value) {
+pub fn ask(address: SocketAddr, ask: &Ask<'_>) -> (u16, Value) {
+    let (head, body) = answer_of(address, ask);
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(&body).unwrap_or_else(|_| json!(body)))
+}
+
+/// The answer's status line and headers.
+pub fn head_of(address: SocketAddr, ask: &Ask<'_>) -> String {
+    answer_of(address, ask).0
+}
+
+fn answer_of(address: SocketAddr, ask: &Ask<'_>) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let Ask { method, path, headers, body } = ask;
@@ -39,8 +50,7 @@ fn ask(address: SocketAddr, ask: &Ask<'_>) -> (u16, Value) {
     let _ = stream.read_to_string(&mut answer);
     let (head, body) =
         answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {path}: {answer}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_else(|_| json!(body)))
+    (head.to_owned(), body.to_owned())
 }
 
 fn get(tidegate: &Tidegate, path: &str) -> (u16, Value) {

@@ -23,3 +23,4 @@ mod journal_faults;
 mod overload;
 mod rare_brokers;
 mod read_only_disk;
+mod twins;

@@ -57,4 +57,5 @@ mod sparkplug;
 mod state_dir;
 mod store;
 mod templates;
+mod twins;
 mod who_is_there;

@@ -58,6 +58,7 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("sparkplug", old.sparkplug == new.sparkplug),
         ("quarantine", old.quarantine == new.quarantine),
         ("commands", old.commands == new.commands),
+        ("twins", old.twins == new.twins),
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),
         ("rollups", old.rollups == new.rollups),

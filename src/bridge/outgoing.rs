@@ -8,7 +8,7 @@ use super::BridgeError;
 use super::shutdown::Stop;
 use crate::alert::announcer::{Announced, Announcer};
 use crate::alert::publisher::{self, Publisher};
-use crate::command::bell::Bell;
+use crate::command::bell::Bells;
 use crate::command::courier::Courier;
 use crate::config::{self, Config, Endpoint};
 use crate::journal::Progress;
@@ -17,6 +17,7 @@ use crate::mqtt::{Link, Parcel};
 use crate::notify::{self, Notifier};
 use crate::store::{Store, StoreError};
 use crate::supervise::Crew;
+use crate::twin;
 
 /// Whoever publishes of its own accord, or tells people.
 pub(super) struct Outgoing<'a> {
@@ -25,9 +26,10 @@ pub(super) struct Outgoing<'a> {
     pub progress: &'a Progress,
     pub link_watch: watch::Receiver<Link>,
     pub parcels: mpsc::Sender<Parcel>,
-    pub bell: Bell,
+    pub bells: Bells,
     /// Told once the database was opened.
     pub courier_begun: oneshot::Receiver<()>,
+    pub twins_begun: oneshot::Receiver<()>,
     pub announced: Announced,
     pub announcer: &'a mut Announcer,
     pub stop: &'a Stop,
@@ -44,21 +46,34 @@ impl Outgoing<'_> {
             instance: instance.clone(),
             settings: config.commands.clone(),
             parcels: self.parcels.clone(),
-            link: self.link_watch,
-            bell: self.bell.clone(),
+            link: self.link_watch.clone(),
+            bell: self.bells.commands.clone(),
             begun: self.courier_begun,
             closing: stop.intake.clone(),
             stop: stop.http.clone(),
             metrics: metrics.clone(),
         };
         crew.task("courier", courier.run());
+        let twins = twin::publisher::Publisher {
+            store: store.clone(),
+            instance: instance.clone(),
+            parcels: self.parcels.clone(),
+            link: self.link_watch,
+            bell: self.bells.twins.clone(),
+            begun: self.twins_begun,
+            forgetful: matches!(config.broker.endpoint, Endpoint::Embedded { .. }),
+            closing: stop.intake.clone(),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("twins", twins.run());
         if store.tells_of_commands() {
-            let (store, bell, stop, metrics) = (store.clone(), self.bell, stop.waiting.clone(), metrics.clone());
+            let (store, bells, stop, metrics) = (store.clone(), self.bells, stop.waiting.clone(), metrics.clone());
             crew.thread("command ear", move || {
                 let failed = || {
                     metrics.command_errors.inc();
                 };
-                store.hear_commands(&stop, || bell.ring(), failed);
+                store.hear_commands(&stop, || bells.ring(), failed);
                 Ok::<(), StoreError>(())
             })?;
         }

@@ -12,7 +12,7 @@ use crate::alert::desk::Desk;
 use crate::alert::watch::Watch;
 use crate::catalog::Declared;
 use crate::catch_up::CatchUp;
-use crate::command::bell::Bell;
+use crate::command::bell::Bells;
 use crate::config::Config;
 use crate::errands::Errands;
 use crate::journal::{Inbox, Journal, Progress, Reader};
@@ -66,10 +66,10 @@ pub(super) struct Storing<'a> {
     pub listening: Listening,
     pub unanswered: Unanswered,
     pub announcer: Announcer,
-    /// Tells the courier that the database was opened.
-    pub courier_begins: oneshot::Sender<()>,
+    /// Tell the courier and the publisher of twins that the database was opened.
+    pub begins: [oneshot::Sender<()>; 2],
     pub errands: Errands,
-    pub bell: Bell,
+    pub bells: Bells,
     pub stop: &'a Stop,
     pub metrics: &'a Metrics,
     pub latency: &'a LatencyRecorder,
@@ -103,13 +103,15 @@ impl Storing<'_> {
         let declared = self.declared;
         crew.thread("catalog", move || keeper.run(declared))?;
         let (normalizing, reader) = ((config.clone(), metrics.clone()), journal.for_pipeline);
-        let (mut announcer, errands, courier_begins) = (self.announcer, self.errands, self.courier_begins);
+        let (mut announcer, errands, begins) = (self.announcer, self.errands, self.begins);
         let draining = stop.draining.clone();
         crew.thread("pipeline", move || -> Result<(), PipelineError> {
             let Ok(opening) = opening.recv() else { return Ok(()) };
             announcer.begin();
-            // The courier ends with the daemon only.
-            let _ = courier_begins.send(());
+            for begins in begins {
+                // Who is told ends with the daemon only.
+                let _ = begins.send(());
+            }
             let (config, metrics) = normalizing;
             let presence = presence::Watch {
                 observer: opening.observer,
@@ -158,7 +160,7 @@ impl Storing<'_> {
             metrics: metrics.clone(),
             latency: self.latency.clone(),
             catch_up: CatchUp::new(Instant::now(), journal.last),
-            bell: self.bell,
+            bells: self.bells,
         };
         let fenced = stop.fenced.clone();
         crew.thread("writer", move || {

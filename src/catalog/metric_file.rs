@@ -10,6 +10,9 @@ use crate::config::document::Value;
 use crate::config::fault::Wrong;
 use crate::config::section::{Section, as_number};
 
+/// Levels of a path in a device's reported state.
+const MAX_TWIN_LEVELS: usize = 4;
+
 /// Which names and raw keys the metrics of one template have taken.
 #[derive(Default)]
 pub(super) struct Claims {
@@ -64,6 +67,7 @@ fn metric(section: &mut Section<'_>, claims: &mut Claims) -> Metric {
         values: BTreeMap::new(),
         words: words(section),
         min_step: min_step(section),
+        twin: section.parsed("twin", "a dotted path, such as \"settings.interval\"", twin_path),
     };
     metric.values = values(section, metric.kind);
     metric.keys = key_file::read(section, &metric, index, claims);
@@ -76,8 +80,23 @@ fn metric(section: &mut Section<'_>, claims: &mut Claims) -> Metric {
             "can't be: before the first message nobody knows what the name's placeholder stands for",
         );
     }
+    if metric.twin.is_some() && !words_in_name(&metric.name).is_empty() {
+        section.fault("twin", "can't be: the metric's placeholder stands for several, and the path for one");
+    }
     suits_kind(section, metric.kind);
     metric
+}
+
+/// Where in a device's reported state a metric is.
+fn twin_path(text: &str) -> Result<Box<str>, Wrong> {
+    let levels = text.split('.').count();
+    if text.len() > MAX_NAME || text.contains('\0') || text.split('.').any(str::is_empty) {
+        return Err(format!("expected 1 to {MAX_NAME} bytes, names with dots between them").into());
+    }
+    if levels > MAX_TWIN_LEVELS {
+        return Err(format!("has {levels} levels, {MAX_TWIN_LEVELS} are the most").into());
+    }
+    Ok(text.into())
 }
 
 fn suits_kind(section: &Section<'_>, kind: Kind) {

@@ -126,6 +126,8 @@ pub struct Metric {
     pub words: BTreeMap<String, String>,
     /// Least rise above the sensor's last value; 0: non-decreasing.
     pub min_step: Option<f64>,
+    /// Where in the device's reported state its readings go, dotted; none: nowhere.
+    pub twin: Option<Box<str>>,
 }
 
 impl Template {

@@ -109,6 +109,8 @@ pub struct Registry {
     templates: Vec<Arc<Template>>,
     /// Of each template, the raw keys that tell the units of others.
     unit_fields: Vec<Vec<Box<str>>>,
+    /// Of each template, whether it has metrics that are reported state too.
+    reporting: Vec<bool>,
     template_slots: HashMap<String, u32>,
     offers: Offers,
     tenants: HashMap<Arc<str>, HashMap<Arc<str>, DeviceSlot>>,
@@ -137,6 +139,7 @@ impl Registry {
                 registry.template_slots.insert(slug.clone(), number(registry.templates.len()));
                 registry.templates.push(Arc::clone(template));
                 registry.unit_fields.push(naming::unit_fields(template));
+                registry.reporting.push(template.metrics.iter().any(|metric| metric.twin.is_some()));
             }
         }
         for known in &snapshot.devices {

@@ -1,4 +1,4 @@
-//! `tidegate devices list | show | assign | status | uptime`.
+//! `tidegate devices list | show | assign | status | uptime | twin`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::output::{self, instant, instant_or_dash, or_dash};
-use super::{Place, uptime};
+use super::{Place, twin, uptime};
 use crate::clock;
 use crate::store::connections::{ConnectionEvent, ConnectionHistory, Mode, STATUSES};
 use crate::store::query::{DeviceDetail, DeviceFilter, DeviceRow, SensorRow};
@@ -88,9 +88,14 @@ enum Action {
     },
     /// How much of what was to be expected has come: completeness, gaps and the share of time covered
     Uptime(uptime::UptimeArgs),
+    /// What a device is to be, and what it says it is
+    Twin(twin::TwinArgs),
 }
 
 pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode> {
+    if let Action::Twin(args) = &args.action {
+        return twin::run(place, args);
+    }
     let mut out = std::io::stdout().lock();
     if let Action::Assign { device, template, tenant, none, .. } = &args.action {
         let to = match template {
@@ -123,7 +128,7 @@ pub(super) fn run(place: &Place, args: &DevicesArgs) -> anyhow::Result<ExitCode>
             list(&store, &filter, *limit, *json, &mut out)?;
         }
         Action::Show { device, tenant, json } => show(&store, tenant.as_deref(), device, *json, &mut out)?,
-        Action::Assign { .. } | Action::Status { .. } => {}
+        Action::Assign { .. } | Action::Status { .. } | Action::Twin(_) => {}
         Action::Uptime(args) => uptime::run(&store, args, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -22,6 +22,7 @@ pub mod stats;
 pub mod template_examples;
 pub mod template_import;
 mod templates;
+mod twin;
 pub mod uptime;
 
 use std::path::{Path, PathBuf};

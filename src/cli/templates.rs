@@ -212,7 +212,7 @@ fn metric_json(metric: &Metric) -> Value {
     json!({
         "name": metric.name, "unit": metric.unit, "kind": metric.kind.word(), "scale": metric.scale, "offset": metric.offset,
         "range": metric.range.map(|(low, high)| [low, high]), "required": metric.required, "values": metric.values,
-        "words": metric.words, "min_step": metric.min_step, "keys": keys.collect::<Vec<_>>(),
+        "words": metric.words, "min_step": metric.min_step, "twin": metric.twin, "keys": keys.collect::<Vec<_>>(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Tells the courier that there may be something to do, before it looks by itself.
+//! Tells the courier, and the publisher of twins, that there may be something to do, before they look by themselves.
 
 use std::sync::Arc;
 
@@ -7,6 +7,21 @@ use tokio::sync::Notify;
 /// Clones ring the same one. Rings that are not heard yet are one.
 #[derive(Clone, Debug, Default)]
 pub struct Bell(Arc<Notify>);
+
+/// One for each who looks.
+#[derive(Clone, Debug, Default)]
+pub struct Bells {
+    pub commands: Bell,
+    pub twins: Bell,
+}
+
+impl Bells {
+    /// Rings all of them.
+    pub fn ring(&self) {
+        self.commands.ring();
+        self.twins.ring();
+    }
+}
 
 impl Bell {
     /// From any thread.

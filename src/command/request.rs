@@ -96,10 +96,14 @@ fn derived_id(message: &Message, instance: &str) -> String {
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn reply_to(topic: &str, correlation: Option<bytes::Bytes>) -> Result<ReplyTo, String> {
+/// Where an answer goes.
+///
+/// # Errors
+/// Why it can't go there.
+pub(crate) fn reply_to(topic: &str, correlation: Option<bytes::Bytes>) -> Result<ReplyTo, String> {
     let fault = if topic.is_empty() || topic.contains(['+', '#', '\0']) {
         "it is no topic name"
-    } else if topic.starts_with(ROOT) || topic.starts_with("tidegate/alerts/") || topic.starts_with('$') {
+    } else if crate::source::is_own(topic) || topic.starts_with('$') {
         "tidegate does not answer there"
     } else if topic.len() > MAX_REPLY || correlation.as_ref().is_some_and(|data| data.len() > MAX_REPLY) {
         "it or the correlation data is too long"

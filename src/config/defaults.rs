@@ -35,6 +35,7 @@ impl Default for Config {
             limits: Limits::default(),
             quarantine: Quarantine::default(),
             commands: Commands::default(),
+            twins: Twins::default(),
             retention: Retention::default(),
             archive: Archive::default(),
             rollups: Rollups::default(),
@@ -53,6 +54,12 @@ impl Default for Config {
 impl Default for Commands {
     fn default() -> Commands {
         Commands { requests: true, expires: HOUR, max_waiting: 1000, max_params: 64 << 10, max_result: 64 << 10 }
+    }
+}
+
+impl Default for Twins {
+    fn default() -> Twins {
+        Twins { requests: true, max_size: 32 << 10, max_depth: 8 }
     }
 }
 
@@ -132,6 +139,7 @@ impl Source {
             quiet_reconnect: false,
             csv: Csv::default(),
             sparkplug: SparkplugSource::default(),
+            aws_shadow: AwsShadowSource::default(),
         }
     }
 

@@ -133,6 +133,7 @@ fn sections(root: &mut Section<'_>, around: &Surroundings<'_>) -> Config {
         limits: root.table("limits", Limits::read),
         quarantine: root.table("quarantine", Quarantine::read),
         commands: root.table("commands", Commands::read),
+        twins: root.table("twins", Twins::read),
         retention: root.table("retention", Retention::read),
         archive: root.table("archive", |section| Archive::read(section, around)),
         rollups: root.table("rollups", Rollups::read),

@@ -18,6 +18,7 @@ mod secret;
 mod settings;
 mod sources;
 mod sparkplug;
+mod twins;
 
 pub use decoder::Decoder;
 pub use defaults::DOCUMENTED;
@@ -49,6 +50,7 @@ pub struct Config {
     pub limits: Limits,
     pub quarantine: Quarantine,
     pub commands: Commands,
+    pub twins: Twins,
     pub retention: Retention,
     pub archive: Archive,
     pub rollups: Rollups,
@@ -224,6 +226,14 @@ pub struct Source {
     pub quiet_reconnect: bool,
     pub csv: Csv,
     pub sparkplug: SparkplugSource,
+    pub aws_shadow: AwsShadowSource,
+}
+
+/// How a source of the decoder `aws_shadow` goes about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AwsShadowSource {
+    /// Whether tidegate answers on these topics, as AWS IoT does, with devices' twins for shadows.
+    pub answer: bool,
 }
 
 /// How a source of the decoder `sparkplug`, or `auto` where it reads Sparkplug, goes about.
@@ -333,6 +343,17 @@ pub struct Commands {
     pub max_params: usize,
     /// Bytes.
     pub max_result: usize,
+}
+
+/// What devices are to be and what they say they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Twins {
+    /// Whether other programs may ask by MQTT, on `tidegate/twins/…`.
+    pub requests: bool,
+    /// Bytes of JSON of a document.
+    pub max_size: usize,
+    /// Objects and arrays in one another.
+    pub max_depth: usize,
 }
 
 /// How long data lives, by class; none: for ever.

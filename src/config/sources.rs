@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{Wrong, did_you_mean};
 use super::section::Section;
-use super::{Csv, Decoder, Retained, Source, SparkplugSource};
+use super::{AwsShadowSource, Csv, Decoder, Retained, Source, SparkplugSource};
 use crate::source::Filter;
 
 /// Largest `max_payload`: what MQTT can carry (MQTT 5, 2.1.4).
@@ -73,6 +73,7 @@ fn source(section: &mut Section<'_>) -> Source {
     }
     let csv = section.table("csv", |section| csv(section, decoder));
     let sparkplug = section.table("sparkplug", |section| SparkplugSource::read(section, decoder));
+    let aws_shadow = section.table("aws_shadow", |section| AwsShadowSource::read(section, decoder));
     let retained = [("ignore", Retained::Ignore), ("latest", Retained::Latest), ("store", Retained::Store)];
     Source {
         decoder: decoder.unwrap_or(default.decoder),
@@ -88,6 +89,7 @@ fn source(section: &mut Section<'_>) -> Source {
         quiet_reconnect,
         csv,
         sparkplug,
+        aws_shadow,
         ..default
     }
 }

@@ -22,6 +22,7 @@ use crate::errands::Errand;
 use crate::journal::Refused;
 use crate::message::Publish;
 use crate::metrics::ByReason;
+use crate::twin;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -436,6 +437,14 @@ impl<'a> Live<'a> {
     fn report_refused(&self, refused: &[(String, &'static str)]) {
         for (filter, reason) in refused {
             self.rooms.metrics.subscriptions_refused.inc();
+            if twin::is_filter(filter) {
+                tracing::warn!(
+                    filter,
+                    reason,
+                    "the broker refused a subscription: what devices or programs say to twins by MQTT is not heard there"
+                );
+                continue;
+            }
             if command::is_filter(filter) {
                 tracing::warn!(
                     filter,
@@ -474,11 +483,8 @@ impl<'a> Live<'a> {
             return;
         }
         // Readings don't depend on what people ask for by MQTT: a broker that does not allow it is no fault of the link.
-        let sources = self
-            .subscriptions
-            .refused()
-            .into_iter()
-            .filter(|(filter, _)| !request::is_filter(filter) && !command::is_filter(filter));
+        let is_own = |filter: &str| request::is_filter(filter) || command::is_filter(filter) || twin::is_filter(filter);
+        let sources = self.subscriptions.refused().into_iter().filter(|(filter, _)| !is_own(filter));
         let refused: Vec<RefusedFilter> = sources.map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
         self.rooms.metrics.broker_connected.set(i64::from(refused.is_empty()));
         self.ask_again_at = Instant::now() + self.settings.timing.ask_again;

@@ -26,6 +26,7 @@ pub use ledger::Ledger;
 pub use listen::{ListenError, listen};
 pub use loss::Loss;
 pub use options::OptionsError;
+pub(crate) use parcel::PASSING;
 pub use parcel::{Answer, Delivery, Parcel};
 pub use probe::probe;
 pub use session::{Link, RefusedFilter, SessionError, Settings, Timing};

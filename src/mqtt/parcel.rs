@@ -84,6 +84,10 @@ impl Parcel {
     }
 }
 
+/// Reasons with which the broker refuses for now only (MQTT 5, 3.4.2.1), and the session's own.
+pub(crate) const PASSING: [&str; 4] =
+    ["quota_exceeded", "unspecified_error", "implementation_specific_error", "packet_identifier_in_use"];
+
 /// What the broker says of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {

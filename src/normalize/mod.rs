@@ -19,6 +19,7 @@ mod keys;
 mod coerce;
 mod units;
 mod derived;
+mod reported;
 #[cfg(test)]
 mod identity_tests;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::presence::Sighting;
 use crate::quarantine::Refusal;
 use crate::source::{SourceError, Sources};
 use crate::store::batch::{Batch, Reading, TextReading};
+use crate::twin;
 
 /// Longest name of a device, tenant, module, gateway or metric, in bytes.
 pub const MAX_NAME: usize = 255;
@@ -96,6 +98,7 @@ pub struct Normalizer {
     registry: Registry,
     memory: Memory,
     hearing: Hearing,
+    twins: twin::Hearing,
     metrics: Metrics,
     generation: u32,
     scratch: Vec<Option<work::Resolved>>,
@@ -117,6 +120,7 @@ impl Normalizer {
         let counts = counts(&sources, &metrics);
         let (policy, registry) = (policy(settings), Registry::of(snapshot));
         let hearing = Hearing::new(settings, snapshot, metrics.clone());
+        let twins = twin::Hearing::new(settings, metrics.clone());
         Ok(Normalizer {
             sources,
             counts,
@@ -124,6 +128,7 @@ impl Normalizer {
             registry,
             memory,
             hearing,
+            twins,
             metrics,
             generation: 0,
             scratch: Vec::new(),
@@ -154,6 +159,7 @@ impl Normalizer {
         self.policy = policy(settings);
         self.registry = registry;
         self.hearing = Hearing::new(settings, snapshot, self.metrics.clone());
+        self.twins = twin::Hearing::new(settings, self.metrics.clone());
         self.generation = self.generation.wrapping_add(1);
         Ok(())
     }
@@ -213,6 +219,7 @@ impl Normalizer {
             registry: &mut self.registry,
             memory: &mut self.memory,
             hearing: &self.hearing,
+            twins: self.twins.limits(),
             metrics: &self.metrics,
             scratch: &mut self.scratch,
             sightings: &mut self.sightings,
@@ -221,6 +228,8 @@ impl Normalizer {
             units: Vec::new(),
             stored: Vec::new(),
             deriving: false,
+            reports: false,
+            measured: Vec::new(),
             tells_units: false,
             source: None,
             place: 0,
@@ -239,8 +248,17 @@ impl Normalizer {
 }
 
 impl Normalizer {
-    /// Adds what a message says of commands. True: it is nothing but that.
+    /// Adds what a message says of commands and twins. True: it is nothing but that.
     fn hear(&mut self, message: &Message, out: &mut Batch) -> bool {
+        if let Some(heard) = self.twins.hear(message) {
+            let is_telemetry = heard.telemetry && self.sources.route(&message.publish.topic).is_some();
+            if let Some(ask) = heard.ask {
+                let weight = message.publish.payload.len().saturating_add(twin::Ask::WEIGHT);
+                out.bytes = out.bytes.saturating_add(weight);
+                out.twins.push(ask);
+            }
+            return !is_telemetry;
+        }
         let registry = &self.registry;
         let template = |tenant: &str, uid: &str| {
             let device = registry.device(tenant, uid)?;

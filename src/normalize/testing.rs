@@ -47,6 +47,7 @@ pub(crate) fn metric(name: &str, kind: Kind) -> Metric {
         values: BTreeMap::new(),
         words: BTreeMap::new(),
         min_step: None,
+        twin: None,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::quarantine::{Reason, Refusal};
 use crate::source::{Captures, Source, Sources, is_own};
 use crate::store::batch::{Batch, Quarantined, Reading, TextReading};
 use crate::time::UtcMicros;
+use crate::twin::Limits;
+use crate::twin::state::Measured;
 
 /// How many raw keys of a device are remembered, for each sensor that it may have: keys have aliases, and modules share
 /// their device's.
@@ -72,6 +74,8 @@ pub(super) struct Work<'a, F> {
     pub(super) registry: &'a mut Registry,
     pub(super) memory: &'a mut Memory,
     pub(super) hearing: &'a Hearing,
+    /// What twins' documents may be.
+    pub(super) twins: Limits,
     pub(super) metrics: &'a Metrics,
     pub(super) scratch: &'a mut Vec<Option<Resolved>>,
     /// What the message tells of devices' connections.
@@ -83,6 +87,10 @@ pub(super) struct Work<'a, F> {
     /// Numbers of the point at hand; none are kept unless something is derived from them.
     pub(super) stored: Vec<Stored>,
     pub(super) deriving: bool,
+    /// Whether some of the device's metrics are reported state too.
+    pub(super) reports: bool,
+    /// Those readings of the report at hand.
+    pub(super) measured: Vec<Measured>,
     /// Whether some keys' units are told by others.
     pub(super) tells_units: bool,
     pub(super) source: Option<&'a Source>,
@@ -282,7 +290,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         self.units.sort_by(|a, b| a.0.cmp(&b.0));
         self.deriving = self.registry.derives(device);
         self.tells_units = self.registry.tells_units(device);
+        self.reports = self.registry.reports(device);
         self.points(device, with_signal(report.points, report.signal), latest);
+        self.put_reported(device);
         Ok(())
     }
 
@@ -446,6 +456,9 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
         if fresh.is_some() {
             let most = self.policy.max_sensors.saturating_mul(KEYS_PER_SENSOR);
             self.registry.remember(device, self.captures.module, key, target, most);
+        }
+        if self.reports {
+            self.reported(&target, time, kind, &fit);
         }
         self.emit(key, sensor, time, kind, fit);
         false

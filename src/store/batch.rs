@@ -14,6 +14,7 @@ use crate::notify::{MemoryChange, Order};
 use crate::presence::ConnectionChange;
 use crate::quarantine::Refusal;
 use crate::time::UtcMicros;
+use crate::twin;
 
 /// A device's number within one [`Batch::generation`]: given by the pipeline, mapped to a row by the writer.
 pub type DeviceIndex = u32;
@@ -56,6 +57,8 @@ pub struct Batch {
     pub asks: Vec<Ask>,
     /// What devices say of commands, in order.
     pub replies: Vec<Reply>,
+    /// What was asked of twins, in order.
+    pub twins: Vec<twin::Ask>,
     /// Of what has no fixed size, about: texts, and the messages that go to quarantine. Counted as they come, since a look at
     /// all of them for each message would be dear.
     pub bytes: usize,
@@ -73,6 +76,7 @@ impl Batch {
             + self.transitions.len()
             + self.connections.len()
             + self.heard()
+            + self.twins.len()
     }
 
     /// What it holds of commands.
@@ -119,6 +123,7 @@ impl Batch {
         self.connections.append(&mut later.connections);
         self.asks.append(&mut later.asks);
         self.replies.append(&mut later.replies);
+        self.twins.append(&mut later.twins);
         self.bytes = self.bytes.saturating_add(later.bytes);
     }
 }

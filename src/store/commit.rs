@@ -17,16 +17,17 @@ use super::quarantine::{Entry, Origin, record, settle, whose};
 use super::reconcile;
 use super::replay::not_yet_held;
 use super::rollups::mark_late;
-use super::{Store, alerts, commands, connections};
+use super::{Store, alerts, commands, connections, twins};
 use crate::command::State;
 use crate::crash;
 use crate::message::{Message, Publish, Seq};
 use crate::metrics::{ByReason, ByState, Metrics};
 use crate::quarantine::{Reason, Refusal};
 use crate::time::UtcMicros;
+use crate::twin;
 
 /// What a batch has come to in the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// Readings, numbers and texts together, that are new.
     pub stored: u64,
@@ -45,6 +46,8 @@ pub struct Committed {
     pub staged: bool,
     /// What was heard of commands.
     pub commands: commands::Kept,
+    /// What was heard of twins.
+    pub twins: twins::Kept,
     /// An earlier attempt had been committed though its answer was lost; the counts above are 0.
     pub already: bool,
 }
@@ -186,7 +189,7 @@ enum Last {
 }
 
 /// What a retry of quarantined messages has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     pub committed: Committed,
     /// Events settled by it.
@@ -246,6 +249,7 @@ pub(super) fn count(metrics: &Metrics, committed: &Committed) {
         metrics.batches_staged.inc();
     }
     count_commands(metrics, &committed.commands);
+    count_twins(metrics, &committed.twins);
     for _ in 0..committed.rejected {
         metrics.count_refusal(Reason::RejectedByDatabase);
     }
@@ -258,6 +262,18 @@ fn count_commands(metrics: &Metrics, kept: &commands::Kept) {
     for (refused, count) in commands::Refused::ALL.iter().zip(kept.refused).filter(|(_, count)| *count > 0) {
         metrics.command_messages_refused.get_or_create(&ByReason { reason: refused.code() }).inc_by(count);
     }
+}
+
+fn count_twins(metrics: &Metrics, kept: &twins::Kept) {
+    metrics.twin_desired_changes.inc_by(kept.desired);
+    metrics.twin_reported_changes.inc_by(kept.reported);
+    for (reason, count) in twin::Reason::ALL.iter().zip(kept.refused).filter(|(_, count)| *count > 0) {
+        metrics.twin_messages_refused.get_or_create(&ByReason { reason: reason.word() }).inc_by(count);
+    }
+    for convergence in &kept.convergences {
+        metrics.twin_convergence.get_or_create(&[]).observe(convergence.as_secs_f64());
+    }
+    metrics.twin_answers_left_out.inc_by(kept.left_out);
 }
 
 /// What a transaction has written of a batch.
@@ -315,11 +331,12 @@ pub(super) fn write(
     keep_newest(conn, manner, &texts.newest)?;
 
     store_last_seen(conn, batch, &ids)?;
-    let mut heard = commands::Kept::default();
+    let (mut heard, mut twins) = (commands::Kept::default(), twins::Kept::default());
     if let Origin::Journal { instance, .. } = origin {
         alerts::keep(conn, instance, batch)?;
         connections::keep(conn, instance, batch)?;
         heard = commands::keep(conn, instance, batch)?;
+        twins = twins::keep(conn, instance, batch)?;
     }
     let stored = numbers.stored + texts.stored;
     refused.extend(numbers.refused);
@@ -342,6 +359,7 @@ pub(super) fn write(
         bisected: numbers.bisected || texts.bisected,
         staged: numbers.staged || texts.staged,
         commands: heard,
+        twins,
         already: false,
     };
     Ok(Written { committed, fresh, newest: numbers.newest })

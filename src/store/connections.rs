@@ -35,7 +35,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Mode::Active => "active",
             Mode::Maintenance => "maintenance",
@@ -135,6 +135,7 @@ impl Store {
                 .returning(devices::connection)
                 .get_result(c))
             .during("setting what is said of a device")?;
+            super::twins::untell(conn, id)?;
             let status = if mode == Mode::Active { connection } else { mode.word().to_owned() };
             if status != before {
                 let (at, cause) = (clock::now(), limits::clip(why, limits::DETAIL));

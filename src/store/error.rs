@@ -41,6 +41,9 @@ pub enum StoreError {
     /// What is asked for comes too late, or again.
     #[error("{detail}")]
     Past { detail: String },
+    /// What is asked of a twin can't be done.
+    #[error(transparent)]
+    Twin(#[from] crate::twin::Refused),
     /// What was to be dropped could not be archived, so it was not dropped. The archive is tried again later.
     #[error("the archive failed, and nothing was dropped: {detail}")]
     Archive { detail: String },
@@ -182,7 +185,8 @@ impl StoreError {
             | StoreError::Fenced { .. }
             | StoreError::Unfit { .. }
             | StoreError::Missing { .. }
-            | StoreError::Past { .. } => false,
+            | StoreError::Past { .. }
+            | StoreError::Twin(_) => false,
         }
     }
 

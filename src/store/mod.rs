@@ -42,6 +42,7 @@ pub mod stats;
 mod template_json;
 mod template_versions;
 mod templates;
+pub mod twins;
 
 use std::sync::Arc;
 

@@ -221,7 +221,7 @@ impl Replayer {
 }
 
 /// What a batch of a replay has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     pub committed: Committed,
     /// Events in quarantine that came to their end.

@@ -135,6 +135,7 @@ diesel::table! {
         required -> Bool,
         enumeration -> Text,
         min_step -> Nullable<Double>,
+        twin -> Nullable<Text>,
     }
 }
 
@@ -682,6 +683,49 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    device_twins (device_id, name) {
+        device_id -> Integer,
+        name -> Text,
+        tenant_id -> Integer,
+        version -> BigInt,
+        present -> Bool,
+        desired -> Text,
+        desired_stamps -> Text,
+        desired_version -> BigInt,
+        desired_at -> Nullable<Instant>,
+        reported -> Text,
+        reported_stamps -> Text,
+        reported_version -> BigInt,
+        reported_at -> Nullable<Instant>,
+        delta -> Text,
+        converged_at -> Nullable<Instant>,
+        convergence_ms -> Nullable<BigInt>,
+        shadow -> Bool,
+        instance -> Nullable<Text>,
+        desired_tell -> BigInt,
+        desired_told -> BigInt,
+        delta_tell -> BigInt,
+        delta_told -> BigInt,
+        tell_at -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    device_twin_messages (id) {
+        id -> BigInt,
+        instance -> Nullable<Text>,
+        topic -> Text,
+        payload -> Text,
+        retain -> Bool,
+        correlation -> Nullable<Binary>,
+    }
+}
+
+diesel::joinable!(device_twins -> devices (device_id));
 diesel::joinable!(device_command_steps -> device_commands (command_id));
 diesel::joinable!(devices -> tenants (tenant_id));
 diesel::joinable!(device_templates -> tenants (tenant_id));
@@ -729,4 +773,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     notify_memory,
     device_commands,
     device_command_steps,
+    device_twins,
+    device_twin_messages,
 );

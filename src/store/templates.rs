@@ -71,6 +71,7 @@ struct MetricRow {
     required: bool,
     enumeration: String,
     min_step: Option<f64>,
+    twin: Option<String>,
 }
 
 #[derive(Queryable, Insertable)]
@@ -164,7 +165,7 @@ fn read_metrics(conn: &mut Conn<'_>, ids: &[i32]) -> Result<HashMap<i32, Vec<Arc
 fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, StoreError> {
     use template_metrics::{
         enumeration, keys, kind, min_step, name, offset_by, ordinal, range_high, range_low, required, scale, table,
-        template_id, tenant_id, unit,
+        template_id, tenant_id, twin, unit,
     };
     let columns = (
         tenant_id,
@@ -181,6 +182,7 @@ fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, 
         required,
         enumeration,
         min_step,
+        twin,
     );
     with_db!(conn, |c| table.filter(template_id.eq_any(ids)).select(columns).order((template_id, ordinal)).load(c))
         .during("reading metrics")
@@ -258,6 +260,7 @@ fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
         range: row.range_low.zip(row.range_high),
         required: row.required,
         min_step: row.min_step,
+        twin: row.twin.map(String::into_boxed_str),
     })
 }
 
@@ -360,9 +363,10 @@ fn write_children(conn: &mut Conn<'_>, id: i32, template: &Template, tenant: Opt
             required: metric.required,
             enumeration: enumeration_as_json(metric)?,
             min_step: metric.min_step,
+            twin: metric.twin.as_deref().map(str::to_owned),
         })
     })?;
-    for rows in metrics.chunks(conn.rows_per_statement(14)) {
+    for rows in metrics.chunks(conn.rows_per_statement(15)) {
         with_db!(conn, |c| diesel::insert_into(template_metrics::table).values(rows).execute(c))
             .during("making metrics")?;
     }

@@ -43,10 +43,11 @@ impl Fault {
         faults.extend(
             tidegate::crash::POINTS
                 .into_iter()
-                // Trims need a journal under pressure, see `process`; the courier commands, see `commands`.
+                // Trims need a journal under pressure, see `process`; the courier commands, see `commands`, and twins, see `twins`.
                 .filter(|point| {
                     !point.ends_with("trim")
                         && !point.starts_with("courier")
+                        && !point.starts_with("twins")
                         && (combo != Combo::Alone || !point.starts_with("session"))
                 })
                 .map(Crash),

@@ -146,11 +146,12 @@ async fn a_session_that_is_said_to_be_present_is_subscribed_again_all_the_same()
     for (turn, session_present) in [(1, true), (2, false), (3, true)] {
         let filters;
         (peer, filters) = scene.reconnect(peer, session_present).await;
-        // Requests about alerts and for commands, and answers to these.
-        let own = ["tidegate/alerts/+/+/", "tidegate/commands/", "devices/+/commands/"];
+        // Requests about alerts, for commands and for twins, answers to commands, and what devices say of their twins.
+        let own =
+            ["tidegate/alerts/+/+/", "tidegate/commands/", "devices/+/commands/", "tidegate/twins/", "devices/+/twin/"];
         let (requests, sources): (Vec<_>, Vec<_>) =
             filters.into_iter().partition(|filter| own.iter().any(|prefix| filter.starts_with(prefix)));
-        assert_eq!((sources, requests.len()), (vec!["devices/+/telemetry".to_owned()], 6), "said: {session_present}");
+        assert_eq!((sources, requests.len()), (vec!["devices/+/telemetry".to_owned()], 9), "said: {session_present}");
         peer.send_numbers(turn..=turn, false).await;
         peer.acknowledged(turn..=turn).await;
     }

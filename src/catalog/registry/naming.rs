@@ -118,6 +118,11 @@ impl Registry {
         self.templates_of(device).any(|template| !self.templates[template].derived.is_empty())
     }
 
+    /// Whether one of those templates has metrics that are reported state too.
+    pub fn reports(&self, device: DeviceSlot) -> bool {
+        self.templates_of(device).any(|template| self.reporting[template])
+    }
+
     /// Whether one of those templates has keys whose unit another key tells.
     pub fn tells_units(&self, device: DeviceSlot) -> bool {
         self.templates_of(device).any(|template| !self.unit_fields[template].is_empty())

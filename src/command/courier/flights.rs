@@ -7,17 +7,13 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::crash;
-use crate::mqtt::{Answer, Delivery, Parcel};
+use crate::mqtt::{Answer, Delivery, PASSING, Parcel};
 use crate::store::commands::{Due, Fate, Notice, Sending};
 
 /// Commands under way at once.
 const COMMANDS: usize = 128;
 /// Notices under way at once.
 const NOTICES: usize = 32;
-
-/// Reasons with which the broker refuses for now only (MQTT 5, 3.4.2.1), and the session's own.
-const PASSING: [&str; 4] =
-    ["quota_exceeded", "unspecified_error", "implementation_specific_error", "packet_identifier_in_use"];
 
 enum Subject {
     Command { id: String, deduplicates: bool },

@@ -19,7 +19,7 @@ const PAGE: (usize, usize) = (100, 1000);
 const BESIDE: usize = 4096;
 
 /// What becomes of a path that is no UTF-8, or has a NUL, which no name has.
-fn names(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, String), Fault> {
+pub(super) fn names(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, String), Fault> {
     let Path((tenant, uid)) = path.map_err(|_| Fault::no_route())?;
     match tenant.contains('\0') || uid.contains('\0') {
         true => Err(Fault::no_route()),

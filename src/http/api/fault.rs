@@ -93,6 +93,10 @@ impl Fault {
             StoreError::Missing { what, detail } => {
                 Fault::new(StatusCode::NOT_FOUND, "not_found", detail.clone()).at(*what)
             }
+            StoreError::Twin(refused) => {
+                let status = StatusCode::from_u16(refused.reason.code()).unwrap_or(StatusCode::BAD_REQUEST);
+                Fault::new(status, refused.reason.word(), refused.message.clone())
+            }
             StoreError::Past { detail } => Fault::new(StatusCode::CONFLICT, "conflict", detail.clone()),
             StoreError::Unfit { detail } => Fault::new(StatusCode::BAD_REQUEST, "bad_request", detail.clone()),
             error if error.is_transient() || error.awaits_a_person() => {

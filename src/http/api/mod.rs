@@ -11,6 +11,7 @@ mod fault;
 mod gate;
 mod params;
 mod readings;
+mod twins;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::config::{Commands, Database, Http};
+use crate::config::{Commands, Database, Http, Twins};
 use crate::metrics::{ByReason, Metrics};
 use crate::store::{Store, StoreError};
 use fault::{Fault, Refused};
@@ -50,6 +51,7 @@ struct Inner {
     store: Store,
     gate: Gate,
     commands: Commands,
+    twins: Twins,
     requests: Semaphore,
     questions: Arc<Semaphore>,
     metrics: Metrics,
@@ -64,7 +66,7 @@ impl Api {
         http: &Http,
         address: SocketAddr,
         database: &Database,
-        commands: Commands,
+        (commands, twins): (Commands, Twins),
         metrics: Metrics,
     ) -> Result<Api, StoreError> {
         let gate = Gate::new(http.token.as_ref(), address);
@@ -81,6 +83,7 @@ impl Api {
             store: Store::open(&database)?,
             gate,
             commands,
+            twins,
             requests: Semaphore::new(REQUESTS),
             questions: Arc::new(Semaphore::new(QUESTIONS as usize)),
             metrics,
@@ -90,6 +93,11 @@ impl Api {
     /// What is asked of commands.
     fn commands(&self) -> &Commands {
         &self.0.commands
+    }
+
+    /// What twins may be.
+    fn twins(&self) -> &Twins {
+        &self.0.twins
     }
 
     /// Runs `work`, which asks the database and makes the answer, where it holds up nobody else. What is not waited for any more keeps
@@ -135,6 +143,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/commands/{id}/cancel", post(commands::cancel))
         .route("/devices", get(devices::list))
         .route("/devices/{tenant}/{uid}/commands", get(commands::list_of).post(commands::ask))
+        .route("/devices/{tenant}/{uid}/twin", get(twins::show).patch(twins::patch).put(twins::put))
         .route("/devices/{tenant}/{uid}", get(devices::show))
         .route("/devices/{tenant}/{uid}/latest", get(devices::latest))
         .route("/readings", get(readings::list))

@@ -1,5 +1,5 @@
-//! Hears at once, on PostgreSQL, that somebody has put a command in (LISTEN). Behind a pooler there is no session to listen with; then the
-//! courier's look each second has to do.
+//! Hears at once, on PostgreSQL, that somebody has put a command in, or changed a twin (LISTEN). Behind a pooler there is no session to listen with; then the
+//! courier's look each second has to do, and that of the publisher of twins.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Store {
         !self.db.is_sqlite()
     }
 
-    /// Calls `ring` whenever commands were put in, until `stop`; takes a connection of its own. A failure is tried again: nothing
+    /// Calls `ring` whenever commands were put in or twins changed, until `stop`; takes a connection of its own. A failure is tried again: nothing
     /// depends on it but a second. `failed` is told of each.
     pub fn hear_commands(&self, stop: &CancellationToken, ring: impl Fn(), failed: impl Fn()) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -57,7 +57,9 @@ impl Store {
         if self.db.is_pooled() {
             return Ok(());
         }
-        diesel::sql_query("LISTEN tidegate_commands").execute(*c).during("listening for commands")?;
+        for channel in ["LISTEN tidegate_commands", "LISTEN tidegate_twins"] {
+            diesel::sql_query(channel).execute(*c).during("listening for commands")?;
+        }
         backoff.reset();
         // What came before it listened.
         ring();
