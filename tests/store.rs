@@ -23,6 +23,7 @@ mod series;
 mod sqlite_care;
 mod stats;
 mod timescale;
+mod twins;
 mod view;
 
 use std::path::{Path, PathBuf};

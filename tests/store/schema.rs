@@ -71,6 +71,8 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         decoder_memory,
         device_command_steps,
         device_commands,
+        device_twin_messages,
+        device_twins,
         device_connection_events,
         device_modules,
         device_presence,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Device, Devices, Hand, of_device, put_up, row};
 use crate::store::batch::Batch;
 use crate::store::error::StoreError;
+use crate::store::limits;
 use crate::store::pool::Conn;
 use crate::twin::answer::{self, Note};
 use crate::twin::state::{Change, Twin, Update};
@@ -56,7 +57,7 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
         tracing::warn!(
             left_out = kept.left_out,
             most = super::MAX_MESSAGES,
-            "answers and news of twins that wait for the broker are at their bound; these are left out"
+            "answers and news of twins that wait for the broker are at their bound, or have no topic; these are left out"
         );
     }
     Ok(kept)
@@ -83,7 +84,7 @@ fn one(devices: &Devices, hand: &mut Hand, instance: &str, ask: &Ask, kept: &mut
         }
         Err(refused) => {
             kept.refuse(refused.reason, 1);
-            let (device, reason) = (&*ask.device, refused.reason.word());
+            let (device, reason) = (limits::clip(&ask.device, limits::UID), refused.reason.word());
             tracing::warn!(device, reason, why = refused.message, "what is asked of a twin is not done");
             answer::notes(ask, update, &Twin::default(), Err(&refused), ask.tenant.as_deref().unwrap_or_default())
         }

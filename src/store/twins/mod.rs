@@ -19,6 +19,7 @@ use diesel::prelude::*;
 
 use super::connections::Mode;
 use super::error::{During, StoreError};
+use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{device_twin_messages, devices, tenants};
 use crate::catalog::DEFAULT_TENANT;
@@ -68,7 +69,10 @@ impl Devices {
     fn find(&self, tenant: Option<&str>, uid: &str) -> Result<&Device, Refused> {
         let named = self.0.get(uid).map(Vec::as_slice).unwrap_or_default();
         let of = |tenant: &str| named.iter().find(|device| device.tenant == tenant);
-        let unknown = || Refused::new(Reason::UnknownDevice, format!("there is no device {uid:?}"));
+        let unknown = || {
+            let uid = limits::clip(uid, limits::UID);
+            Refused::new(Reason::UnknownDevice, format!("there is no device {uid:?}"))
+        };
         match (tenant, named) {
             (Some(tenant), _) => of(tenant).ok_or_else(unknown),
             (None, []) => Err(unknown()),
@@ -162,8 +166,10 @@ fn put_up(conn: &mut Conn<'_>, instance: Option<&str>, notes: Vec<Note>) -> Resu
     let waiting: i64 = with_db!(conn, |c| device_twin_messages::table.count().get_result(c))
         .during("counting what is to be told of twins")?;
     let room = MAX_MESSAGES.saturating_sub(usize::try_from(waiting).unwrap_or(0));
-    let left_out = notes.len().saturating_sub(room);
-    let rows = notes.into_iter().take(room).map(|note| NewMessage {
+    let all = notes.len();
+    // On a topic as long as can be an answer's has no place.
+    let fits = |note: &Note| note.topic.len() <= limits::TOPIC && !note.topic.contains('\0');
+    let rows = notes.into_iter().filter(fits).take(room).map(|note| NewMessage {
         instance,
         topic: note.topic,
         payload: note.payload,
@@ -175,5 +181,5 @@ fn put_up(conn: &mut Conn<'_>, instance: Option<&str>, notes: Vec<Note>) -> Resu
         with_db!(conn, |c| diesel::insert_into(device_twin_messages::table).values(rows).execute(c))
             .during("writing what is to be told of twins")?;
     }
-    Ok(left_out as u64)
+    Ok(all.saturating_sub(rows.len()) as u64)
 }
