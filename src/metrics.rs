@@ -118,7 +118,7 @@ impl New for Histogram {
 }
 
 impl New for Slow {
-    /// Seconds, 10 ms to 12 days.
+    /// Seconds, 10 ms to 8 days.
     fn new() -> Self {
         let slow = Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.01, 4.0, 14))) as fn() -> _);
         // There from the start.

@@ -48,7 +48,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Twin`] where no device is meant, or more than one.
     pub fn twin(&self, tenant: Option<&str>, uid: &str, name: &str) -> Result<TwinDetail, StoreError> {
-        self.look(|conn| look(conn, tenant, uid, name))
+        // That there is no such device is an answer, and no failure of a replica.
+        let found = self.look(|conn| match look(conn, tenant, uid, name) {
+            Err(StoreError::Twin(refused)) => Ok(Err(refused)),
+            other => other.map(Ok),
+        })?;
+        Ok(found?)
     }
 
     /// Changes a twin; a running daemon tells of it within a second.
