@@ -34,6 +34,7 @@ pub fn template(slug: &str) -> Template {
         values: BTreeMap::new(),
         words: BTreeMap::new(),
         min_step: None,
+        twin: Some(format!("settings.{name}").into()),
     };
     let contact = Metric {
         kind: Kind::Bool,
