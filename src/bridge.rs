@@ -111,6 +111,7 @@ impl Bridge {
         let (mut announcer, announced) = announcer(metrics.clone());
         let (bells, (courier_begins, courier_begun)) = (Bells::default(), oneshot::channel());
         let (twins_begin, twins_begun) = oneshot::channel();
+        let (jobs_begin, jobs_begun) = oneshot::channel();
         let (parcels_out, parcels) = mpsc::channel(PARCELS_WAITING);
         let broker_addr = Ingest {
             config: &config,
@@ -135,6 +136,7 @@ impl Bridge {
             bells: bells.clone(),
             courier_begun,
             twins_begun,
+            jobs_begun,
             announced,
             announcer: &mut announcer,
             stop: &stop,
@@ -150,7 +152,7 @@ impl Bridge {
             listening,
             unanswered,
             announcer,
-            begins: [courier_begins, twins_begin],
+            begins: [courier_begins, twins_begin, jobs_begin],
             errands,
             bells,
             stop: &stop,

@@ -7,7 +7,7 @@
 //! | `TIDEGATE_MUTATION=name` | break a promise on purpose, so that the campaign can be seen to fail |
 
 /// The names of the points, in the order in which a message passes them.
-pub const POINTS: [&str; 13] = [
+pub const POINTS: [&str; 14] = [
     "journal.before_commit",
     "journal.after_commit",
     "session.after_puback",
@@ -21,6 +21,7 @@ pub const POINTS: [&str; 13] = [
     "twins.due",
     "twins.answered",
     "twins.noted",
+    "jobs.advanced",
 ];
 
 /// A promise that can be broken on purpose.

@@ -48,6 +48,8 @@ pub mod quarantine;
 pub mod command;
 /// What devices are to be, and what they say they are.
 pub mod twin;
+/// One command for many devices.
+pub mod job;
 /// Who is told of alerts beside MQTT's subscribers.
 pub mod notify;
 /// What decoders want told to devices.

@@ -239,6 +239,12 @@ metrics! {
     twin_publishes_refused: Family<ByReason, Count> = "twin_publishes_refused";
     /// Failed questions of the twins' publisher to the database; each is tried again
     twin_errors: Count = "twin_errors";
+    /// Jobs that have not ended
+    jobs_active: Level = "jobs_active";
+    /// Executions of jobs that have got into a state, by its name
+    job_executions: Family<ByState, Count> = "job_executions";
+    /// Failed questions of the driver of jobs to the database; each is tried again
+    job_errors: Count = "job_errors";
     /// Broker redeliveries recognised and not stored again
     redeliveries_recognised: Count = "redeliveries_recognised";
     /// Messages made durable in the journal

@@ -11,6 +11,7 @@ use crate::alert::publisher::{self, Publisher};
 use crate::command::bell::Bells;
 use crate::command::courier::Courier;
 use crate::config::{self, Config, Endpoint};
+use crate::job::driver::Driver;
 use crate::journal::Progress;
 use crate::metrics::Metrics;
 use crate::mqtt::{Link, Parcel};
@@ -30,6 +31,7 @@ pub(super) struct Outgoing<'a> {
     /// Told once the database was opened.
     pub courier_begun: oneshot::Receiver<()>,
     pub twins_begun: oneshot::Receiver<()>,
+    pub jobs_begun: oneshot::Receiver<()>,
     pub announced: Announced,
     pub announcer: &'a mut Announcer,
     pub stop: &'a Stop,
@@ -67,6 +69,18 @@ impl Outgoing<'_> {
             metrics: metrics.clone(),
         };
         crew.task("twins", twins.run());
+        let jobs = Driver {
+            store: store.clone(),
+            instance: instance.clone(),
+            settings: config.commands.clone(),
+            bell: self.bells.jobs.clone(),
+            courier: self.bells.commands.clone(),
+            begun: self.jobs_begun,
+            closing: stop.intake.clone(),
+            stop: stop.http.clone(),
+            metrics: metrics.clone(),
+        };
+        crew.task("jobs", jobs.run());
         if store.tells_of_commands() {
             let (store, bells, stop, metrics) = (store.clone(), self.bells, stop.waiting.clone(), metrics.clone());
             crew.thread("command ear", move || {

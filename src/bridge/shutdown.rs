@@ -56,7 +56,7 @@ impl Bridge {
         }
 
         self.stop.http.cancel();
-        let last = ["http", "unanswered", "alert publisher", "notifier", "courier", "twins"];
+        let last = ["http", "unanswered", "alert publisher", "notifier", "courier", "twins", "jobs"];
         let (ended, _) = self.crew.wait_for(&last, Instant::now() + Duration::from_secs(1)).await;
         exits.extend(ended);
         first_failure(exits)

@@ -66,8 +66,8 @@ pub(super) struct Storing<'a> {
     pub listening: Listening,
     pub unanswered: Unanswered,
     pub announcer: Announcer,
-    /// Tell the courier and the publisher of twins that the database was opened.
-    pub begins: [oneshot::Sender<()>; 2],
+    /// Tell the courier, the publisher of twins and the driver of jobs that the database was opened.
+    pub begins: [oneshot::Sender<()>; 3],
     pub errands: Errands,
     pub bells: Bells,
     pub stop: &'a Stop,

@@ -76,6 +76,7 @@ pub(super) fn manner(section: &mut Section<'_>, schema: &Value) -> Manner {
         expires_ms: section
             .duration("expires", EXPIRES)
             .map(|expires| u64::try_from(expires.as_millis()).unwrap_or(u64::MAX)),
+        version_metric: section.text("version_metric").filter(|metric| !metric.is_empty()).map(str::to_owned),
         topic: text(section, "topic"),
         payload: encoding(section, "payload"),
         responses: responses(section),

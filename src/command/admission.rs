@@ -61,6 +61,25 @@ pub struct Terms {
     pub expires_at: UtcMicros,
 }
 
+/// Whether a device of which so many commands have not ended may get another.
+///
+/// # Errors
+/// That it has too many.
+pub fn has_room(waiting: i64, settings: &config::Commands) -> Result<(), String> {
+    let most = settings.max_waiting;
+    match waiting < i64::from(most) {
+        true => Ok(()),
+        false => Err(format!("{waiting} commands of the device have not ended; commands.max_waiting is {most}")),
+    }
+}
+
+impl Terms {
+    /// As rows have it: 0 where nothing can say what becomes of it.
+    pub fn timeout_ms(&self) -> i64 {
+        self.timeout.map_or(0, |timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
 /// Schemas that have been read, by template and command.
 #[derive(Default)]
 pub struct Schemas(HashMap<(String, String), Result<Schema, String>>);

@@ -1,4 +1,4 @@
-//! Tells the courier, and the publisher of twins, that there may be something to do, before they look by themselves.
+//! Tells the courier, the publisher of twins and the driver of jobs that there may be something to do, before they look by themselves.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ pub struct Bell(Arc<Notify>);
 pub struct Bells {
     pub commands: Bell,
     pub twins: Bell,
+    pub jobs: Bell,
 }
 
 impl Bells {
@@ -20,6 +21,7 @@ impl Bells {
     pub fn ring(&self) {
         self.commands.ring();
         self.twins.ring();
+        self.jobs.ring();
     }
 }
 

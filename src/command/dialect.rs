@@ -81,6 +81,8 @@ pub struct Manner {
     pub unsure: Unsure,
     /// How long it may wait to be sent; none: `commands.expires`. Milliseconds.
     pub expires_ms: Option<u64>,
+    /// The metric that tells the version which the command installs, where it is firmware; none: the job says, or the usual one.
+    pub version_metric: Option<String>,
     /// In place of the dialect's.
     pub topic: Option<Text>,
     pub payload: Option<Encoding>,
@@ -104,6 +106,7 @@ impl Default for Manner {
             attempts: ATTEMPTS,
             unsure: Unsure::Repeat,
             expires_ms: None,
+            version_metric: None,
             topic: None,
             payload: None,
             responses: Vec::new(),

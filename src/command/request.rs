@@ -210,19 +210,25 @@ fn fitting(params: &mut String) -> Result<(), String> {
 }
 
 fn expiry(at: UtcMicros, expires: &Value) -> Result<UtcMicros, String> {
-    let span = match expires {
-        Value::String(text) => {
-            humantime::parse_duration(text.trim()).map_err(|error| format!("expires_in: {error}"))?
-        }
+    at.checked_add(span("expires_in", expires)?).ok_or_else(|| "expires_in is too long".to_owned())
+}
+
+/// A duration such as `"10m"`, or seconds.
+///
+/// # Errors
+/// What is wrong with it, under the name of its field.
+pub(crate) fn span(field: &str, given: &Value) -> Result<Duration, String> {
+    let span = match given {
+        Value::String(text) => humantime::parse_duration(text.trim()).map_err(|error| format!("{field}: {error}"))?,
         other => match other.as_f64().filter(|seconds| *seconds > 0.0).map(Duration::try_from_secs_f64) {
             Some(Ok(span)) => span,
-            _ => return Err("expires_in is neither a duration such as \"10m\" nor seconds".to_owned()),
+            _ => return Err(format!("{field} is neither a duration such as \"10m\" nor seconds")),
         },
     };
-    if span.is_zero() || span > LONGEST {
-        return Err("expires_in is not within 1ms to 366d".to_owned());
+    match span.is_zero() || span > LONGEST {
+        true => Err(format!("{field} is not within 1ms to 366d")),
+        false => Ok(span),
     }
-    at.checked_add(span).ok_or_else(|| "expires_in is too long".to_owned())
 }
 
 #[cfg(test)]

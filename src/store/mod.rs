@@ -14,6 +14,7 @@ mod extensions;
 pub mod figures;
 mod identity;
 mod introduce;
+pub mod jobs;
 mod json;
 pub mod layout;
 mod last_values;

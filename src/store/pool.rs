@@ -67,6 +67,14 @@ impl Conn<'_> {
         ((binds - 16) / columns.max(1)).min(5_000)
     }
 
+    /// A statement whose values are numbered, `?1`, as this database has them.
+    pub(super) fn numbered(&self, sql: &str) -> String {
+        match self {
+            Conn::Postgres(_) => sql.replace('?', "$"),
+            Conn::Sqlite(_) => sql.to_owned(),
+        }
+    }
+
     /// Runs `work` under a savepoint of the transaction that is open.
     pub(super) fn savepoint<T>(
         &mut self,

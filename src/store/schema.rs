@@ -725,6 +725,60 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    jobs (id) {
+        id -> Text,
+        tenant_id -> Integer,
+        name -> Text,
+        command -> Text,
+        params -> Text,
+        selection -> Text,
+        version -> Nullable<Text>,
+        state -> Text,
+        reason -> Nullable<Text>,
+        rate -> Nullable<Integer>,
+        canaries -> Integer,
+        canaries_passed_at -> Nullable<Instant>,
+        abort_percent -> Nullable<Integer>,
+        abort_after -> Integer,
+        timeout_ms -> Nullable<BigInt>,
+        priority -> Integer,
+        devices -> Integer,
+        created_at -> Instant,
+        expires_at -> Nullable<Instant>,
+        ended_at -> Nullable<Instant>,
+        instance -> Nullable<Text>,
+        who -> Nullable<Text>,
+        via -> Text,
+        next_at -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Instant;
+
+    job_executions (job_id, place) {
+        job_id -> Text,
+        tenant_id -> Integer,
+        place -> Integer,
+        device_id -> Nullable<Integer>,
+        device -> Text,
+        canary -> Bool,
+        command_id -> Text,
+        metric -> Nullable<Text>,
+        state -> Text,
+        reason -> Nullable<Text>,
+        begun_at -> Nullable<Instant>,
+        started_at -> Nullable<Instant>,
+        ended_at -> Nullable<Instant>,
+    }
+}
+
+diesel::joinable!(jobs -> tenants (tenant_id));
 diesel::joinable!(device_twins -> devices (device_id));
 diesel::joinable!(device_command_steps -> device_commands (command_id));
 diesel::joinable!(devices -> tenants (tenant_id));
@@ -775,4 +829,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     device_command_steps,
     device_twins,
     device_twin_messages,
+    jobs,
+    job_executions,
 );

@@ -43,11 +43,12 @@ impl Fault {
         faults.extend(
             tidegate::crash::POINTS
                 .into_iter()
-                // Trims need a journal under pressure, see `process`; the courier commands, see `commands`, and twins, see `twins`.
+                // Trims need a journal under pressure, see `process`; the courier commands, see `commands`, twins, see `twins`, and jobs, see `jobs`.
                 .filter(|point| {
                     !point.ends_with("trim")
                         && !point.starts_with("courier")
                         && !point.starts_with("twins")
+                        && !point.starts_with("jobs")
                         && (combo != Combo::Alone || !point.starts_with("session"))
                 })
                 .map(Crash),

@@ -80,6 +80,8 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
         device_templates,
         devices,
         events,
+        job_executions,
+        jobs,
         maintenance,
         notify_memory,
         quarantine_events,

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use diesel::dsl::count_star;
 use diesel::prelude::*;
 
-use super::{Changed, end, targets, write_steps};
+use super::{Changed, end, open_by_device, targets, write_steps};
 use crate::command::State;
-use crate::command::admission::{Schemas, Terms, Wanted, examine};
+use crate::command::admission::{Schemas, Terms, Wanted, examine, has_room};
 use crate::config;
 use crate::store::Store;
 use crate::store::error::{During, StoreError};
@@ -112,14 +111,12 @@ impl Store {
                             None => open_of(conn, key.0, key.1)?,
                         };
                         open.insert(key, waiting.saturating_add(1));
-                        if waiting >= i64::from(settings.max_waiting) {
-                            Some(format!(
-                                "{waiting} commands of the device have not ended; commands.max_waiting is {}",
-                                settings.max_waiting
-                            ))
-                        } else {
-                            admit(conn, new, &terms, instance, now)?;
-                            None
+                        match has_room(waiting, settings) {
+                            Err(why) => Some(why),
+                            Ok(()) => {
+                                admit(conn, new, &terms, instance, now)?;
+                                None
+                            }
                         }
                     }
                 };
@@ -157,18 +154,10 @@ fn new_ones(conn: &mut Conn<'_>, instance: &str, limit: i64) -> Result<Vec<New>,
 
 /// Admitted commands of a device that have not ended.
 fn open_of(conn: &mut Conn<'_>, tenant: &str, device: &str) -> Result<i64, StoreError> {
-    with_db!(conn, |c| device_commands::table
-        .filter(device_commands::tenant.eq(tenant))
-        .filter(device_commands::device.eq(device))
-        .filter(device_commands::ended_at.is_null())
-        .filter(device_commands::admitted_at.is_not_null())
-        .select(count_star())
-        .first(c))
-    .during("counting the commands of a device")
+    Ok(open_by_device(conn, tenant, &[device])?.get(device).copied().unwrap_or(0))
 }
 
 fn admit(conn: &mut Conn<'_>, new: &New, terms: &Terms, instance: &str, now: UtcMicros) -> Result<(), StoreError> {
-    let timeout = terms.timeout.map_or(0, |timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
     let changed: Vec<Changed> = with_db!(conn, |c| diesel::update(device_commands::table.find(&new.id))
         .filter(device_commands::ended_at.is_null())
         .filter(device_commands::admitted_at.is_null())
@@ -178,7 +167,7 @@ fn admit(conn: &mut Conn<'_>, new: &New, terms: &Terms, instance: &str, now: Utc
             device_commands::admitted_at.eq(now),
             device_commands::instance.eq(instance),
             device_commands::template.eq(limits::clip(&terms.template, limits::SLUG)),
-            device_commands::timeout_ms.eq(timeout),
+            device_commands::timeout_ms.eq(terms.timeout_ms()),
             device_commands::attempts_max.eq(i32::try_from(terms.attempts).unwrap_or(i32::MAX)),
             device_commands::in_flight.eq(i32::from(terms.in_flight)),
             device_commands::expires_at.eq(terms.expires_at),

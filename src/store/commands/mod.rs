@@ -5,6 +5,7 @@
 
 mod admit;
 mod ask;
+mod enqueue;
 mod list;
 mod listen;
 mod record;
@@ -14,11 +15,14 @@ mod targets;
 mod wait;
 
 pub use admit::Admitted;
+pub(super) use enqueue::{Admitted as AdmittedAsk, enqueue, open_by_device};
 pub use list::{CommandDetail, CommandFilter, CommandRow, CommandStep};
 pub(super) use record::keep;
 pub use record::{Kept, Refused};
 pub use replies::Notice;
+pub(super) use send::heads;
 pub use send::{Due, Fate, Sending};
+pub(super) use targets::load as targets_of;
 
 use diesel::prelude::*;
 
@@ -80,7 +84,7 @@ fn write_steps(
 }
 
 /// Ends commands alike, those that have not ended; returns the ids of those.
-fn end(
+pub(super) fn end(
     conn: &mut Conn<'_>,
     ids: &[String],
     state: State,

@@ -67,13 +67,13 @@ const HEADS: &str = "SELECT q.id FROM ( \
     SELECT c.id, c.tenant, c.device, c.priority, c.created_at, c.in_flight, c.due_at, \
         row_number() OVER (PARTITION BY c.tenant, c.device ORDER BY c.priority DESC, c.created_at, c.id) AS place \
     FROM device_commands c WHERE c.ended_at IS NULL AND c.state = 'queued' AND NOT c.sending \
-        AND c.admitted_at IS NOT NULL AND c.instance = {1} \
+        AND c.admitted_at IS NOT NULL AND c.instance = ?1 \
     ) q LEFT JOIN ( \
     SELECT tenant, device, count(*) AS busy FROM device_commands \
     WHERE ended_at IS NULL AND (sending OR state <> 'queued') GROUP BY tenant, device \
     ) b ON b.tenant = q.tenant AND b.device = q.device \
-    WHERE q.place + coalesce(b.busy, 0) <= q.in_flight AND (q.due_at IS NULL OR q.due_at <= {2}) \
-    ORDER BY q.priority DESC, q.created_at, q.id LIMIT {3}";
+    WHERE q.place + coalesce(b.busy, 0) <= q.in_flight AND (q.due_at IS NULL OR q.due_at <= ?2) \
+    ORDER BY q.priority DESC, q.created_at, q.id LIMIT ?3";
 
 #[derive(Queryable)]
 struct Row {
@@ -261,9 +261,14 @@ impl Store {
     }
 }
 
-fn heads(conn: &mut Conn<'_>, instance: &str, limit: i64, now: UtcMicros) -> Result<Vec<String>, StoreError> {
-    let places = if matches!(conn, Conn::Postgres(_)) { ["$1", "$2", "$3"] } else { ["?1", "?2", "?3"] };
-    let sql = HEADS.replace("{1}", places[0]).replace("{2}", places[1]).replace("{3}", places[2]);
+/// At most `limit` of the commands that could be sent now.
+pub(in crate::store) fn heads(
+    conn: &mut Conn<'_>,
+    instance: &str,
+    limit: i64,
+    now: UtcMicros,
+) -> Result<Vec<String>, StoreError> {
+    let sql = conn.numbered(HEADS);
     let heads: Vec<Head> = with_db!(conn, |c| diesel::sql_query(sql)
         .bind::<Text, _>(instance)
         .bind::<schema::Instant, _>(now)

@@ -13,7 +13,7 @@ use crate::store::schema::{devices, tenants};
 use crate::time::UtcMicros;
 
 /// By tenant and uid.
-pub(super) type Targets = HashMap<(String, String), Target>;
+pub(in crate::store) type Targets = HashMap<(String, String), Target>;
 
 #[derive(Queryable)]
 struct Row {
@@ -26,7 +26,7 @@ struct Row {
 }
 
 /// The devices of these tenants and uids, as far as there are any.
-pub(super) fn load<'a>(
+pub(in crate::store) fn load<'a>(
     conn: &mut Conn<'_>,
     wanted: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<Targets, StoreError> {

@@ -1,0 +1,2 @@
+DROP TABLE job_executions;
+DROP TABLE jobs;
