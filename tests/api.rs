@@ -478,3 +478,65 @@ fn commands_are_asked_for_shown_and_taken_back() {
     assert_eq!(get(&tidegate, "/api/v1/commands?state=done").0, 400);
     assert_eq!(ok(get(&tidegate, "/api/v1/commands?state=cancelled"))["commands"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn jobs_are_asked_for_held_and_taken_back() {
+    let broker = Mosquitto::plain();
+    let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + NATIVE;
+    let mut tidegate = Tidegate::configured(&toml);
+    let commands = "[[command]]\nname = \"dim\"\n[[command]]\nname = \"update\"\n";
+    tidegate.catalog_file("templates/lamp.toml", &format!("slug = \"lamp\"\nname = \"L\"\n{commands}"));
+    let device = |number| format!("[[device]]\nuid = \"lamp-{number}\"\ntemplate = \"lamp\"\n");
+    tidegate.catalog_file("devices/lamps.toml", &(0..5).map(device).collect::<String>());
+    tidegate.start();
+    tidegate.listening();
+    eventually("the database is open", || tidegate.said("database open"));
+    // One a minute, and nobody answers: so it stays as it is.
+    let body = r#"{"name":"slow","command":"dim","params":{"level":1},"templates":["lamp"],"rate":"1/m","canary":"20%","who":"ann"}"#;
+    let made = ok(post(&tidegate, "/api/v1/jobs", body));
+    assert_eq!((&made["name"], &made["devices"], &made["who"]), (&json!("slow"), &json!(5), &json!("ann")));
+    assert_eq!((&made["canaries"], &made["rate"], &made["abort_percent"]), (&json!(1), &json!(1), &json!(20)));
+    eventually("one has begun", || {
+        let shown = ok(get(&tidegate, "/api/v1/jobs/slow/executions?limit=1"));
+        (!shown["executions"][0]["begun_at"].is_null()).then_some(())
+    });
+    let page = ok(get(&tidegate, "/api/v1/jobs/slow/executions?limit=3"));
+    assert_eq!((page["executions"].as_array().unwrap().len(), &page["next"]), (3, &json!(2)));
+    let rest = ok(get(&tidegate, "/api/v1/jobs/slow/executions?after=2&state=QUEUED"));
+    assert_eq!((rest["executions"].as_array().unwrap().len(), &rest["next"]), (2, &Value::Null));
+    assert_eq!(ok(post(&tidegate, "/api/v1/jobs/slow/pause?who=ann", ""))["state"], "PAUSED");
+    assert_eq!(post(&tidegate, "/api/v1/jobs/slow/pause", "").0, 409);
+    assert_eq!(ok(post(&tidegate, "/api/v1/jobs/slow/resume", ""))["state"], "RUNNING");
+    assert_eq!(ok(get(&tidegate, "/api/v1/jobs?state=open"))["jobs"].as_array().unwrap().len(), 1);
+    let canceled = ok(post(&tidegate, "/api/v1/jobs/slow/cancel?sent=true&who=bob", ""));
+    assert_eq!((&canceled["state"], &canceled["reason"]), (&json!("CANCELED"), &json!("canceled by bob")));
+    eventually("it has ended", || (!ok(get(&tidegate, "/api/v1/jobs/slow"))["ended_at"].is_null()).then_some(()));
+    assert_eq!(ok(get(&tidegate, "/api/v1/jobs?state=CANCELED"))["jobs"][0]["executions"]["CANCELED"], 5);
+
+    let firmware = json!({ "name": "fw", "templates": "lamp", "rate": "1/m",
+        "firmware": { "version": "2", "url": "https://files.example/2", "size": 9, "sha256": "0".repeat(64) } });
+    assert_eq!(ok(post(&tidegate, "/api/v1/jobs", &firmware.to_string()))["params"]["size"], 9);
+    for (body, status, error) in [
+        (body, 409, "conflict"),
+        ("[]", 400, "bad_body"),
+        (r#"{"name":"a","command":"dim"}"#, 400, "bad_request"),
+        (r#"{"name":"a","command":"dim","templates":["lamp"],"rate":"fast"}"#, 400, "bad_body"),
+        (r#"{"name":"a","command":"fly","templates":["lamp"]}"#, 400, "bad_request"),
+        (r#"{"name":"a","command":"dim","templates":["lamp"],"tenant":"acme"}"#, 404, "not_found"),
+    ] {
+        let (given, why, _) = refused(post(&tidegate, "/api/v1/jobs", body));
+        assert_eq!((given, why.as_str()), (status, error), "{body}");
+    }
+    for (path, status) in [
+        ("jobs/none", 404),
+        ("jobs?state=done", 400),
+        ("jobs/fw/executions?state=succeeded", 400),
+        ("jobs/fw/executions?after=x", 400),
+    ] {
+        assert_eq!(get(&tidegate, &format!("/api/v1/{path}")).0, status, "{path}");
+    }
+    for (path, status) in [("jobs/fw/stop", 404), ("jobs/fw/pause?sent=true", 400), ("jobs/none/pause", 404)] {
+        assert_eq!(post(&tidegate, &format!("/api/v1/{path}"), "").0, status, "{path}");
+    }
+    assert!(tidegate.metric("tidegate_http_api_refused_total{reason=\"bad_body\"}") >= 2.0);
+}

@@ -18,6 +18,8 @@ mod poison;
 mod process;
 mod clocks;
 mod instances;
+#[cfg(debug_assertions)]
+mod jobs;
 mod journal_faults;
 #[cfg(debug_assertions)]
 mod overload;

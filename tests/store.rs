@@ -9,6 +9,7 @@ mod completeness;
 mod duplicates;
 mod figures;
 mod identity;
+mod jobs;
 mod last_values;
 mod layout;
 mod memory;

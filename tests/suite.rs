@@ -34,6 +34,7 @@ mod embedded;
 mod faults;
 #[cfg(feature = "embedded-broker")]
 mod hostile;
+mod jobs;
 mod journal;
 mod library;
 mod lifecycle;

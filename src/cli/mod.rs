@@ -8,6 +8,7 @@ pub mod decode;
 pub mod demo;
 pub mod devices;
 mod discover;
+mod job;
 pub mod journal;
 mod logging;
 pub mod migrate;
@@ -77,6 +78,8 @@ enum Command {
     /// Tell devices to do something, and see what becomes of it
     #[command(name = "command")]
     Tell(command::CommandArgs),
+    /// Tell many devices to do something, at a rate and some of them first
+    Job(Box<job::JobArgs>),
     /// Readings that were written to files before they were dropped
     Archive(archive::ArchiveArgs),
     /// The durable log of messages
@@ -128,6 +131,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Quarantine(args) => quarantine::run(&place, &args),
         Command::Alerts(args) => alerts::run(&place, &args),
         Command::Tell(args) => command::run(&place, &args),
+        Command::Job(args) => job::run(&place, &args),
         Command::Archive(args) => archive::run(&place, &args),
         Command::Journal(args) => journal::run(&place, &args),
         Command::Stats(args) => stats::run(&place, &args),

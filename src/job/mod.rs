@@ -35,6 +35,8 @@ pub const ABORT_AFTER: u32 = 10;
 pub const CANARY_ABORT: Percent = Percent::new(20);
 /// How long an execution may be in progress where the version that its device reports ends it, unless told.
 pub const FIRMWARE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Most bytes of what a job says of its devices, as JSON.
+const MAX_SELECTION: usize = 64 << 10;
 /// Most bytes of a job's name.
 pub const MAX_NAME: usize = super::command::MAX_ID;
 /// How long an execution may be in progress, and how long a job may take.
@@ -78,6 +80,13 @@ impl Ask {
     pub fn check(&self) -> Result<(), String> {
         if !crate::command::is_id(&self.name) {
             return Err(format!("the name {:?} is not 1 to {MAX_NAME} of the characters A-Z a-z 0-9 _ . -", self.name));
+        }
+        let fits = |instance: &String| (1..=MAX_NAME).contains(&instance.len()) && !instance.contains('\0');
+        if self.instance.as_ref().is_some_and(|instance| !fits(instance)) {
+            return Err(format!("an instance's id has 1 to {MAX_NAME} bytes"));
+        }
+        if self.selector.json().to_string().len() > MAX_SELECTION {
+            return Err(format!("the templates, sites and tags have more than {MAX_SELECTION} bytes"));
         }
         if self.abort_after == 0 {
             return Err("the failures of no executions can't be counted: the least is 1".to_owned());

@@ -33,7 +33,7 @@ impl Lifetime {
             Lifetime::Rows(Class::Events, _) => "events",
             Lifetime::Rows(Class::Connections, _) => "connections",
             Lifetime::Rows(Class::Alerts | Class::Digests, _) => "alerts",
-            Lifetime::Rows(Class::Commands, _) => "commands",
+            Lifetime::Rows(Class::Commands | Class::Jobs, _) => "commands",
         }
     }
 }
@@ -59,6 +59,7 @@ impl Retention {
             (Class::Alerts, retention.alerts),
             (Class::Digests, retention.alerts),
             (Class::Commands, retention.commands),
+            (Class::Jobs, retention.commands),
             (Class::HourlyRollups, retention.rollups_hourly),
             (Class::DailyRollups, retention.rollups_daily),
         ];

@@ -8,6 +8,7 @@ pub mod machine;
 pub mod outage;
 pub mod idle;
 pub mod full;
+pub mod jobs;
 pub mod pgbouncer;
 pub mod probe;
 pub mod process;
@@ -35,6 +36,7 @@ pub fn run(scenario: &Scenario, effort: &Effort) -> anyhow::Result<Outcome> {
         Shape::Full(setup) => full::measure(setup, effort, &mut outcome),
         Shape::Steady(setup) => steady::measure(setup, effort, &mut outcome),
         Shape::Alerts(setup) => alerts::measure(setup, effort, &mut outcome),
+        Shape::Jobs(setup) => jobs::measure(setup, effort, &mut outcome),
         Shape::Outage(setup) => outage::measure(setup, effort, &mut outcome),
         Shape::Soak(setup) => soak::measure(setup, effort, &mut outcome),
         Shape::Start(setup) => start::measure(setup, effort, &mut outcome),

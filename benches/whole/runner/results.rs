@@ -42,6 +42,8 @@ pub const DRAINED_TO_ARRIVING: &str = "drained to arriving";
 pub const CATCHING_UP: &str = "catching up took";
 pub const MEMORY_IN_OUTAGE: &str = "peak memory during the outage";
 pub const MEMORY_CATCHING_UP: &str = "peak memory while catching up";
+pub const JOB: &str = "until the last has succeeded";
+pub const JOB_RATE: &str = "carried out";
 pub const START: &str = "start until the first reading is stored";
 pub const START_LISTENING: &str = "start until the broker's session is up";
 pub const MEMORY_SLOPE: &str = "memory's slope";
@@ -125,7 +127,7 @@ impl Outcome {
     pub fn of(scenario: &Scenario, effort: &Effort) -> Outcome {
         let setup = match &scenario.shape {
             Shape::Full(setup) | Shape::Steady(setup) | Shape::Alerts(setup) | Shape::Outage(setup) => Some(setup),
-            Shape::Soak(setup) | Shape::Start(setup) | Shape::Writer(setup) => Some(setup),
+            Shape::Soak(setup) | Shape::Start(setup) | Shape::Writer(setup) | Shape::Jobs(setup) => Some(setup),
             Shape::Idle => None,
         };
         Outcome {

@@ -19,6 +19,8 @@ pub enum Shape {
     Steady(Setup),
     /// At such a rate: alerts on MQTT.
     Alerts(Setup),
+    /// One command for every device.
+    Jobs(Setup),
     /// The database goes away and comes back.
     Outage(Setup),
     /// A long time at a rate.
@@ -113,6 +115,7 @@ pub fn all() -> Vec<Scenario> {
     let metrics = |metrics| Setup { metrics, ..USUAL };
     let devices = |devices| Setup { devices, ..USUAL };
     let into = |database| Setup { database, ..USUAL };
+    let fleet = |database| Setup { database, metrics: 1, devices: 10_000, ..USUAL };
     vec![
         full("metrics-1", "1 metric a message; mosquitto, QoS 1, PostgreSQL, 1,000 devices", metrics(1)),
         full("metrics-5", "5 metrics a message", metrics(5)),
@@ -141,6 +144,8 @@ pub fn all() -> Vec<Scenario> {
             "10,000 readings a second and 1,000 rules: PUBLISH to the alert on MQTT",
             Shape::Alerts(USUAL),
         ),
+        other("job-10k", "a job: 10,000 commands to 10,000 devices that answer", Shape::Jobs(fleet(Kind::Postgres))),
+        other("job-10k-sqlite", "the same with SQLite", Shape::Jobs(fleet(Kind::Sqlite))),
         other("start-100k", "a start with 100,000 devices of 10 sensors known", Shape::Start(devices(100_000))),
         Scenario { name: "soak", about: "a long time at a rate", long: true, shape: Shape::Soak(USUAL) },
     ]

@@ -156,7 +156,7 @@ fn configuration(setup: &Setup, broker: Option<&Mosquitto>, database: &str) -> S
 }
 
 /// What the simulated devices send, as an operator would model it.
-fn template(metrics: u32) -> String {
+pub fn template(metrics: u32) -> String {
     let mut text = "slug = \"bench\"\nname = \"Bench\"\ncategory = \"sensor\"\nversion = 1\n".to_owned();
     for n in 1..=metrics {
         text.push_str(&format!("[[metric]]\nname = \"q{n}\"\nunit = \"%\"\nkind = \"number\"\n"));

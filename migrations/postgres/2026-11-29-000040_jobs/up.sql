@@ -62,7 +62,7 @@ CREATE TABLE job_executions (
     state text NOT NULL DEFAULT 'QUEUED' CHECK (state IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'REJECTED',
         'CANCELED')),
     reason text CHECK (octet_length(reason) <= 4096),
-    -- When its command was made; NULL: there is none, or not yet.
+    -- When its command was made, or found not to be valid any more; NULL: it has not begun.
     begun_at timestamptz,
     -- Since when it is in progress.
     started_at timestamptz,

@@ -62,7 +62,7 @@ CREATE TABLE job_executions (
     state TEXT NOT NULL DEFAULT 'QUEUED' CHECK (state IN ('QUEUED', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'REJECTED',
         'CANCELED')),
     reason TEXT CHECK (length(CAST(reason AS BLOB)) <= 4096),
-    -- When its command was made; NULL: there is none, or not yet.
+    -- When its command was made, or found not to be valid any more; NULL: it has not begun.
     begun_at INTEGER,
     -- Since when it is in progress.
     started_at INTEGER,

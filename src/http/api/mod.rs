@@ -9,6 +9,7 @@ mod cursor;
 mod devices;
 mod fault;
 mod gate;
+mod jobs;
 mod params;
 mod readings;
 mod twins;
@@ -146,6 +147,10 @@ pub(super) fn router(api: Api) -> Router {
         .route("/devices/{tenant}/{uid}/twin", get(twins::show).patch(twins::patch).put(twins::put))
         .route("/devices/{tenant}/{uid}", get(devices::show))
         .route("/devices/{tenant}/{uid}/latest", get(devices::latest))
+        .route("/jobs", get(jobs::list).post(jobs::ask))
+        .route("/jobs/{job}", get(jobs::show))
+        .route("/jobs/{job}/executions", get(jobs::executions))
+        .route("/jobs/{job}/{verb}", post(jobs::act))
         .route("/readings", get(readings::list))
         .fallback(|| async { Fault::no_route() })
         .method_not_allowed_fallback(|| async { Fault::method() })

@@ -140,6 +140,12 @@ impl JobRow {
 }
 
 impl ExecutionRow {
+    /// The id of its command, where there is one: what was rejected before it was sent has none.
+    pub fn command(&self) -> Option<&str> {
+        let is_made = self.started_at.is_some() || self.state != ExecutionState::Rejected.word();
+        self.begun_at.filter(|_| is_made).map(|_| self.command_id.as_str())
+    }
+
     /// As the API has it.
     pub fn json(&self) -> Value {
         let time = |at: Option<UtcMicros>| at.map(UtcMicros::in_full);
@@ -147,7 +153,7 @@ impl ExecutionRow {
             "place": self.place,
             "device": self.device,
             "canary": self.canary,
-            "command": self.begun_at.map(|_| &self.command_id),
+            "command": self.command(),
             "state": self.state,
             "reason": self.reason,
             "begun_at": time(self.begun_at),

@@ -24,6 +24,10 @@ const AT_ONCE: i64 = 5000;
 const TOLD: &str = "NOT EXISTS (SELECT 1 FROM alert_transitions t WHERE t.alert_id = alerts.id AND NOT t.published \
     AND (NOT t.asked OR t.state = 'resolved'))";
 
+/// A command stays until the job that it is of has heard how it ended.
+const HEARD: &str =
+    "NOT EXISTS (SELECT 1 FROM job_executions e WHERE e.command_id = device_commands.id AND e.ended_at IS NULL)";
+
 /// A table whose rows expire one by one. The key is what tells its rows apart, the time what they are old by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Expiring {
@@ -32,6 +36,8 @@ struct Expiring {
     time: &'static str,
     /// What must be so besides; SQL.
     only: &'static str,
+    /// Rows removed in one transaction.
+    at_once: i64,
 }
 
 /// A class of data that is not readings.
@@ -49,23 +55,24 @@ pub enum Class {
     Digests,
     /// Those that have ended.
     Commands,
+    /// Those that have ended, with their executions.
+    Jobs,
 }
 
 impl Class {
     fn expiring(self) -> Expiring {
+        let rows = |table, key, time, only| Expiring { table, key, time, only, at_once: AT_ONCE };
         match self {
-            Class::HourlyRollups => {
-                Expiring { table: "rollup_hourly", key: "sensor_id, bucket", time: "bucket", only: "TRUE" }
-            }
-            Class::DailyRollups => {
-                Expiring { table: "rollup_daily", key: "sensor_id, bucket", time: "bucket", only: "TRUE" }
-            }
-            Class::Quarantine => Expiring { table: "quarantine_events", key: "id", time: "at", only: "TRUE" },
-            Class::Events => Expiring { table: "events", key: "id", time: "at", only: "TRUE" },
-            Class::Connections => Expiring { table: "device_connection_events", key: "id", time: "time", only: "TRUE" },
-            Class::Commands => Expiring { table: "device_commands", key: "id", time: "ended_at", only: "TRUE" },
-            Class::Alerts => Expiring { table: "alerts", key: "id", time: "resolved_at", only: TOLD },
-            Class::Digests => Expiring { table: "alert_digests", key: "id", time: "until", only: "state <> 'pending'" },
+            Class::HourlyRollups => rows("rollup_hourly", "sensor_id, bucket", "bucket", "TRUE"),
+            Class::DailyRollups => rows("rollup_daily", "sensor_id, bucket", "bucket", "TRUE"),
+            Class::Quarantine => rows("quarantine_events", "id", "at", "TRUE"),
+            Class::Events => rows("events", "id", "at", "TRUE"),
+            Class::Connections => rows("device_connection_events", "id", "time", "TRUE"),
+            Class::Commands => rows("device_commands", "id", "ended_at", HEARD),
+            // Each takes up to 100,000 executions with it.
+            Class::Jobs => Expiring { at_once: 1, ..rows("jobs", "id", "ended_at", "TRUE") },
+            Class::Alerts => rows("alerts", "id", "resolved_at", TOLD),
+            Class::Digests => rows("alert_digests", "id", "until", "state <> 'pending'"),
         }
     }
 
@@ -79,7 +86,8 @@ impl Class {
             | Class::Connections
             | Class::Alerts
             | Class::Digests
-            | Class::Commands => None,
+            | Class::Commands
+            | Class::Jobs => None,
         }
     }
 }
@@ -112,9 +120,9 @@ impl Store {
             {
                 return drop_chunks_of_rollups(c, grain, before);
             }
-            let Expiring { table, key, time, only } = what;
+            let Expiring { table, key, time, only, at_once } = what;
             let sql = format!(
-                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < {} AND {only} ORDER BY {time} LIMIT {AT_ONCE})",
+                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {time} < {} AND {only} ORDER BY {time} LIMIT {at_once})",
                 if matches!(conn, Conn::Postgres(_)) { "$1" } else { "?" }
             );
             let removed =
