@@ -51,8 +51,7 @@ impl Scene {
         };
         let fleet: String = (0..LAMPS).map(device).collect();
         let plug = "[[device]]\nuid = \"plug-1\"\ntemplate = \"plug\"\nsite = \"north\"\n";
-        let sites = "[[site]]\nname = \"north\"\n[[site]]\nname = \"south\"\n";
-        tidegate.catalog_file("devices/fleet.toml", &format!("{sites}{fleet}{plug}"));
+        tidegate.catalog_file("devices/fleet.toml", &format!("{fleet}{plug}"));
         tidegate.start();
         tidegate.listening();
         eventually("the database is open", || tidegate.said("database open"));

@@ -434,7 +434,7 @@ fn the_database_refuses_what_can_not_be(site: &Site) {
     fleet(site, 2);
     let id = create(site, &ask("a")).id;
     for (sql, word) in [
-        (format!("UPDATE job_executions SET state = 'DONE' WHERE job_id = '{id}'"), "state"),
+        (format!("UPDATE job_executions SET state = 'DONE' WHERE job_id = '{id}'"), "job_executions"),
         (format!("UPDATE job_executions SET state = 'SUCCEEDED' WHERE job_id = '{id}'"), "job_executions"),
         (format!("UPDATE job_executions SET state = 'IN_PROGRESS' WHERE job_id = '{id}'"), "job_executions"),
         (format!("UPDATE job_executions SET device_id = 1001 WHERE job_id = '{id}' AND place = 0"), "another tenant"),
