@@ -1,5 +1,9 @@
 //! One connection, from its CONNECT to its end.
 
+mod incoming;
+mod listening;
+mod outgoing;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -9,20 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::loss::Loss;
 use super::options::Options;
-use super::parcel::{Answer, Parcel};
-use super::protocol::{self, Client, Connection, Event, Sent};
-use super::session::{Link, Memory, Orders, RefusedFilter, Rooms, Settings};
+use super::protocol::{self, Client, Connection, Event};
+use super::session::{Memory, Orders, Rooms, Settings};
+use super::status;
 use super::subscriptions::{Ask, Asked, Subscriptions};
 use super::watchdog::Watchdog;
-use super::{ledger::Receipt, status};
-use crate::alert::request;
-use crate::command;
-use crate::crash;
 use crate::errands::Errand;
-use crate::journal::Refused;
-use crate::message::Publish;
-use crate::metrics::ByReason;
-use crate::twin;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -196,23 +192,6 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Does not read on while the way to the journal is crowded. mosquitto 2.0 sends thousands of messages beyond the
-    /// receive maximum once acknowledgements flow, and all of them again after a reconnect: only this slows it down.
-    async fn await_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
-        if !self.rooms.inbox.is_crowded() {
-            return Ok(());
-        }
-        self.rooms.metrics.broker_pauses.inc();
-        let deadline = Instant::now() + self.settings.timing.answer;
-        while self.rooms.inbox.is_crowded() && !stop.is_cancelled() {
-            if Instant::now() >= deadline {
-                return Err(End::Lost(Loss::Overrun));
-            }
-            tokio::time::sleep(ROOM).await;
-        }
-        Ok(())
-    }
-
     fn handle(
         &mut self,
         event: Event,
@@ -272,252 +251,6 @@ impl<'a> Live<'a> {
         // Whether or not the session was there: it may have come back without its subscriptions.
         self.subscribe(filters);
         self.settle();
-    }
-
-    fn change_filters(&mut self, filters: &mut watch::Receiver<Vec<String>>) -> Result<(), End> {
-        // Before the CONNACK nothing is asked; then the newest list is.
-        if matches!(self.phase, Phase::Subscribing | Phase::Serving) {
-            self.subscribe(filters);
-            self.settle();
-        }
-        Ok(())
-    }
-
-    fn subscribe(&mut self, filters: &mut watch::Receiver<Vec<String>>) {
-        let wanted = filters.borrow_and_update().clone();
-        let asks = self.subscriptions.want(&wanted, &self.memory.held, protocol::valid_filter);
-        self.memory.held.extend(wanted);
-        self.control.extend(asks.into_iter().map(Control::Ask));
-        self.request();
-    }
-
-    /// Whether an errand would be sent at once.
-    fn has_room(&self) -> bool {
-        self.phase == Phase::Serving && self.control.is_empty()
-    }
-
-    fn run_errand(&mut self, errand: Option<Errand>) {
-        let Some(errand) = errand else { return };
-        if errand.is_late() {
-            self.rooms.metrics.errands_dropped.get_or_create(&ByReason { reason: "late" }).inc();
-            return;
-        }
-        self.control.push_back(Control::Errand(errand));
-        self.request();
-    }
-
-    /// Whether a parcel would be published at once.
-    fn takes_parcels(&self) -> bool {
-        self.has_room() && self.memory.outbox.has_room()
-    }
-
-    fn put_parcel(&mut self, parcel: Option<Parcel>) {
-        let Some(parcel) = parcel else { return };
-        self.memory.outbox.put(parcel);
-        self.post();
-    }
-
-    /// Publishes the parcels that this connection has not been given yet, as far as there is room.
-    fn post(&mut self) {
-        while self.has_room()
-            && let Some((number, parcel)) = self.memory.outbox.first()
-        {
-            // Whoever asked has given it up.
-            if parcel.answer.is_closed() {
-                self.memory.outbox.answer(number, Answer::Refused("given_up"));
-                continue;
-            }
-            if parcel.delivery.is_late(Instant::now()) {
-                self.memory.outbox.answer(number, Answer::Refused("expired"));
-                continue;
-            }
-            if let Err(reason) = parcel.check(self.max_packet) {
-                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason }).inc();
-                self.memory.outbox.answer(number, Answer::Refused(reason));
-                continue;
-            }
-            if self.client.publish(parcel).is_err() {
-                return;
-            }
-            self.publishes.hand(Ours::Parcel(number), Instant::now());
-            self.memory.outbox.hand();
-        }
-    }
-
-    /// Hands over what waits, as far as there is room.
-    fn request(&mut self) {
-        while let Some(control) = self.control.front() {
-            let handed = match control {
-                Control::Ask(ask) => self.client.ask(ask),
-                Control::Status(payload) => {
-                    self.client.publish_retained(&status::topic(&self.settings.instance_id), *payload)
-                }
-                Control::Errand(errand) => self.client.publish_once(&errand.topic, &errand.payload),
-                Control::Disconnect => self.client.disconnect(),
-            };
-            if handed.is_err() {
-                return;
-            }
-            let now = Instant::now();
-            match self.control.pop_front() {
-                Some(Control::Ask(ask)) => self.subscriptions.hand(ask, now),
-                Some(Control::Status(payload)) => self.publishes.hand(Ours::Status(payload), now),
-                Some(Control::Errand(_)) => {
-                    self.rooms.metrics.errands_sent.inc();
-                }
-                Some(Control::Disconnect) | None => {}
-            }
-        }
-    }
-
-    fn went_out(&mut self, sent: Sent) {
-        match sent {
-            Sent::Acknowledgement => crash::point("session.after_puback"),
-            Sent::Ask(packet_id) => self.subscriptions.sent(packet_id),
-            // An errand: at QoS 0 nothing answers.
-            Sent::Publish(0) => {}
-            Sent::Publish(packet_id) => self.publishes.sent(packet_id),
-            Sent::Disconnect => {
-                if matches!(self.phase, Phase::Closing { .. }) {
-                    self.phase = Phase::Closing { until: Instant::now() };
-                }
-            }
-            Sent::Other => {}
-        }
-    }
-
-    /// Hands a message to the journal. One that is not taken stays unacknowledged, for the broker to deliver again.
-    fn receive(&mut self, mut publish: Publish) -> Result<(), End> {
-        let metrics = &self.rooms.metrics;
-        metrics.messages_received.inc();
-        metrics.payload_received.inc_by(u64::try_from(publish.payload.len()).unwrap_or(u64::MAX));
-        let dropped = |reason| metrics.messages_dropped.get_or_create(&ByReason { reason }).inc();
-        if !matches!(self.phase, Phase::Subscribing | Phase::Serving) {
-            if publish.qos == 0 {
-                dropped("shutting_down");
-            }
-            return Ok(());
-        }
-        if publish.payload.len() > self.settings.max_packet {
-            let (bytes, topic) = (publish.payload.len(), &publish.topic);
-            tracing::warn!(%topic, bytes, "payload cut: larger than any source takes, it can only be quarantined");
-            publish.payload = bytes::Bytes::copy_from_slice(
-                publish.payload.get(..self.settings.max_packet).unwrap_or(&publish.payload),
-            );
-        }
-        // What the broker had stored tells nothing of its publisher.
-        if !publish.retain {
-            self.rooms.ears.heard(&publish.topic);
-        }
-        let receipt = Receipt { packet_id: publish.packet_id, qos: publish.qos };
-        let token = (publish.qos > 0).then(|| self.rooms.ledger.enter(receipt));
-        match self.rooms.inbox.submit(publish, token) {
-            Ok(()) => Ok(()),
-            Err(refused) => {
-                if let Some(token) = token {
-                    self.rooms.ledger.retract(token);
-                }
-                match (refused, token) {
-                    (Refused::Full, None) => {
-                        dropped("journal_full");
-                        Ok(())
-                    }
-                    (Refused::Closed, None) => {
-                        dropped("shutting_down");
-                        Ok(())
-                    }
-                    // On this connection it would not come again.
-                    (Refused::Full, Some(_)) => Err(End::Lost(Loss::Overrun)),
-                    (Refused::Closed, Some(_)) => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn report_refused(&self, refused: &[(String, &'static str)]) {
-        for (filter, reason) in refused {
-            self.rooms.metrics.subscriptions_refused.inc();
-            if twin::is_filter(filter) {
-                tracing::warn!(
-                    filter,
-                    reason,
-                    "the broker refused a subscription: what devices or programs say to twins by MQTT is not heard there"
-                );
-                continue;
-            }
-            if command::is_filter(filter) {
-                tracing::warn!(
-                    filter,
-                    reason,
-                    "the broker refused a subscription: commands can't be asked for by MQTT, or their answers not heard"
-                );
-                continue;
-            }
-            if request::is_filter(filter) {
-                tracing::warn!(
-                    filter,
-                    reason,
-                    "the broker refused a subscription: this can't be asked of alerts by MQTT"
-                );
-                continue;
-            }
-            tracing::error!(
-                filter,
-                reason,
-                "the broker refused a subscription: nothing that matches it is received; let the broker's access rules allow it to this client at QoS 1"
-            );
-        }
-    }
-
-    /// Once every filter has its answer: says how the connection stands, and the first time that it is online.
-    fn settle(&mut self) {
-        if !self.subscriptions.is_settled() || !self.control.is_empty() {
-            return;
-        }
-        if self.phase == Phase::Subscribing {
-            self.phase = Phase::Serving;
-            self.control.push_back(Control::Status(status::ONLINE));
-            self.request();
-        }
-        if self.phase != Phase::Serving {
-            return;
-        }
-        // Readings don't depend on what people ask for by MQTT: a broker that does not allow it is no fault of the link.
-        let is_own = |filter: &str| request::is_filter(filter) || command::is_filter(filter) || twin::is_filter(filter);
-        let sources = self.subscriptions.refused().into_iter().filter(|(filter, _)| !is_own(filter));
-        let refused: Vec<RefusedFilter> = sources.map(|(filter, reason)| RefusedFilter { filter, reason }).collect();
-        self.rooms.metrics.broker_connected.set(i64::from(refused.is_empty()));
-        self.ask_again_at = Instant::now() + self.settings.timing.ask_again;
-        let link = if refused.is_empty() { Link::Up } else { Link::Partial { refused } };
-        self.rooms.link.send_if_modified(|current| {
-            let changed = *current != link;
-            *current = link;
-            changed
-        });
-    }
-
-    fn published(&mut self, packet_id: u16, refusal: Option<&'static str>, unheard: bool) {
-        let Some(ours) = self.publishes.answered(packet_id) else { return };
-        match refusal {
-            None => {
-                self.rooms.metrics.messages_published.inc();
-            }
-            Some(reason) => {
-                self.rooms.metrics.publish_errors.get_or_create(&ByReason { reason }).inc();
-            }
-        }
-        match (ours, refusal) {
-            (Ours::Parcel(number), None) => {
-                self.memory.outbox.taken(number, unheard);
-            }
-            (Ours::Parcel(number), Some(reason)) => {
-                self.memory.outbox.answer(number, Answer::Refused(reason));
-            }
-            (Ours::Status(payload), Some(reason)) => {
-                tracing::warn!(payload, reason, "the broker refused the status message");
-            }
-            (Ours::Status(_), None) => {}
-        }
     }
 
     fn begin_stop(&mut self) -> Result<(), End> {
