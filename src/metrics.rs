@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -62,8 +63,25 @@ pub struct ByGrain {
 
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
-/// A histogram of what may take days; without a label.
-type Slow = Family<[(&'static str, &'static str); 0], Histogram, fn() -> Histogram>;
+/// A histogram of what may take days.
+#[derive(Clone, Debug)]
+pub struct Slow(Histogram);
+
+impl Slow {
+    pub fn observe(&self, seconds: f64) {
+        self.0.observe(seconds);
+    }
+}
+
+impl EncodeMetric for Slow {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        EncodeMetric::metric_type(&self.0)
+    }
+}
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal $(, $unit:expr)?;)+) => {
@@ -120,10 +138,7 @@ impl New for Histogram {
 impl New for Slow {
     /// Seconds, 10 ms to 8 days.
     fn new() -> Self {
-        let slow = Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.01, 4.0, 14))) as fn() -> _);
-        // There from the start.
-        drop(slow.get_or_create(&[]));
-        slow
+        Slow(Histogram::new(exponential_buckets(0.01, 4.0, 14)))
     }
 }
 

@@ -40,11 +40,12 @@ keys = ["temperature"]
 const SHADOWS: &str = "[[sources]]\nname = \"shadows\"\nfilter = \"$aws/things/{device}/shadow/#\"\n\
                        decoder = \"aws_shadow\"\naws_shadow.answer = true\n";
 
-/// A daemon with a declared device, lamp-1, between a broker and a database.
+/// A daemon with declared devices, lamp-1 and plain-1 without a template, between a broker and a database.
 fn configured(broker: &str, database: &str, more: &str) -> Tidegate {
     let tidegate = Tidegate::configured(&(between(broker, database) + NATIVE + more));
     tidegate.catalog_file("templates/lamp.toml", LAMP);
     tidegate.catalog_file("devices/lamp-1.toml", "[[device]]\nuid = \"lamp-1\"\ntemplate = \"lamp\"\n");
+    tidegate.catalog_file("devices/plain-1.toml", "[[device]]\nuid = \"plain-1\"\n");
     tidegate
 }
 
@@ -355,7 +356,7 @@ fn a_device_of_aws_iot_finds_its_shadow() {
     let thing = Executor::start(
         address,
         "thing",
-        &["$aws/things/lamp-1/shadow/+/+", "$aws/things/lamp-1/shadow/name/+/+/+"],
+        &["$aws/things/plain-1/shadow/+/+", "$aws/things/plain-1/shadow/name/+/+/+"],
         |_| Vec::new(),
     );
     let mut number = 0;
@@ -366,7 +367,7 @@ fn a_device_of_aws_iot_finds_its_shadow() {
         heard.json()
     };
     let say = |rest: &str, payload: &str| {
-        thing.publish(&format!("$aws/things/lamp-1/shadow/{rest}"), payload, PublishProperties::default());
+        thing.publish(&format!("$aws/things/plain-1/shadow/{rest}"), payload, PublishProperties::default());
     };
     say("get", r#"{"clientToken": "first"}"#);
     let rejected = next("shadow/get/rejected");
@@ -379,7 +380,7 @@ fn a_device_of_aws_iot_finds_its_shadow() {
     assert_eq!(next("shadow/update/documents")["current"]["state"]["reported"]["interval"], 60);
 
     // By a person: the thing hears of it on its own topics.
-    desire(&tidegate, "lamp-1", json!({"on": true}), &[]);
+    desire(&tidegate, "plain-1", json!({"on": true}), &[]);
     let delta = next("shadow/update/delta");
     assert_eq!((&delta["state"], &delta["version"]), (&json!({"on": true}), &json!(2)));
     assert_eq!(next("shadow/update/documents")["previous"]["version"], 1);
@@ -390,7 +391,7 @@ fn a_device_of_aws_iot_finds_its_shadow() {
     say("update", r#"{"state": {"reported": {"on": true}}, "version": 2}"#);
     assert_eq!(next("shadow/update/accepted")["version"], 3);
     next("shadow/update/documents");
-    assert_eq!(twin(&tidegate, "lamp-1")["delta"], json!({}));
+    assert_eq!(twin(&tidegate, "plain-1")["delta"], json!({}));
 
     say("get", "");
     let got = next("shadow/get/accepted");
@@ -418,7 +419,7 @@ fn a_device_of_aws_iot_finds_its_shadow() {
     say("get", "");
     assert_eq!(next("shadow/get/rejected")["code"], 404);
     // What was reported is a reading once, though its answers came by too.
-    let readings = tidegate.json(&["readings", "lamp-1", "--metric", "interval"]);
+    let readings = tidegate.json(&["readings", "plain-1", "--metric", "interval"]);
     assert_eq!(readings.as_array().map(Vec::len), Some(1), "{readings}");
 }
 

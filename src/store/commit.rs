@@ -271,7 +271,7 @@ fn count_twins(metrics: &Metrics, kept: &twins::Kept) {
         metrics.twin_messages_refused.get_or_create(&ByReason { reason: reason.word() }).inc_by(count);
     }
     for convergence in &kept.convergences {
-        metrics.twin_convergence.get_or_create(&[]).observe(convergence.as_secs_f64());
+        metrics.twin_convergence.observe(convergence.as_secs_f64());
     }
     metrics.twin_answers_left_out.inc_by(kept.left_out);
 }

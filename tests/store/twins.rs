@@ -108,7 +108,8 @@ fn named_twins_and_waiting_answers_are_bounded(site: &Site) {
         answer: Answer::Shadow { token: None, action },
         ..ask("d0", 1, want)
     };
-    let named = |number: usize| shadow(format!("n{number}"), Action::Update, Want::Update(desire(json!({"a": 1}))));
+    let counted = || Want::Update(Update { always: true, ..desire(json!({"a": 1})) });
+    let named = |number: usize| shadow(format!("n{number}"), Action::Update, counted());
     let all = (0..=MAX_NAMED).map(named).collect();
     let done = writer.commit(&asking(1, all), &lookup).unwrap().twins;
     assert_eq!((done.desired, done.refused.iter().sum::<u64>()), (MAX_NAMED as u64, 1));

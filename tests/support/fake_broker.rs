@@ -57,12 +57,21 @@ impl FakeBroker {
         let mut peer = self.accept().await;
         assert!(matches!(peer.next().await, Packet::Connect { .. }));
         peer.connack(session_present, 0, &[]).await;
-        let filters = peer.grant_all().await;
-        match peer.next().await {
-            Packet::Publish { payload, id, retain: true, .. } if payload == "online" => peer.puback(id).await,
-            other => panic!("not online: {other:?}"),
+        let mut filters = peer.grant_all().await;
+        loop {
+            match peer.next().await {
+                // More filters than go in one packet.
+                Packet::Subscribe { id, filters: more } => {
+                    peer.suback(id, &vec![1; more.len()]).await;
+                    filters.extend(more.into_iter().map(|(filter, _)| filter));
+                }
+                Packet::Publish { payload, id, retain: true, .. } if payload == "online" => {
+                    peer.puback(id).await;
+                    return (peer, filters);
+                }
+                other => panic!("not online: {other:?}"),
+            }
         }
-        (peer, filters)
     }
 }
 
