@@ -63,6 +63,7 @@ fn step(digits: &str, number: u32, state: State) -> Transition {
         rule: "too-hot".into(),
         tenant: "default".into(),
         device: "boiler".into(),
+        group: None,
         metric: "temperature".into(),
         state,
         severity: Severity::Critical,

@@ -24,11 +24,11 @@ gt = 30.0
 lt = 28.0
 "#;
 
-fn patient() -> Mosquitto {
+pub fn patient() -> Mosquitto {
     Mosquitto::start(Setup { extra: "max_queued_messages 0".to_owned(), ..Setup::default() })
 }
 
-fn watching(broker: &Mosquitto, database: &str, rules: &[(&str, &str)]) -> Tidegate {
+pub fn watching(broker: &Mosquitto, database: &str, rules: &[(&str, &str)]) -> Tidegate {
     let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), database) + NATIVE;
     let tidegate = Tidegate::configured(&toml);
     for (name, rule) in rules {
@@ -37,18 +37,18 @@ fn watching(broker: &Mosquitto, database: &str, rules: &[(&str, &str)]) -> Tideg
     tidegate
 }
 
-fn send(broker: &Mosquitto, device: &str, payload: &str) {
+pub fn send(broker: &Mosquitto, device: &str, payload: &str) {
     broker.publish(&format!("devices/{device}/telemetry"), payload, &["-q", "1"]);
 }
 
 /// Whoever listens to alerts: topics and payloads as they come.
-struct Listener {
+pub struct Listener {
     child: Child,
     lines: Receiver<(String, String)>,
 }
 
 impl Listener {
-    fn on(broker: &Mosquitto, filter: &str) -> Listener {
+    pub fn on(broker: &Mosquitto, filter: &str) -> Listener {
         let port = broker.port.to_string();
         let mut child = Command::new("mosquitto_sub")
             .args(["-p", &port, "-q", "1", "-t", filter, "-F", "%t %p"])
@@ -69,7 +69,7 @@ impl Listener {
     }
 
     /// The next one on a topic of an alert.
-    fn next(&self) -> (String, Value) {
+    pub fn next(&self) -> (String, Value) {
         loop {
             let (topic, payload) = self.lines.recv_timeout(Duration::from_secs(60)).expect("an alert is published");
             if !topic.ends_with("/summary") {

@@ -3,6 +3,7 @@
 mod support;
 
 mod alert_commands;
+mod alert_groups;
 mod alert_people;
 mod alert_rests;
 mod alert_rules;

@@ -3,6 +3,8 @@
 //! An alert is on `tidegate/alerts/{tenant}/{device}/{rule}`, retained while it lives; how many there are on
 //! `tidegate/alerts/{tenant}/summary`, retained for ever. All messages are meant for QoS 1 and RETAIN.
 //!
+//! A rule that is kept for groups has `group:{name}` for the device, as in `group:site:Hall`: it has no topic of a device beside.
+//!
 //! **Topic levels**: a tenant or a device's uid may hold what a level can't: `/`, `+`, `#`, control characters and Unicode's
 //! noncharacters, at which some brokers end the connection. Those are percent-encoded, byte by byte of their UTF-8, and so is `%`
 //! itself, lest two names become one: device `press/7` is on level `press%2F7`. Payloads have the names as they are.
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::evaluator::among_devices;
 use super::rule::Severity;
 use super::transition::{State, Transition};
 
@@ -34,8 +37,12 @@ pub struct Announcement {
 /// What one step of an episode is told by, in order: the alert, and once it is resolved the message that clears its topic. Of one that
 /// somebody has put to sleep nothing is said; only its topic is cleared at the end.
 pub fn announcements(transition: &Transition) -> Vec<Announcement> {
-    let (tenant, device) = (level(&transition.tenant), level(&transition.device));
-    let topic = format!("{ROOT}{tenant}/{device}/{}", level(&transition.rule));
+    let tenant = level(&transition.tenant);
+    let holder = match &transition.group {
+        Some(group) => level(&among_devices(group)),
+        None => level(&transition.device),
+    };
+    let topic = format!("{ROOT}{tenant}/{holder}/{}", level(&transition.rule));
     let properties = [
         ("severity", transition.severity.word()),
         ("state", transition.state.word()),
@@ -60,6 +67,8 @@ struct Alert<'a> {
     rule: &'a str,
     tenant: &'a str,
     device: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
     metric: &'a str,
     severity: Severity,
     state: State,
@@ -79,6 +88,7 @@ pub fn payload(transition: &Transition) -> Bytes {
         rule: &transition.rule,
         tenant: &transition.tenant,
         device: &transition.device,
+        group: transition.group.as_deref(),
         metric: &transition.metric,
         severity: transition.severity,
         state: transition.state,
@@ -212,6 +222,7 @@ pub(crate) mod tests {
             rule: "too-hot".into(),
             tenant: "default".into(),
             device: "d1".into(),
+            group: None,
             metric: "temperature".into(),
             state,
             severity: Severity::Critical,
@@ -284,6 +295,16 @@ pub(crate) mod tests {
         assert_eq!(json_of(&told[0])["device"], "press/7#50%\u{7f}\u{fffe}ü");
         assert!(told[0].properties.iter().all(|(_, value)| !value.contains('\0')));
         assert_ne!(level("a/b"), level("a%2Fb"));
+    }
+
+    #[test]
+    fn a_group_has_a_topic_among_those_of_devices() {
+        let mut of_group = step("ab", 0, State::Firing);
+        of_group.group = Some("site:Hall 3/4".into());
+        let told = announcements(&of_group);
+        assert_eq!(told[0].topic, "tidegate/alerts/default/group:site:Hall 3%2F4/too-hot");
+        let json = json_of(&told[0]);
+        assert_eq!((&json["group"], &json["device"]), (&json!("site:Hall 3/4"), &json!("d1")));
     }
 
     #[test]

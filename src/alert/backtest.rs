@@ -268,6 +268,7 @@ mod tests {
             depends_on: Vec::new(),
             flapping: None,
             escalation: None,
+            group: None,
         })
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod dependency;
 pub mod desk;
 pub mod backtest;
 pub mod evaluator;
+mod group_file;
 pub mod maintenance;
 pub mod maintenance_file;
 pub mod publisher;
@@ -27,6 +28,6 @@ pub mod watch;
 #[cfg(test)]
 mod fleet_day;
 
-pub use evaluator::{Added, Evaluator, HeldBack, Remembered, Standing, Stands, Withheld};
+pub use evaluator::{Added, Evaluator, HeldBack, InGroup, Remembered, Standing, Stands, Withheld};
 pub use rule::{Rule, Severity};
-pub use transition::{Action, State, StateChange, Transition, Who};
+pub use transition::{Action, Holder, State, StateChange, Transition, Who};

@@ -36,7 +36,7 @@ impl Severity {
     }
 }
 
-/// A condition over readings, kept for each device in its scope.
+/// A condition over readings, kept for each device in its scope, or for each group of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Unique over the installation.
@@ -71,6 +71,53 @@ pub struct Rule {
     pub depends_on: Vec<Dependency>,
     /// When it changes so often that it is said once; none: never.
     pub flapping: Option<Flapping>,
+    /// The devices that have one alert together; none: each has its own.
+    pub group: Option<Group>,
+}
+
+/// Devices that have one alert of a rule together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub by: By,
+    pub enough: Enough,
+}
+
+/// What the devices of a group have in common, beside their tenant. A device that has no such thing belongs to no group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    Site,
+    Template,
+    /// The gateway that they are directly behind.
+    Parent,
+    /// What a tag of this name says.
+    Tag(String),
+    /// That the rule looks at them.
+    All,
+}
+
+/// On how many of a group's devices the condition must hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Enough {
+    /// 1 to [`Enough::MOST`].
+    Devices(u32),
+    /// Of all that are in the group, above 0 and up to 1.
+    Share(f64),
+}
+
+impl Enough {
+    pub const MOST: u32 = 1_000_000;
+
+    /// How many that is in a group of so many; one at least.
+    pub fn of(self, members: u32) -> u32 {
+        match self {
+            Enough::Devices(least) => least.max(1),
+            Enough::Share(share) => {
+                // Three tenths of ten are three, though as floating point they are a little more. A float that fits no u32 becomes its end.
+                let least = (share * f64::from(members) - 1e-6).ceil();
+                (least as u32).max(1)
+            }
+        }
+    }
 }
 
 /// When a rule is in force.

@@ -10,7 +10,7 @@ use super::check_file::duration;
 use super::condition_file::{Inherited, Left, Reader};
 use super::contradiction;
 use super::rule::{Condition, Flapping, MAX_CONDITIONS, Raise, Resolve, Rule, Severity, Test};
-use super::{comparison_file, dependency, scope_file, times_file};
+use super::{comparison_file, dependency, group_file, scope_file, times_file};
 use crate::catalog::{DeclaredRule, display_name, name_in_topic, read_tags, slug_fault};
 use crate::config::document::Document;
 use crate::config::fault::{Faults, Place, Wrong, nearest};
@@ -19,8 +19,22 @@ use crate::config::section::{Findings, Section};
 /// Last levels of topics that are no rule's.
 pub const RESERVED: [&str; 5] = ["ack", "resolve", "snooze", "note", "summary"];
 /// What may stand in braces in a message.
-pub const PLACEHOLDERS: [&str; 12] =
-    ["name", "rule", "device", "tenant", "metric", "value", "threshold", "unit", "severity", "state", "since", "at"];
+pub const PLACEHOLDERS: [&str; 14] = [
+    "name",
+    "rule",
+    "device",
+    "tenant",
+    "metric",
+    "value",
+    "threshold",
+    "unit",
+    "severity",
+    "state",
+    "since",
+    "at",
+    "group",
+    "members",
+];
 /// Most bytes of a message or a runbook.
 const MAX_MESSAGE: usize = 2048;
 /// Most bytes of a rule as JSON, as the table takes it.
@@ -142,6 +156,7 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
     let schedule = times_file::schedule(root);
     let depends_on = dependency::read(root, slug);
     let flapping = flapping(root);
+    let group = group_file::read(root);
     let escalation = root.parsed("escalation", "the name of an [[escalation]] of the configuration", escalation_name);
     if resolve == Resolve::Manual {
         for key in ["clear", "min_firing"].iter().filter(|key| root.has(key)) {
@@ -167,6 +182,7 @@ fn rule(root: &mut Section<'_>, slug: Option<&str>) -> Option<Rule> {
         schedule,
         depends_on,
         flapping,
+        group,
         escalation,
     };
     has_few_conditions(root, &rule).then_some(rule)

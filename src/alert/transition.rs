@@ -57,7 +57,12 @@ pub struct Transition {
     pub step: u32,
     pub rule: Arc<str>,
     pub tenant: Arc<str>,
+    /// Of a group's alert the member that brought the group over.
     pub device: Arc<str>,
+    /// The group that it is about, such as `site:Warehouse 3`; none: the device. Of a group, `value` is how many of its devices are in, and
+    /// `threshold` how many it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Arc<str>>,
     /// What the rule's first condition looks at; empty for a device's silence.
     pub metric: Arc<str>,
     pub state: State,
@@ -86,13 +91,38 @@ pub struct Transition {
     pub seq: Seq,
 }
 
-/// A rule's own memory of one device, to be kept beside the position. None: nothing is to be remembered any more.
+impl Transition {
+    /// The group or the device, whichever it is about.
+    pub fn about(&self) -> &Arc<str> {
+        self.group.as_ref().unwrap_or(&self.device)
+    }
+}
+
+/// For whom a rule keeps a state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// A device, by its uid.
+    Device(Arc<str>),
+    /// A group, by its name, such as `site:Warehouse 3`.
+    Group(Arc<str>),
+}
+
+impl Holder {
+    /// Uid or name.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Holder::Device(name) | Holder::Group(name) => name,
+        }
+    }
+}
+
+/// A rule's own memory of one device or group, to be kept beside the position. None: nothing is to be remembered any more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateChange {
     pub rule: Arc<str>,
     pub tenant: Arc<str>,
-    /// Its uid. A device may have been silent in this generation, so that it has no index in it.
-    pub device: Arc<str>,
+    /// By name: a device may have been silent in this generation, so that it has no index in it.
+    pub holder: Holder,
     /// JSON.
     pub state: Option<String>,
 }

@@ -40,7 +40,7 @@ pub use expression::Expression;
 pub use key_map::{Found, Key, KeyMap, KeyPlace, UnitField};
 
 pub(crate) use device_file::name_in_topic;
-pub(crate) use tags::read as read_tags;
+pub(crate) use tags::{name_fault as tag_name_fault, read as read_tags};
 pub(crate) use template_file::{display_name, slug_fault};
 
 /// Most bytes of a slug, a category, or a slot's or a command's name.

@@ -30,9 +30,15 @@ pub(crate) fn read(section: &mut Section<'_>, key: &'static str) -> BTreeMap<Str
     tags
 }
 
+/// What is wrong with a tag's name.
+pub(crate) fn name_fault(name: &str) -> Option<Wrong> {
+    let wrong = name.is_empty() || name.len() > MAX_TAG || name.chars().any(char::is_control);
+    wrong.then(|| format!("expected a name of 1 to {MAX_TAG} bytes without control characters").into())
+}
+
 fn tag(name: &str, value: &Value) -> Result<String, Wrong> {
-    if name.is_empty() || name.len() > MAX_TAG || name.chars().any(char::is_control) {
-        return Err(format!("expected a name of 1 to {MAX_TAG} bytes without control characters").into());
+    if let Some(wrong) = name_fault(name) {
+        return Err(wrong);
     }
     let suggestion = match value {
         Value::Text(text) if text.len() > MAX_NAME || text.chars().any(char::is_control) => {

@@ -99,8 +99,9 @@ fn usual(notice: &Notice) -> String {
 
 fn of_step(step: &Transition) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value} {}", step.unit));
+    let group = step.group.as_ref().map(|group| format!("group:     {group}\n")).unwrap_or_default();
     format!(
-        "{}\n\nrule:      {}\ntenant:    {}\ndevice:    {}\nmetric:    {}\nvalue:     {}\nthreshold: {}\nsince:     {}\nat:        {}\n\
+        "{}\n\nrule:      {}\ntenant:    {}\n{group}device:    {}\nmetric:    {}\nvalue:     {}\nthreshold: {}\nsince:     {}\nat:        {}\n\
          alert:     {}\n",
         step.message,
         step.rule,

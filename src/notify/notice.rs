@@ -156,7 +156,10 @@ impl Notice {
                 let (state, level) = (step.state.word(), level.unwrap_or_default());
                 format!(
                     "[{severity}] {state}: {} ({} on {}, alert {}{level})",
-                    step.message, step.rule, step.device, step.id
+                    step.message,
+                    step.rule,
+                    step.about(),
+                    step.id
                 )
             }
             Subject::Digest(digest) => {
@@ -210,6 +213,7 @@ impl Notice {
             },
             Field::Tenant => of_step(|step| step.tenant.to_string()),
             Field::Device => of_step(|step| step.device.to_string()),
+            Field::Group => of_step(|step| step.group.as_deref().unwrap_or_default().to_owned()),
             Field::Metric => of_step(|step| step.metric.to_string()),
             Field::Value => step.map(|step| number(step.value)).unwrap_or_default(),
             Field::Threshold => step.map(|step| number(step.threshold)).unwrap_or_default(),

@@ -21,6 +21,7 @@ pub(super) enum Field {
     Rule,
     Tenant,
     Device,
+    Group,
     Metric,
     Severity,
     State,
@@ -37,11 +38,12 @@ pub(super) enum Field {
 }
 
 impl Field {
-    const ALL: [(&'static str, Field); 17] = [
+    const ALL: [(&'static str, Field); 18] = [
         ("id", Field::Id),
         ("rule", Field::Rule),
         ("tenant", Field::Tenant),
         ("device", Field::Device),
+        ("group", Field::Group),
         ("metric", Field::Metric),
         ("severity", Field::Severity),
         ("state", Field::State),

@@ -50,8 +50,8 @@ impl AlertRow {
     /// As on MQTT, and what else the database has.
     pub fn json(&self) -> Value {
         json!({
-            "id": self.id, "rule": self.rule, "tenant": self.tenant, "device": self.device, "metric": self.metric,
-            "severity": self.severity, "state": self.state, "value": self.value, "threshold": self.threshold, "unit": self.unit,
+            "id": self.id, "rule": self.rule, "tenant": self.tenant, "device": self.device, "group": self.group,
+            "metric": self.metric, "severity": self.severity, "state": self.state, "value": self.value, "threshold": self.threshold, "unit": self.unit,
             "onset": self.onset.in_full(), "since": self.since.in_full(),
             "acknowledged_at": instant(self.acknowledged_at), "acknowledged_by": self.acknowledged_by,
             "resolved_at": instant(self.resolved_at), "snoozed_until": instant(self.snoozed_until),

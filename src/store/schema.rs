@@ -502,6 +502,17 @@ diesel::table! {
         resolved_at -> Nullable<Instant>,
         message -> Text,
         snoozed_until -> Nullable<Instant>,
+        group_name -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    alert_group_states (tenant_id, rule, group_name, instance) {
+        tenant_id -> Integer,
+        rule -> Text,
+        group_name -> Text,
+        instance -> Text,
+        state -> Text,
     }
 }
 
@@ -787,6 +798,7 @@ diesel::joinable!(device_sensors -> devices (device_id));
 diesel::joinable!(quarantine_events -> quarantine_messages (message_id));
 diesel::joinable!(alerts -> devices (device_id));
 diesel::joinable!(alert_transitions -> alerts (alert_id));
+diesel::joinable!(alert_group_states -> tenants (tenant_id));
 diesel::joinable!(alert_states -> devices (device_id));
 diesel::joinable!(device_presence -> devices (device_id));
 
@@ -819,6 +831,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     alerts,
     alert_transitions,
     alert_states,
+    alert_group_states,
     alert_actions,
     alert_notifications,
     device_connection_events,

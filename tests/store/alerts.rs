@@ -9,7 +9,7 @@ mod rules;
 
 use std::time::Duration;
 
-use tidegate::alert::{Remembered, Severity, State, StateChange, Transition, Who};
+use tidegate::alert::{Holder, Remembered, Severity, State, StateChange, Transition, Who};
 use tidegate::catalog::{Declared, DeclaredDevice};
 use tidegate::config::{Config, Retention as Lifetimes};
 use tidegate::store::BatchWriter;
@@ -44,6 +44,7 @@ pub fn step(digits: &str, number: u32, state: State) -> Transition {
         rule: "too-hot".into(),
         tenant: "default".into(),
         device: "d0".into(),
+        group: None,
         metric: "temperature".into(),
         state,
         severity: Severity::Warning,
@@ -126,14 +127,14 @@ fn a_step_from_before_changes_nothing(site: &Site) {
 fn remembered(site: &Site, of: &str) -> Vec<(String, String)> {
     let states = site.store.alert_states(of).unwrap().into_iter();
     let mut states: Vec<_> =
-        states.map(|one: Remembered| (format!("{} {}", one.rule, one.device), one.state)).collect();
+        states.map(|one: Remembered| (format!("{} {}", one.rule, one.holder.name()), one.state)).collect();
     states.sort();
     states
 }
 
 fn state(rule: &str, uid: &str, json: Option<&str>) -> StateChange {
     let (tenant, state) = ("default".into(), json.map(str::to_owned));
-    StateChange { rule: rule.into(), tenant, device: uid.into(), state }
+    StateChange { rule: rule.into(), tenant, holder: Holder::Device(uid.into()), state }
 }
 
 fn what_rules_remember_goes_with_the_position(site: &Site) {

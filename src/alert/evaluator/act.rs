@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Evaluator;
-use super::episode::Episode;
-use crate::alert::transition::{Action, Deed, State, StateChange, Transition, Who};
+use super::{Evaluator, Orphan};
+use crate::alert::transition::{Action, Deed, Holder, State, StateChange, Transition, Who};
 use crate::message::Seq;
 use crate::time::UtcMicros;
 
@@ -12,6 +11,12 @@ impl Evaluator {
     /// Does what somebody wants of an episode; whether there is one with this id.
     pub fn act(&mut self, action: &Action, received_at: UtcMicros, seq: Seq) -> bool {
         self.advance(received_at, seq);
+        let known = self.perform(action, received_at);
+        self.conclude_groups(received_at.0);
+        known
+    }
+
+    fn perform(&mut self, action: &Action, received_at: UtcMicros) -> bool {
         let Some((device, place)) = self.outcome.active.get(action.id.as_str()).copied() else { return false };
         let lag = self.fleet.devices.get(device as usize).map_or(0, |device| device.lag);
         let Some(instance) =
@@ -58,16 +63,10 @@ impl Evaluator {
     }
 
     /// Tells that an episode has ended with its rule.
-    pub(super) fn forsaken(
-        &mut self,
-        tenant: &Arc<str>,
-        uid: &Arc<str>,
-        slug: &Arc<str>,
-        episode: Option<Episode>,
-        who: Who,
-    ) {
-        let (rule, tenant, device) = (Arc::clone(slug), Arc::clone(tenant), Arc::clone(uid));
-        if let Some(episode) = episode {
+    pub(super) fn forsaken(&mut self, orphan: Orphan, who: Who) {
+        let Orphan { tenant, holder, rule, episode } = orphan;
+        let name = Arc::clone(holder.name());
+        if let Some(episode) = episode.filter(|episode| !episode.id.is_empty()) {
             self.outcome.active.remove(&episode.id);
             let at = UtcMicros(self.now.max(episode.since));
             self.outcome.transitions.push(Transition {
@@ -75,7 +74,8 @@ impl Evaluator {
                 step: episode.step,
                 rule: Arc::clone(&rule),
                 tenant: Arc::clone(&tenant),
-                device: Arc::clone(&device),
+                device: episode.device.unwrap_or_else(|| Arc::clone(&name)),
+                group: matches!(holder, Holder::Group(_)).then(|| Arc::clone(&name)),
                 metric: "".into(),
                 state: State::Resolved,
                 severity: episode.severity,
@@ -85,14 +85,14 @@ impl Evaluator {
                 value: None,
                 threshold: None,
                 unit: "".into(),
-                message: format!("the rule {slug} does not look at {device} any more"),
+                message: format!("the rule {rule} does not look at {name} any more"),
                 snoozed: false,
                 snoozed_until: None,
                 who,
-                why: "its rule is gone, or does not look at the device any more".to_owned(),
+                why: "its rule is gone, or is not kept for it any more".to_owned(),
                 seq: self.seq,
             });
         }
-        self.forgotten.push(StateChange { rule, tenant, device, state: None });
+        self.forgotten.push(StateChange { rule, tenant, holder, state: None });
     }
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Evaluator;
+use super::episode::Episode;
 use super::fleet::{
     Device, DeviceNo, Fleet, Instance, NEVER, NONE, NOT_YET, NodeState, Past, Sensor, SensorNo, Watch, number,
 };
-use super::program::{Compiled, NodeKind, Program, Subject};
+use super::program::{Compiled, Form, NodeKind, Program, Subject};
 use super::remembered::Memory;
 use super::series::{Keep, Series};
+use super::{Evaluator, Orphan};
 use crate::alert::rule::Check;
-use crate::alert::transition::Who;
+use crate::alert::transition::{Holder, Who};
 use crate::time::UtcMicros;
 
 /// The newest readings that are asked for however old they are: a rate begins before its span, perhaps before a long gap.
@@ -59,6 +60,25 @@ pub(super) enum State {
     Living(Box<Instance>, u64),
 }
 
+impl State {
+    /// The episode that goes on, if one does.
+    pub fn into_episode(self) -> Option<Episode> {
+        match self {
+            State::Living(instance, _) => instance.episode.map(|episode| *episode),
+            State::Stored(memory) => memory.into_episode(),
+        }
+    }
+
+    /// Whether it can go on in a rule of this form: a device that becomes the member of a group, or is one no longer, begins anew.
+    fn suits(&self, form: Form) -> bool {
+        let episode = match self {
+            State::Living(instance, _) => instance.episode.as_deref(),
+            State::Stored(memory) => memory.episode(),
+        };
+        episode.is_none_or(|episode| episode.id.is_empty() == matches!(form, Form::Member(_)))
+    }
+}
+
 impl Evaluator {
     /// Takes a device that is not known yet, if a rule looks at it.
     pub(super) fn adopt(&mut self, tenant: &Arc<str>, uid: &Arc<str>, mut seed: Seed) -> DeviceNo {
@@ -83,7 +103,11 @@ impl Evaluator {
                     of_metric.for_each(|sensor| sensor.heard = at.or(seed.heard).unwrap_or(sensor.heard));
                 }
             }
-            instances.push(instance_of(place, rule, seed.states.remove(&rule.rule.slug), &mut lag));
+            let state = match seed.states.get(&rule.rule.slug) {
+                Some(state) if state.suits(rule.form) => seed.states.remove(&rule.rule.slug),
+                _ => None,
+            };
+            instances.push(instance_of(place, rule, state, &mut lag));
         }
         let heard = seed.heard.unwrap_or(NOT_YET);
         let windows = self.program.windows_for(subject);
@@ -111,6 +135,7 @@ impl Evaluator {
         self.look_from_newest(device);
         self.enlist(device);
         self.end_orphans(device, seed.states);
+        self.regroup(device);
         device
     }
 
@@ -136,13 +161,13 @@ impl Evaluator {
     }
 
     /// Arms the device's instances and finds its episodes again.
-    fn enlist(&mut self, device: DeviceNo) {
+    pub(super) fn enlist(&mut self, device: DeviceNo) {
         let Some(of) = self.fleet.devices.get(device as usize) else { return };
         let episodes =
             of.instances.iter().map(|instance| instance.episode.as_ref().map(|episode| Arc::clone(&episode.id)));
         let episodes: Vec<_> = episodes.collect();
         for (place, episode) in (0..).zip(episodes) {
-            if let Some(id) = episode {
+            if let Some(id) = episode.filter(|id| !id.is_empty()) {
                 self.outcome.active.insert(id, (device, place));
             }
             let mut judge = self.judge();
@@ -156,12 +181,9 @@ impl Evaluator {
         let mut orphans: Vec<_> = states.into_iter().collect();
         orphans.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (slug, state) in orphans {
-            let episode = match state {
-                State::Living(instance, _) => instance.episode.map(|episode| *episode),
-                State::Stored(memory) => memory.into_episode(),
-            };
             let Some(of) = self.fleet.devices.get(device as usize) else { continue };
-            self.orphans.push((Arc::clone(&of.tenant), Arc::clone(&of.uid), slug, episode));
+            let (tenant, holder) = (Arc::clone(&of.tenant), Holder::Device(Arc::clone(&of.uid)));
+            self.orphans.push(Orphan { tenant, holder, rule: slug, episode: state.into_episode() });
         }
     }
 
@@ -229,6 +251,7 @@ impl Evaluator {
             self.judge().mark(device, place);
         }
         self.end_orphans(device, left);
+        self.regroup(device);
     }
 
     /// Which of the device's sensors decide which of its conditions.
@@ -248,11 +271,15 @@ impl Evaluator {
 
     /// Tells of episodes whose rule is gone for their device, at the time of the message at hand.
     pub(super) fn end_forsaken(&mut self) {
-        for (tenant, uid, slug, episode) in std::mem::take(&mut self.orphans) {
+        for orphan in std::mem::take(&mut self.orphans) {
+            let slug = &orphan.rule;
             let rule =
-                self.program.rules.iter().zip(0..).find(|(rule, _)| rule.rule.slug == slug).map(|(_, place)| place);
-            let device = self.fleet.find(&tenant, &uid);
-            self.forsaken(&tenant, &uid, &slug, episode, Who::Rule);
+                self.program.rules.iter().zip(0..).find(|(rule, _)| rule.rule.slug == *slug).map(|(_, place)| place);
+            let device = match &orphan.holder {
+                Holder::Device(uid) => self.fleet.find(&orphan.tenant, uid),
+                Holder::Group(_) => None,
+            };
+            self.forsaken(orphan, Who::Rule);
             if let Some((device, rule)) = device.zip(rule) {
                 self.judge().release(device, rule);
             }
@@ -264,7 +291,7 @@ fn is_about_silence(program: &Program, instances: &[Instance]) -> bool {
     instances.iter().any(|one| program.rules.get(one.rule as usize).is_some_and(|rule| rule.absent))
 }
 
-fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut (i64, i64)) -> Instance {
+pub(super) fn instance_of(place: u32, rule: &Compiled, state: Option<State>, lag: &mut (i64, i64)) -> Instance {
     let mut instance = fresh(place, rule);
     match state {
         None => {}

@@ -16,7 +16,7 @@ pub(super) fn combine(instance: &mut Instance, rule: &Compiled, at: i64) -> bool
     let mut changed = false;
     for (id, node) in rule.numbered() {
         let truth = match &node.kind {
-            NodeKind::Metric { .. } | NodeKind::Absent { .. } => continue,
+            NodeKind::Metric { .. } | NodeKind::Absent { .. } | NodeKind::Enough { .. } => continue,
             NodeKind::Not(of) => held(instance, rule, *of, at).map(|truth| !truth),
             NodeKind::All(of) => decide(of.iter().map(|node| held(instance, rule, *node, at)), false),
             NodeKind::Any(of) => decide(of.iter().map(|node| held(instance, rule, *node, at)), true),

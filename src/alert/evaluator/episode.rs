@@ -11,6 +11,7 @@ use crate::alert::transition::State;
 /// Instants are by the device's own time, but for `snoozed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Episode {
+    /// Empty: of a member of a group, which has no alert of its own.
     pub id: Arc<str>,
     pub onset: i64,
     pub since: i64,
@@ -21,12 +22,15 @@ pub(super) struct Episode {
     /// Until when nothing is said of it, by the journal's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snoozed: Option<i64>,
+    /// Of a group: the member that brought it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Arc<str>>,
     /// Number of the last thing that was asked of it by a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<i64>,
 }
 
-/// The id of an episode: equal for whoever finds the same rule, device, metric and onset.
+/// The id of an episode: equal for whoever finds the same rule, device or group, metric and onset.
 pub(crate) fn id(rule: &str, tenant: &str, device: &str, metric: &str, onset: i64) -> Arc<str> {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [rule, tenant, device, metric] {

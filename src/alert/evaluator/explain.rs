@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Evaluator;
 use super::flap::calm_at;
-use super::fleet::{NEVER, NOT_YET};
+use super::fleet::{DeviceNo, Instance, NEVER, NOT_YET};
 use super::measure::measured;
-use super::program::NodeKind;
+use super::program::{Compiled, NodeKind};
 use super::restraint::Cause;
 use super::wording;
 use crate::time::UtcMicros;
@@ -35,6 +35,20 @@ pub struct Standing {
     pub held_back: Option<(String, Option<UtcMicros>)>,
     /// It flaps: nothing is said before this.
     pub flaps_until: Option<UtcMicros>,
+    /// Where the rule is kept for groups: the device's. Episode, snooze, cooldown and flapping are the group's then.
+    pub group: Option<InGroup>,
+}
+
+/// How it stands with a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InGroup {
+    pub name: Arc<str>,
+    /// How many devices it has.
+    pub members: u32,
+    /// Uids of those on which the rule holds.
+    pub inside: Vec<Arc<str>>,
+    /// On how many it must.
+    pub enough: u32,
 }
 
 /// How one condition stands.
@@ -78,13 +92,16 @@ impl Evaluator {
                     NodeKind::All(_) => "all of these".to_owned(),
                     NodeKind::Any(_) => "any of these".to_owned(),
                     NodeKind::Not(_) => "not this".to_owned(),
+                    NodeKind::Enough { .. } => "enough of the group's devices".to_owned(),
                 },
                 holds: state.truth,
                 since: (state.since != NEVER).then_some(UtcMicros(state.since)),
                 hold: Duration::from_micros(u64::try_from(node.hold).unwrap_or(0)),
             });
             let decided = measured(&self.fleet, device, instance, rule, instance.at);
-            let episode = instance.episode.as_deref();
+            let group = self.fleet.groups.of(no, instance.rule);
+            let (own, own_rule) = group.and_then(|group| self.of_group(group)).unwrap_or((instance, rule));
+            let episode = own.episode.as_deref().filter(|episode| !episode.id.is_empty());
             let until = (restraint.until != NEVER).then_some(UtcMicros(restraint.until));
             Some(Standing {
                 rule: Arc::clone(&rule.rule.slug),
@@ -93,14 +110,28 @@ impl Evaluator {
                 threshold: decided.threshold,
                 episode: episode.map(|episode| episode.id.to_string()),
                 snoozed_until: episode.and_then(|episode| episode.snoozed).map(UtcMicros),
-                quiet_until: (instance.quiet_until != NOT_YET).then_some(UtcMicros(instance.quiet_until)),
-                spent: instance.spent,
+                quiet_until: (own.quiet_until != NOT_YET).then_some(UtcMicros(own.quiet_until)),
+                spent: own.spent,
                 lag: Duration::from_micros(u64::try_from(device.lag).unwrap_or(0)),
                 held_back: restraint.by.map(|cause| (self.in_words(cause), until)),
-                flaps_until: calm_at(instance, rule).map(UtcMicros),
+                flaps_until: calm_at(own, own_rule).map(UtcMicros),
+                group: group.and_then(|group| self.in_group(group, own_rule)),
             })
         });
         of.collect()
+    }
+
+    /// The instance of a group, and its rule's form for groups.
+    fn of_group(&self, group: DeviceNo) -> Option<(&Instance, &Compiled)> {
+        let instance = self.fleet.devices.get(group as usize)?.instances.first()?;
+        Some((instance, self.program.rules.get(instance.rule as usize)?))
+    }
+
+    fn in_group(&self, group: DeviceNo, rule: &Compiled) -> Option<InGroup> {
+        let members = self.fleet.groups.tally(group)?.members;
+        let enough = rule.rule.group.as_ref()?.enough.of(members);
+        let name = Arc::clone(&self.fleet.devices.get(group as usize)?.uid);
+        Some(InGroup { name, members, inside: self.fleet.inside(group), enough })
     }
 
     fn in_words(&self, cause: Cause) -> String {

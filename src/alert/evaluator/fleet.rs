@@ -9,6 +9,7 @@ use super::episode::Episode;
 use super::flap::Flap;
 use super::gates::ZoneNo;
 use super::gateways::Gateways;
+use super::groups::Groups;
 use super::program::{Compiled, NodeId};
 use super::restraint::HeldBack;
 use super::series::Series;
@@ -162,6 +163,7 @@ pub(super) struct Fleet {
     pub devices: Vec<Device>,
     pub sensors: Vec<Sensor>,
     pub gateways: Gateways,
+    pub groups: Groups,
     by_uid: HashMap<Arc<str>, Vec<DeviceNo>>,
     /// Texts that many have, once.
     texts: HashMap<Arc<str>, ()>,
@@ -184,9 +186,16 @@ impl Fleet {
 
     /// Adds a device that is not there yet.
     pub fn add(&mut self, device: Device) -> DeviceNo {
+        let uid = Arc::clone(&device.uid);
+        let no = self.add_unnamed(device);
+        self.by_uid.entry(uid).or_default().push(no);
+        no
+    }
+
+    /// Adds what is found by no uid.
+    pub fn add_unnamed(&mut self, group: Device) -> DeviceNo {
         let no = number(self.devices.len());
-        self.by_uid.entry(Arc::clone(&device.uid)).or_default().push(no);
-        self.devices.push(device);
+        self.devices.push(group);
         no
     }
 

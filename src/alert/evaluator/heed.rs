@@ -54,6 +54,7 @@ impl Evaluator {
         self.conclude();
         entries.clear();
         self.entries = entries;
+        self.conclude_groups(received_at.0);
         for (device, at) in added.seen.iter().rev() {
             if *at != received_at {
                 break;
@@ -132,6 +133,8 @@ impl Evaluator {
         let of = |index: DeviceIndex| self.devices.get(index as usize);
         let Some((device, gateway)) = of(device).zip(of(gateway)).filter(|_| self.program.looks_up) else { return };
         self.fleet.gateways.put(&device.tenant, &device.uid, &gateway.uid);
+        let no = device.no;
+        self.regroup(no);
     }
 
     fn sensor_of(&mut self, device: DeviceIndex, metric: &Arc<str>, unit: &Arc<str>) -> SensorNo {
@@ -309,7 +312,7 @@ impl Evaluator {
                     }
                     let _ = received;
                 }
-                NodeKind::All(_) | NodeKind::Any(_) | NodeKind::Not(_) => {}
+                NodeKind::All(_) | NodeKind::Any(_) | NodeKind::Not(_) | NodeKind::Enough { .. } => {}
             }
         }
     }

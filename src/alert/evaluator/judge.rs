@@ -9,10 +9,10 @@ use super::episode::{self, Episode};
 use super::flap::{self, Says};
 use super::fleet::{DeviceNo, Fleet, Instance, NEVER, NOT_YET};
 use super::measure::measured;
-use super::program::{Compiled, NodeId, Program};
+use super::program::{Compiled, Form, NodeId, Program};
 use super::restraint::{Restraint, Withheld};
 use super::silence::silence_due;
-use super::wording;
+use super::{groups, wording};
 use crate::alert::rule::Severity;
 use crate::alert::transition::{State, Transition, Who};
 use crate::message::Seq;
@@ -26,10 +26,42 @@ pub(super) struct Outcome {
     pub dirty: Vec<(DeviceNo, u32)>,
     /// Episodes that go on, by id.
     pub active: HashMap<Arc<str>, (DeviceNo, u32)>,
-    /// When the clock must look at an instance; entries that its `armed` does not name are void.
-    pub clock: BinaryHeap<Reverse<(i64, DeviceNo, u32)>>,
+    /// When the clock must look at an instance of a device; entries that its `armed` does not name are void.
+    clock: BinaryHeap<Reverse<(i64, DeviceNo, u32)>>,
+    /// The same for groups.
+    group_clock: BinaryHeap<Reverse<(i64, DeviceNo, u32)>>,
     /// Alerts that something has held back.
     pub withheld: Vec<Withheld>,
+}
+
+/// What the clock must look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ring {
+    /// By the journal's time; [`NOT_YET`]: at once.
+    pub at: i64,
+    pub device: DeviceNo,
+    pub place: u32,
+    pub is_group: bool,
+}
+
+impl Outcome {
+    /// What comes next. Of one instant devices come before groups, which go by what has become of those.
+    pub fn next_ring(&self) -> Option<Ring> {
+        let ring = |is_group: bool, entry: Option<&Reverse<(i64, DeviceNo, u32)>>| {
+            entry.map(|Reverse((at, device, place))| Ring { at: *at, device: *device, place: *place, is_group })
+        };
+        let (device, group) = (ring(false, self.clock.peek()), ring(true, self.group_clock.peek()));
+        [device, group].into_iter().flatten().min_by_key(|ring| (ring.at, ring.is_group))
+    }
+
+    /// Takes it.
+    pub fn pop(&mut self, ring: Ring) {
+        if ring.is_group {
+            self.group_clock.pop()
+        } else {
+            self.clock.pop()
+        };
+    }
 }
 
 /// Evaluates; made for the time of one message.
@@ -147,12 +179,20 @@ impl Judge<'_> {
         let Some(instance) = of.instances.get(place as usize) else { return };
         let Some(rule) = self.program.rules.get(instance.rule as usize) else { return };
         let onset = onset(instance, rule, rule.when, at);
-        let metric = wording::metric_of(rule);
-        let id = episode::id(&rule.rule.slug, &of.tenant, &of.uid, &metric, onset);
+        let slug = &rule.rule.slug;
+        let id_on = |holder: &str| episode::id(slug, &of.tenant, holder, &wording::metric_of(&rule.rule), onset);
+        let (id, member) = match rule.form {
+            Form::Device => (id_on(&of.uid), None),
+            Form::Member(_) => ("".into(), None),
+            Form::Group(members) => (id_on(&groups::among_devices(&of.uid)), self.latest_inside(device, members)),
+        };
         let why = wording::condition(&rule.rule.when);
+        let state = State::Firing;
         let episode =
-            Episode { id, onset, since: at, step: 0, state: State::Firing, severity, snoozed: None, asked: None };
-        self.out.active.insert(Arc::clone(&episode.id), (device, place));
+            Episode { id, onset, since: at, step: 0, state, severity, snoozed: None, device: member, asked: None };
+        if !matches!(rule.form, Form::Member(_)) {
+            self.out.active.insert(Arc::clone(&episode.id), (device, place));
+        }
         let Some((instance, rule)) = self.instance(device, place) else { return };
         instance.episode = Some(Box::new(episode));
         instance.held = None;
@@ -190,14 +230,20 @@ impl Judge<'_> {
         let Some(instance) = of.instances.get(place as usize) else { return };
         let Some(rule) = self.program.rules.get(instance.rule as usize) else { return };
         let Some(episode) = instance.episode.as_deref() else { return };
-        let decided = measured(self.fleet, of, instance, rule, at);
+        if let Form::Member(_) = rule.form {
+            return self.note_member(device, place);
+        }
+        let in_group = rule.rule.group.as_ref().map(|group| self.fleet.counted(device, group.enough));
+        let decided = in_group.unwrap_or_else(|| measured(self.fleet, of, instance, rule, at));
+        let members = self.fleet.groups.tally(device).map(|tally| tally.members);
         let mut transition = Transition {
             id: Arc::clone(&episode.id),
             step: episode.step,
             rule: Arc::clone(&rule.rule.slug),
             tenant: Arc::clone(&of.tenant),
-            device: Arc::clone(&of.uid),
-            metric: wording::metric_of(rule),
+            device: Arc::clone(episode.device.as_ref().unwrap_or(&of.uid)),
+            group: members.map(|_| Arc::clone(&of.uid)),
+            metric: wording::metric_of(&rule.rule),
             state: episode.state,
             severity: episode.severity,
             at: UtcMicros(at),
@@ -213,7 +259,7 @@ impl Judge<'_> {
             why,
             seq: self.seq,
         };
-        transition.message = wording::message(&rule.rule, &transition);
+        transition.message = wording::message(&rule.rule, &transition, members);
         if instance.flap.as_ref().is_some_and(|flap| flap.is_wild()) {
             wording::add_flapping(&mut transition.message, &rule.rule);
         }
@@ -250,6 +296,7 @@ impl Judge<'_> {
         let Some(of) = self.fleet.devices.get(device as usize) else { return };
         let Some(instance) = of.instances.get(place as usize) else { return };
         let Some(rule) = self.program.rules.get(instance.rule as usize) else { return };
+        let is_group = matches!(rule.form, Form::Group(_));
         let mut due = if instance.due == NEVER { NEVER } else { instance.due.saturating_add(of.lag) };
         if rule.absent {
             due = due.min(silence_due(self.fleet, of, instance, rule));
@@ -261,7 +308,8 @@ impl Judge<'_> {
             && due < instance.armed
         {
             instance.armed = due;
-            self.out.clock.push(Reverse((due, device, place)));
+            let clock = if is_group { &mut self.out.group_clock } else { &mut self.out.clock };
+            clock.push(Reverse((due, device, place)));
         }
     }
 

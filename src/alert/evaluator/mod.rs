@@ -17,6 +17,7 @@ mod fleet;
 mod gates;
 mod gateways;
 mod geo;
+mod groups;
 mod heed;
 mod judge;
 mod measure;
@@ -29,6 +30,10 @@ mod usual;
 mod whose;
 pub(crate) mod wording;
 #[cfg(test)]
+mod group_reference;
+#[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod restraint_tests;
@@ -40,7 +45,8 @@ use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) use episode::id as episode_id;
-pub use explain::{Standing, Stands};
+pub use explain::{InGroup, Standing, Stands};
+pub(crate) use groups::among_devices;
 pub use restraint::{HeldBack, Withheld};
 
 use adopt::{Placed, Seed, SeedSensor, State as Held};
@@ -51,19 +57,19 @@ use program::{NodeKind, Program};
 use remembered::Memory;
 
 use super::rule::Check;
-use super::transition::{StateChange, Transition};
+use super::transition::{Holder, StateChange, Transition};
 use crate::catalog::Snapshot;
 use crate::message::Seq;
 use crate::store::batch::{DeviceChange, DeviceIndex, DeviceIntro, Reading, SensorIndex, SensorIntro, TextReading};
 use crate::time::UtcMicros;
 
-/// A rule's memory of a device, as the database has it.
+/// A rule's memory of a device or group, as the database has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
     /// Slug.
     pub rule: Arc<str>,
     pub tenant: Arc<str>,
-    pub device: Arc<str>,
+    pub holder: Holder,
     /// JSON.
     pub state: String,
 }
@@ -95,8 +101,14 @@ struct IntroducedSensor {
     no: SensorNo,
 }
 
-/// An episode whose rule is gone for its device.
-type Orphan = (Arc<str>, Arc<str>, Arc<str>, Option<Episode>);
+/// What a rule has kept for a device or group for which it is not kept any more.
+struct Orphan {
+    tenant: Arc<str>,
+    holder: Holder,
+    /// Slug.
+    rule: Arc<str>,
+    episode: Option<Episode>,
+}
 
 /// Tenant and uid.
 type DeviceKey = (Arc<str>, Arc<str>);
@@ -109,6 +121,8 @@ pub struct Evaluator {
     /// Memories of rules that no longer look at their device.
     forgotten: Vec<StateChange>,
     orphans: Vec<Orphan>,
+    /// What was kept for groups that have no member yet; nothing once all devices are there.
+    lost: groups::Kept,
     /// Devices that have a site or tags.
     placed: HashMap<DeviceKey, Placed>,
     devices: Vec<Introduced>,
@@ -128,27 +142,26 @@ impl Evaluator {
     /// [`Evaluator::wanted`] tells what else it must be told.
     pub fn new(snapshot: &Snapshot, remembered: Vec<Remembered>) -> Evaluator {
         let mut states: HashMap<DeviceKey, HashMap<Arc<str>, Held>> = HashMap::new();
+        let mut evaluator = Evaluator::of(snapshot);
         for one in remembered {
-            match serde_json::from_str::<Memory>(&one.state) {
-                Ok(memory) => {
-                    states
-                        .entry((one.tenant, one.device))
-                        .or_default()
-                        .insert(one.rule, Held::Stored(Box::new(memory)));
+            let held = match serde_json::from_str::<Memory>(&one.state) {
+                Ok(memory) => Held::Stored(Box::new(memory)),
+                Err(error) => {
+                    let (rule, holder) = (one.rule, one.holder.name());
+                    tracing::error!(%error, %rule, %holder, "what a rule remembered can't be read; it begins anew");
+                    continue;
                 }
-                Err(error) => tracing::error!(
-                    %error,
-                    rule = %one.rule,
-                    device = %one.device,
-                    "what a rule remembered of a device can't be read; it begins anew"
-                ),
+            };
+            match one.holder {
+                Holder::Device(uid) => drop(states.entry((one.tenant, uid)).or_default().insert(one.rule, held)),
+                Holder::Group(name) => drop(evaluator.lost.insert((one.tenant, one.rule, name), held)),
             }
         }
-        let mut evaluator = Evaluator::of(snapshot);
         for device in &snapshot.devices {
             let states = states.remove(&(Arc::clone(&device.tenant), Arc::clone(&device.uid))).unwrap_or_default();
             evaluator.settle_in(device, |seed| seed.states = states);
         }
+        evaluator.end_lost_groups();
         evaluator
     }
 
@@ -159,6 +172,7 @@ impl Evaluator {
             outcome: Outcome::default(),
             forgotten: Vec::new(),
             orphans: Vec::new(),
+            lost: HashMap::new(),
             placed: HashMap::new(),
             devices: Vec::new(),
             sensors: Vec::new(),
@@ -177,14 +191,13 @@ impl Evaluator {
         if placed.site.is_some() || !placed.tags.is_empty() {
             self.placed.insert((Arc::clone(&device.tenant), Arc::clone(&device.uid)), placed.clone());
         }
-        if self.program.rules.is_empty() {
-            return;
-        }
         if let Some(gateway) = device.parent.as_ref().filter(|_| self.program.looks_up) {
             self.fleet.gateways.put(&device.tenant, &device.uid, gateway);
         }
         let heard = device.last_seen.map(|at| at.0);
-        let sensors = device.sensors.iter().map(|sensor| SeedSensor {
+        // Where there is no rule, what one has left behind is ended.
+        let looked_at = device.sensors.iter().filter(|_| !self.program.rules.is_empty());
+        let sensors = looked_at.map(|sensor| SeedSensor {
             metric: Arc::clone(&sensor.metric),
             unit: Arc::clone(&sensor.unit),
             latest: sensor.last.map_or(NOT_YET, |(time, _)| time.0),
@@ -208,7 +221,8 @@ impl Evaluator {
         self.orphans = std::mem::take(&mut old.orphans);
         self.outcome.transitions = std::mem::take(&mut old.outcome.transitions);
         let dirty = std::mem::take(&mut old.outcome.dirty);
-        let mut carried = old.into_seeds();
+        let (mut carried, groups) = old.into_seeds();
+        self.lost = groups;
         for device in &snapshot.devices {
             let before = carried.remove(&(Arc::clone(&device.tenant), Arc::clone(&device.uid)));
             self.settle_in(device, |seed| {
@@ -223,6 +237,7 @@ impl Evaluator {
         for ((tenant, uid), seed) in new {
             self.adopt(&tenant, &uid, seed);
         }
+        self.end_lost_groups();
         if !dirty.is_empty() {
             self.mark_all();
         }
@@ -237,16 +252,21 @@ impl Evaluator {
         }
     }
 
-    /// Everything that it knows, by device.
-    fn into_seeds(self) -> HashMap<DeviceKey, Seed> {
+    /// Everything that it knows, by device; and what it keeps for groups.
+    fn into_seeds(self) -> (HashMap<DeviceKey, Seed>, groups::Kept) {
         let Evaluator { program, fleet, placed, .. } = self;
-        let Fleet { devices, sensors, .. } = fleet;
-        let mut seeds = HashMap::new();
-        for device in devices {
+        let Fleet { devices, sensors, groups, .. } = fleet;
+        let (mut seeds, mut kept) = (HashMap::new(), groups::Kept::new());
+        for (no, device) in (0..).zip(devices) {
             let instances = device.instances.into_iter().filter_map(|instance| {
                 let rule = program.rules.get(instance.rule as usize)?;
                 Some((Arc::clone(&rule.rule.slug), Held::Living(Box::new(instance), rule.fingerprint)))
             });
+            if groups.is_group(no) {
+                let (tenant, name) = (device.tenant, device.uid);
+                kept.extend(instances.map(|(slug, state)| ((Arc::clone(&tenant), slug, Arc::clone(&name)), state)));
+                continue;
+            }
             let of = device.sensors.iter().filter_map(|no| sensors.get(*no as usize)).map(|sensor| SeedSensor {
                 metric: Arc::clone(&sensor.metric),
                 unit: Arc::clone(&sensor.unit),
@@ -263,7 +283,7 @@ impl Evaluator {
             let seed = Seed { template: device.template, placed, heard, lag, sensors, states };
             seeds.insert(key, seed);
         }
-        seeds
+        (seeds, kept)
     }
 
     /// Whether there is nothing to evaluate.
@@ -345,16 +365,24 @@ impl Evaluator {
     pub fn advance(&mut self, now: UtcMicros, seq: Seq) {
         (self.now, self.seq) = (now.0, seq);
         self.end_forsaken();
-        while let Some(std::cmp::Reverse((at, device, place))) = self.outcome.clock.peek().copied() {
+        let mut rung = NOT_YET;
+        while let Some(ring) = self.outcome.next_ring() {
+            let at = ring.at;
             if at > now.0 {
-                return;
+                break;
             }
-            self.outcome.clock.pop();
+            if (at != rung || ring.is_group) && self.fleet.groups.wait() {
+                self.conclude_groups(if rung == NOT_YET { at } else { rung });
+                continue;
+            }
+            rung = at;
+            self.outcome.pop(ring);
             let mut judge = self.judge();
             // So that it does not matter when the clock is looked at.
             judge.now = if at == NOT_YET { judge.now } else { at };
-            judge.ring(device, place, at);
+            judge.ring(ring.device, ring.place, at);
         }
+        self.conclude_groups(if rung == NOT_YET { now.0 } else { rung });
     }
 
     /// When the clock must come next, by the journal's time; none: only a message changes anything.
@@ -362,7 +390,7 @@ impl Evaluator {
         if !self.orphans.is_empty() {
             return Some(UtcMicros(self.now));
         }
-        self.outcome.clock.peek().map(|std::cmp::Reverse((at, ..))| UtcMicros(*at))
+        self.outcome.next_ring().map(|ring| UtcMicros(ring.at))
     }
 
     /// Takes the steps and the changed memories since the last call.
@@ -382,8 +410,10 @@ impl Evaluator {
                 continue;
             }
             instance.kept = state.is_some();
-            let (tenant, device) = (Arc::clone(&of.tenant), Arc::clone(&of.uid));
-            changes.push(StateChange { rule: Arc::clone(&rule.rule.slug), tenant, device, state });
+            let (tenant, name) = (Arc::clone(&of.tenant), Arc::clone(&of.uid));
+            let is_group = self.fleet.groups.is_group(device);
+            let holder = if is_group { Holder::Group(name) } else { Holder::Device(name) };
+            changes.push(StateChange { rule: Arc::clone(&rule.rule.slug), tenant, holder, state });
         }
         (std::mem::take(&mut self.outcome.transitions), changes)
     }

@@ -1,6 +1,6 @@
 //! Rules laid flat for evaluation, and which of them look at a device.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,33 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::episode::Episode;
-use super::fleet::NEVER;
+use super::fleet::{NEVER, number};
 use super::gates::{Gates, Window, ZoneNo};
 use crate::alert::dependency;
 use crate::alert::maintenance::Maintenance;
-use crate::alert::rule::{Check, Condition, DependsOn, Resolve, Rule, Scope, Selector, Severity, Test};
+use crate::alert::rule::{By, Check, Condition, DependsOn, Resolve, Rule, Scope, Selector, Severity, Test};
 use crate::catalog::Snapshot;
 use crate::catalog::matching::glob;
 
 /// Position of a node among those of its rule.
 pub(super) type NodeId = u16;
 
+/// For whom a rule keeps a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For devices, each of which has an alert of its own.
+    Device,
+    /// For devices that are members of a group, whose form is at this place.
+    Member(u32),
+    /// For groups, whose members' form is at this place.
+    Group(u32),
+}
+
 /// A rule whose conditions are a list, each behind those within it.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub rule: Arc<Rule>,
+    pub form: Form,
     pub nodes: Vec<Node>,
     /// The root of `when`.
     pub when: NodeId,
@@ -66,11 +78,21 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum NodeKind {
-    Metric { metric: Arc<str>, check: Check },
-    Absent { metric: Option<Arc<str>>, after: i64 },
+    Metric {
+        metric: Arc<str>,
+        check: Check,
+    },
+    Absent {
+        metric: Option<Arc<str>>,
+        after: i64,
+    },
     All(Vec<NodeId>),
     Any(Vec<NodeId>),
     Not(NodeId),
+    /// Of a group: enough of its members are in, with this severity or a worse one.
+    Enough {
+        least: Severity,
+    },
 }
 
 impl Node {
@@ -85,7 +107,7 @@ impl Node {
                     }
             }
             NodeKind::Absent { metric, .. } => metric.as_deref() == Some(name),
-            NodeKind::All(_) | NodeKind::Any(_) | NodeKind::Not(_) => false,
+            NodeKind::All(_) | NodeKind::Any(_) | NodeKind::Not(_) | NodeKind::Enough { .. } => false,
         }
     }
 }
@@ -96,9 +118,7 @@ impl Compiled {
         let when = flatten(&rule.when, &mut nodes);
         let clear = rule.clear.as_ref().map(|clear| flatten(clear, &mut nodes));
         let raise = rule.raise.iter().map(|raise| (raise.severity, flatten(&raise.when, &mut nodes))).collect();
-        let mut hasher = DefaultHasher::new();
-        // Fixed keys, and only ever compared with what the same program wrote.
-        format!("{nodes:?}").hash(&mut hasher);
+        let fingerprint = fingerprint(&nodes);
         let keeps = nodes.iter().any(|node| match &node.kind {
             NodeKind::Metric { check, .. } => matches!(
                 check,
@@ -116,7 +136,7 @@ impl Compiled {
             when,
             clear,
             raise,
-            fingerprint: hasher.finish(),
+            fingerprint,
             keeps,
             absent,
             min_firing: micros(rule.min_firing),
@@ -127,8 +147,38 @@ impl Compiled {
             lingers: false,
             flaps_within: rule.flapping.map_or(0, |flapping| micros(flapping.within)),
             flaps_calm: rule.flapping.map_or(0, |flapping| micros(flapping.calm)),
+            form: Form::Device,
             rule: Arc::clone(rule),
         }
+    }
+
+    /// Makes it its form for the members of groups, at this place, and gives that for groups, which will be at another.
+    fn split(&mut self, member: u32, group: u32) -> Compiled {
+        let whole = Arc::clone(&self.rule);
+        let worse: BTreeSet<Severity> = whole.raise.iter().map(|raise| raise.severity).collect();
+        let severities = [whole.severity].into_iter().chain(worse.iter().copied());
+        let nodes: Vec<Node> = severities.map(|least| Node { kind: NodeKind::Enough { least }, hold: 0 }).collect();
+        let of_group = Compiled {
+            form: Form::Group(member),
+            fingerprint: fingerprint(&nodes),
+            nodes,
+            when: 0,
+            clear: None,
+            raise: worse.into_iter().zip(1..).collect(),
+            keeps: false,
+            absent: false,
+            schedule: None,
+            depends_on: Vec::new(),
+            rule: Arc::clone(&whole),
+            ..*self
+        };
+        // How long, how often and by whom an alert ends is the group's.
+        let (min_firing, cooldown, flapping, resolve) = (Duration::ZERO, Duration::ZERO, None, Resolve::Auto);
+        self.rule = Arc::new(Rule { min_firing, cooldown, flapping, resolve, ..Rule::clone(&whole) });
+        self.form = Form::Member(group);
+        (self.min_firing, self.cooldown, self.flaps_within, self.flaps_calm) = (0, 0, 0, 0);
+        (self.has_dependents, self.lingers) = (false, false);
+        of_group
     }
 
     /// Its conditions about the silence of a metric.
@@ -153,6 +203,13 @@ impl Compiled {
     pub fn numbered(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         (0..).zip(&self.nodes)
     }
+}
+
+fn fingerprint(nodes: &[Node]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // Fixed keys, and only ever compared with what the same program wrote.
+    format!("{nodes:?}").hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Children first; the reader bounds how many there are.
@@ -199,6 +256,8 @@ pub(super) struct Program {
     pub windows: Vec<Window>,
     /// Whether a rule cares which device is behind which.
     pub looks_up: bool,
+    /// Whether a rule is kept for groups.
+    pub groups: bool,
 }
 
 impl Program {
@@ -220,7 +279,21 @@ impl Program {
             program.index(place, rule);
         }
         program.depend();
+        program.group();
         program
+    }
+
+    /// Takes the rules for groups apart; their forms for groups come behind all others.
+    fn group(&mut self) {
+        for place in 0..number(self.rules.len()) {
+            let form = number(self.rules.len());
+            let Some(rule) = self.rules.get_mut(place as usize) else { return };
+            let Some(by) = rule.rule.group.as_ref().map(|group| group.by.clone()) else { continue };
+            let of_group = rule.split(place, form);
+            self.rules.push(of_group);
+            self.groups = true;
+            self.looks_up |= by == By::Parent;
+        }
     }
 
     /// Finds the rules that others depend on.

@@ -18,7 +18,7 @@ use crate::normalize::testing;
 const T0: i64 = 1_700_000_000;
 
 /// Readings of metrics by second; the device is heard with each.
-type History = BTreeMap<i64, Vec<(&'static str, f64)>>;
+pub(super) type History = BTreeMap<i64, Vec<(&'static str, f64)>>;
 
 fn values<'h>(history: &'h History, name: &'h str, until: i64) -> impl DoubleEndedIterator<Item = (i64, f64)> + 'h {
     let of = move |at: &i64, all: &'h Vec<(&str, f64)>| {
@@ -117,7 +117,7 @@ fn within(times: &Times, at: i64) -> bool {
 
 /// What else decides about a rule's episodes.
 #[derive(Clone, Debug, Default)]
-struct Around {
+pub(super) struct Around {
     maintenance: Vec<Times>,
     /// Steps of the rule that it depends on.
     other: Vec<(&'static str, i64)>,
@@ -133,8 +133,29 @@ impl Around {
     }
 }
 
-/// Every step of the rule's episodes up to `end`, second by second.
-fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&'static str, i64)> {
+/// What decides about a rule's episodes, at any second.
+pub(super) struct Tells<'a> {
+    pub when: &'a dyn Fn(i64) -> Option<bool>,
+    /// None: that `when` does not hold any more.
+    pub clears: Option<&'a dyn Fn(i64) -> bool>,
+    pub is_off: &'a dyn Fn(i64) -> bool,
+    pub holds_back: &'a dyn Fn(i64) -> bool,
+}
+
+/// Every step of the rule's episodes on a device up to `end`, second by second.
+pub(super) fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&'static str, i64)> {
+    let clears = rule.clear.as_ref().map(|clear| move |at| held_at(history, clear, at) == Some(true));
+    let tells = Tells {
+        when: &|at| held_at(history, &rule.when, at),
+        clears: clears.as_ref().map(|clears| clears as &dyn Fn(i64) -> bool),
+        is_off: &|at| rule.schedule.as_ref().is_some_and(|schedule| !within(&schedule.times, at)),
+        holds_back: &|at| around.holds_back(rule, at),
+    };
+    course_of(rule, &tells, end)
+}
+
+/// Every step of a rule's episodes up to `end`.
+pub(super) fn course_of(rule: &Rule, tells: &Tells<'_>, end: i64) -> Vec<(&'static str, i64)> {
     let mut steps = Vec::new();
     let (mut firing, mut quiet_until): (Option<i64>, i64) = (None, i64::MIN);
     let mut changes: Vec<i64> = Vec::new();
@@ -151,7 +172,9 @@ fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&
         so
     };
     for at in 0..=end {
-        let is_off = rule.schedule.as_ref().is_some_and(|schedule| !within(&schedule.times, at));
+        let (when, is_off) = ((tells.when)(at), (tells.is_off)(at));
+        let clears = tells.clears.is_some_and(|clears| clears(at));
+        let cleared = if tells.clears.is_some() { clears } else { when == Some(false) };
         if let (Some(since), true) = (firing, is_off)
             && at >= since + rule.min_firing.as_secs() as i64
         {
@@ -162,11 +185,6 @@ fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&
             }
         }
         if let (Some(_), Some((last, on))) = (firing, wild) {
-            let when = held_at(history, &rule.when, at);
-            let cleared = match &rule.clear {
-                Some(clear) => held_at(history, clear, at) == Some(true),
-                None => when == Some(false),
-            };
             let calm = rule.flapping.map_or(0, |flapping| flapping.calm.as_secs() as i64);
             let turns = if on { cleared } else { when == Some(true) && !cleared && at >= quiet_until };
             let on = on != turns;
@@ -186,25 +204,14 @@ fn episodes(history: &History, rule: &Rule, around: &Around, end: i64) -> Vec<(&
             }
             continue;
         }
-        let when = held_at(history, &rule.when, at);
-        let clears = |at| rule.clear.as_ref().is_some_and(|clear| held_at(history, clear, at) == Some(true));
         match firing {
-            None if when == Some(true)
-                && !clears(at)
-                && at >= quiet_until
-                && !is_off
-                && !around.holds_back(rule, at) =>
-            {
+            None if when == Some(true) && !clears && at >= quiet_until && !is_off && !(tells.holds_back)(at) => {
                 firing = Some(at);
                 steps.push(("firing", at));
                 wild = flaps(at).then_some((at, true));
             }
             None => {}
             Some(since) => {
-                let cleared = match &rule.clear {
-                    Some(_) => clears(at),
-                    None => when == Some(false),
-                };
                 if cleared && at >= since + rule.min_firing.as_secs() as i64 && flaps(at) {
                     wild = Some((at, false));
                     steps.push(("firing", at));
@@ -269,7 +276,7 @@ fn conditions() -> impl Strategy<Value = Condition> {
     })
 }
 
-fn rules() -> impl Strategy<Value = Rule> {
+pub(super) fn rules() -> impl Strategy<Value = Rule> {
     let spans = || prop_oneof![2 => Just(0_u64), 1 => 1..60_u64];
     let flapping = (2..5_usize, 10..120_u64, 10..60_u64).prop_map(|(changes, within, calm)| Flapping {
         changes,
@@ -325,7 +332,7 @@ fn windows(times: &[Times]) -> Vec<Arc<Maintenance>> {
 }
 
 /// What a device sends: after so many seconds, of which metrics, which values.
-fn courses() -> impl Strategy<Value = History> {
+pub(super) fn courses() -> impl Strategy<Value = History> {
     let value = || (0..6_i32).prop_map(f64::from);
     let readings = prop_oneof![
         value().prop_map(|a| vec![("a", a)]),

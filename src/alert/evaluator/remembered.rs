@@ -102,6 +102,11 @@ impl Memory {
     }
 
     /// The episode that goes on, if one does.
+    pub fn episode(&self) -> Option<&Episode> {
+        self.episode.as_ref()
+    }
+
+    /// The same, taken out.
     pub fn into_episode(self) -> Option<Episode> {
         self.episode
     }

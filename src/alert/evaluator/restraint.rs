@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::conditions::next_due;
 use super::fleet::{DeviceNo, NEVER, NOT_YET};
 use super::judge::Judge;
-use super::program::Depends;
+use super::program::{Depends, Form};
 use crate::alert::rule::DependsOn;
 use crate::time::UtcMicros;
 
@@ -129,9 +129,14 @@ impl Judge<'_> {
     /// Whether an alert of a rule is active on the device or one of its gateways, or was a moment ago; and until when that moment lasts.
     fn dependency(&self, tenant: &Arc<str>, uid: &Arc<str>, depends: &Depends, at: i64) -> (bool, i64) {
         let Depends { rule, on, grace } = *depends;
+        let is_for_groups =
+            self.program.rules.get(rule as usize).is_some_and(|rule| matches!(rule.form, Form::Member(_)));
         let look = |uid: &str| {
-            let device = self.fleet.find(tenant, uid).and_then(|no| self.fleet.devices.get(no as usize))?;
-            let instance = device.instances.iter().find(|instance| instance.rule == rule)?;
+            let no = self.fleet.find(tenant, uid)?;
+            // The alert is that of the device's group then.
+            let no = if is_for_groups { self.fleet.groups.of(no, rule)? } else { no };
+            let mut of = self.fleet.devices.get(no as usize)?.instances.iter();
+            let instance = of.find(|instance| is_for_groups || instance.rule == rule)?;
             if instance.episode.is_some() {
                 return Some((true, NEVER));
             }
@@ -190,9 +195,16 @@ impl Judge<'_> {
 
     /// An alert has ended: what depends on its rule, on the device itself and on those behind it, may begin now.
     pub fn release(&mut self, device: DeviceNo, rule: u32) {
-        if !self.program.rules.get(rule as usize).is_some_and(|rule| rule.has_dependents) {
-            return;
+        let Some(ended) = self.program.rules.get(rule as usize).filter(|rule| rule.has_dependents) else { return };
+        match ended.form {
+            Form::Group(rule) => {
+                self.fleet.groups.members(device).into_iter().for_each(|member| self.release_on(member, rule));
+            }
+            Form::Device | Form::Member(_) => self.release_on(device, rule),
         }
+    }
+
+    fn release_on(&mut self, device: DeviceNo, rule: u32) {
         let Some(of) = self.fleet.devices.get(device as usize) else { return };
         let below = self.fleet.gateways.below(&of.tenant, &of.uid);
         let behind = below.iter().filter_map(|uid| Some((self.fleet.find(&of.tenant, uid)?, DependsOn::Gateway)));

@@ -25,17 +25,17 @@ fn daily(from: i8, to: i8) -> Schedule {
     Schedule { times: Times(vec![spell]), zone: None }
 }
 
-fn once(from: i64, to: i64) -> Times {
+pub(super) fn once(from: i64, to: i64) -> Times {
     let moment = |second| Moment::At(UtcMicros((T0 + second) * 1_000_000));
     Times(vec![Spell::Once { from: moment(from), to: moment(to) }])
 }
 
-fn maintenance(scope: Scope, times: Times) -> Arc<Maintenance> {
+pub(super) fn maintenance(scope: Scope, times: Times) -> Arc<Maintenance> {
     let name = "work".to_owned();
     Arc::new(Maintenance { name, tenant: None, scope, times, zone: None, note: None, ended_at: None })
 }
 
-fn with(rules: Vec<Rule>, devices: Vec<Device>, maintenance: Vec<Arc<Maintenance>>) -> Snapshot {
+pub(super) fn with(rules: Vec<Rule>, devices: Vec<Device>, maintenance: Vec<Arc<Maintenance>>) -> Snapshot {
     let sites =
         vec![Site { tenant: "default".into(), name: "Berlin".into(), zone: TimeZone::get("Europe/Berlin").unwrap() }];
     let rules = rules.into_iter().map(Arc::new).collect();
@@ -46,7 +46,7 @@ fn at_site(id: i32, uid: &str) -> Device {
     Device { site: Some("Berlin".into()), ..testing::device(id, uid, None) }
 }
 
-fn behind(id: i32, uid: &str, gateway: &str) -> Device {
+pub(super) fn behind(id: i32, uid: &str, gateway: &str) -> Device {
     Device { parent: Some(gateway.into()), ..testing::device(id, uid, None) }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn rule(slug: &str, when: Condition) -> Rule {
         depends_on: Vec::new(),
         flapping: None,
         escalation: None,
+        group: None,
     }
 }
 
@@ -65,8 +66,8 @@ pub(super) struct Stage {
     sensors: Vec<(u32, String)>,
     seq: u64,
     pub told: Vec<Transition>,
-    /// The newest memory of each (rule, device).
-    pub kept: BTreeMap<(String, String), String>,
+    /// The newest memory of each rule and whom it is kept for.
+    pub kept: BTreeMap<(Arc<str>, Holder), String>,
 }
 
 #[derive(Clone, Debug)]
@@ -190,7 +191,7 @@ impl Stage {
         let (told, kept) = self.evaluator.drain();
         self.told.extend(told);
         for change in kept {
-            let key = (change.rule.to_string(), change.device.to_string());
+            let key = (change.rule, change.holder);
             match change.state {
                 Some(state) => self.kept.insert(key, state),
                 None => self.kept.remove(&key),
@@ -199,12 +200,20 @@ impl Stage {
         self
     }
 
+    /// Takes another catalog, and introduces its devices anew.
+    pub fn replace(&mut self, snapshot: &Snapshot) -> &mut Stage {
+        self.evaluator.replace(snapshot);
+        self.devices.clear();
+        self.sensors.clear();
+        self
+    }
+
     /// Ends, and starts again from what was kept, as the database has it.
     pub fn restart(&mut self, snapshot: &Snapshot) -> &mut Stage {
-        let remembered = self.kept.iter().map(|((rule, device), state)| Remembered {
-            rule: rule.as_str().into(),
+        let remembered = self.kept.iter().map(|((rule, holder), state)| Remembered {
+            rule: Arc::clone(rule),
             tenant: "default".into(),
-            device: device.as_str().into(),
+            holder: holder.clone(),
             state: state.clone(),
         });
         self.evaluator = Evaluator::new(snapshot, remembered.collect());

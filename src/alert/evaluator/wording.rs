@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::program::{Compiled, NodeKind};
 use crate::alert::rule::{Aggregate, Check, Compare, Condition, Flapping, Rule, Season, Test};
 use crate::alert::transition::Transition;
 
@@ -12,22 +11,28 @@ use crate::alert::transition::Transition;
 const MOST: usize = 2048;
 
 /// The metric that the rule's first condition looks at; empty for a device's silence.
-pub(super) fn metric_of(rule: &Compiled) -> Arc<str> {
-    let until = usize::from(rule.when).saturating_add(1);
-    let metric = rule.nodes.iter().take(until).find_map(|node| match &node.kind {
-        NodeKind::Metric { metric, .. } | NodeKind::Absent { metric: Some(metric), .. } => Some(Arc::clone(metric)),
-        _ => None,
-    });
-    metric.unwrap_or_else(|| "".into())
+pub(super) fn metric_of(rule: &Rule) -> Arc<str> {
+    fn first(condition: &Condition) -> Option<&Arc<str>> {
+        match &condition.test {
+            Test::Metric { metric, .. } => Some(metric),
+            Test::Absent { metric, .. } => metric.as_ref(),
+            Test::All(all) | Test::Any(all) => all.iter().find_map(first),
+            Test::Not(one) => first(one),
+        }
+    }
+    first(&rule.when).map_or_else(|| "".into(), Arc::clone)
 }
 
 /// The rule's message with what it stands for filled in: `{name}`, `{rule}`, `{device}`, `{tenant}`, `{metric}`, `{value}`,
-/// `{threshold}`, `{unit}`, `{severity}`, `{state}`, `{since}`, `{at}`. Other braces stay.
-pub(super) fn message(rule: &Rule, of: &Transition) -> String {
+/// `{threshold}`, `{unit}`, `{severity}`, `{state}`, `{since}`, `{at}`; of a group also `{group}`, and `{members}` for how many devices it has.
+/// Other braces stay.
+pub(super) fn message(rule: &Rule, of: &Transition, members: Option<u32>) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
     let Some(template) = &rule.message else {
-        let mut text = format!("{}: {}", rule.name, of.device);
-        if let Some(value) = of.value {
+        let mut text = format!("{}: {}", rule.name, of.about());
+        if let (Some(members), Some(inside)) = (members, of.value) {
+            let _ = write!(text, ", {inside} of {members} devices");
+        } else if let Some(value) = of.value {
             let _ = write!(text, ", {} is {value}", of.metric);
             if !of.unit.is_empty() {
                 let _ = write!(text, " {}", of.unit);
@@ -54,6 +59,8 @@ pub(super) fn message(rule: &Rule, of: &Transition) -> String {
                 "state" => of.state.word().to_owned(),
                 "since" => of.since.to_string(),
                 "at" => of.at.to_string(),
+                "group" => of.group.as_deref().unwrap_or_default().to_owned(),
+                "members" => number(members.map(f64::from)),
                 _ => return None,
             };
             Some((value, after))

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::alert::rule::{Aggregate, Area, Check, Compare, Dependency, DependsOn, Scope, Season, Selector};
+use crate::alert::rule::{
+    Aggregate, Area, By, Check, Compare, Dependency, DependsOn, Enough, Group, Scope, Season, Selector,
+};
 use crate::alert::times::{Days, Spell};
 use crate::config::Fault;
 
@@ -107,6 +109,7 @@ when = { gt = 40 }
         schedule: None,
         depends_on: Vec::new(),
         flapping: None,
+        group: None,
         escalation: Some("night".into()),
     };
     assert_eq!(rule, expected);
@@ -313,6 +316,36 @@ fn a_rule_that_could_not_do_its_work_is_refused() {
         let faults = refused(&file(&rest.replace("WHEN", when)));
         assert!(faults.contains(fault), "{rest}: {faults}");
         assert_eq!(faults.lines().count(), 1, "{rest}: {faults}");
+    }
+}
+
+#[test]
+fn a_rule_may_be_kept_for_groups() {
+    let when = "when = { metric = \"t\", gt = 30 }\n";
+    for (group, by, enough) in [
+        ("by = \"site\"", By::Site, Enough::Devices(1)),
+        ("by = \"template\", min = 3", By::Template, Enough::Devices(3)),
+        ("by = \"parent\", share = 0.2", By::Parent, Enough::Share(0.2)),
+        ("by = \"tag:cold room\", share = 1", By::Tag("cold room".into()), Enough::Share(1.0)),
+        ("by = \"all\", min = 1000000", By::All, Enough::Devices(1_000_000)),
+    ] {
+        let rule = accepted(&file(&format!("{when}group = {{ {group} }}")));
+        assert_eq!(rule.group, Some(Group { by, enough }), "{group}");
+    }
+    for (group, fault) in [
+        ("", "group.by: is missing, expected \"site\", \"template\", \"parent\", \"tag:NAME\" or \"all\""),
+        ("by = \"sites\"", "group.by: is \"sites\", expected \"site\""),
+        ("by = \"sites\"", "(did you mean `site`?)"),
+        ("by = \"tag:\"", "group.by: expected a name of 1 to 64 bytes"),
+        ("by = \"all\", min = 0", "group.min: 0 is not within 1 to 1000000"),
+        ("by = \"all\", share = 0", "group.share: is 0, expected a part of the devices"),
+        ("by = \"all\", share = 1.5", "group.share: is 1.5, expected a part of the devices"),
+        ("by = \"all\", share = 0.5, min = 2", "group.share: stands beside min"),
+        ("by = \"all\", least = 2", "group.least: unknown key"),
+    ] {
+        let faults = refused(&file(&format!("{when}group = {{ {group} }}")));
+        assert!(faults.contains(fault), "{group}: {faults}");
+        assert_eq!(faults.lines().count(), 1, "{group}: {faults}");
     }
 }
 

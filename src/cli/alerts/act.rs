@@ -34,6 +34,6 @@ pub fn act(store: &Store, action: &Action, as_json: bool, out: &mut dyn Write) -
         Deed::Snooze { until } => format!("is snoozed until {}", instant(UtcMicros(until))),
         Deed::Note => "has the note".to_owned(),
     };
-    writeln!(out, "alert {} ({} on {}) {done}", short(&alert.id), printable(&alert.rule), printable(&alert.device))?;
+    writeln!(out, "alert {} ({} on {}) {done}", short(&alert.id), printable(&alert.rule), printable(alert.about()))?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::amount;
 use crate::alert::backtest::{metrics, reach};
 use crate::alert::evaluator::wording;
-use crate::alert::{Evaluator, Rule, Standing, Stands};
+use crate::alert::{Evaluator, Holder, InGroup, Rule, Standing, Stands};
 use crate::catalog::{Device, Snapshot};
 use crate::cli::Place;
 use crate::cli::output::{self, instant, instant_or_dash};
@@ -20,6 +20,8 @@ use crate::store::Store;
 use crate::store::query::{ReadingRow, ReadingsQuery};
 use crate::time::UtcMicros;
 
+/// Devices of a group that are named.
+const NAMES: usize = 20;
 /// Readings shown of each metric.
 const READINGS: usize = 20;
 
@@ -92,16 +94,23 @@ fn standing(
     rule: &Arc<Rule>,
     device: &Device,
 ) -> anyhow::Result<Option<Standing>> {
-    let concerned = concerned(&snapshot.devices, device);
     let rules = snapshot
         .rules
         .iter()
         .filter(|one| one.slug == rule.slug || rule.depends_on.iter().any(|on| on.rule == one.slug));
     let rules: Vec<Arc<Rule>> = rules.cloned().collect();
+    let concerned = if rules.iter().any(|rule| rule.group.is_some()) {
+        snapshot.devices.iter().filter(|one| one.tenant == device.tenant).cloned().collect()
+    } else {
+        concerned(&snapshot.devices, device)
+    };
     let mut remembered = store.alert_states(instance)?;
     remembered.retain(|one| {
         rules.iter().any(|rule| rule.slug == one.rule)
-            && concerned.iter().any(|device| device.uid == one.device && device.tenant == one.tenant)
+            && match &one.holder {
+                Holder::Device(uid) => concerned.iter().any(|device| device.uid == *uid && device.tenant == one.tenant),
+                Holder::Group(_) => true,
+            }
     });
     let alone = Snapshot { rules, devices: concerned, ..snapshot };
     let mut evaluator = Evaluator::new(&alone, remembered);
@@ -160,6 +169,16 @@ fn tell(standing: &Standing, out: &mut dyn Write) -> anyhow::Result<()> {
     });
     writeln!(out)?;
     output::table(out, &["PART", "CONDITION", "STANDS", "SINCE", "MUST HOLD"], lines)?;
+    if let Some(InGroup { name, members, inside, enough }) = &standing.group {
+        let (count, shown) = (inside.len(), inside.iter().take(NAMES).map(|uid| &**uid).collect::<Vec<_>>().join(", "));
+        let more = count.saturating_sub(NAMES);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let colon = if count > 0 { ": " } else { "" };
+        writeln!(
+            out,
+            "the group {name}: it holds on {count} of {members} devices, {enough} make an alert{colon}{shown}{more}"
+        )?;
+    }
     if let Some(id) = &standing.episode {
         writeln!(out, "an alert goes on: {id}")?;
     }
@@ -204,6 +223,10 @@ fn as_json(rule: &Rule, standing: Option<&Standing>, readings: &[ReadingRow]) ->
         "held_back": standing.and_then(|standing| standing.held_back.as_ref()).map(|(by, _)| by),
         "held_back_until": standing.and_then(|standing| standing.held_back.as_ref()?.1).map(instant),
         "flaps_until": standing.and_then(|standing| standing.flaps_until).map(instant),
+        "group": standing.and_then(|standing| standing.group.as_ref()).map(|group| json!({
+            "name": &*group.name, "members": group.members, "enough": group.enough,
+            "inside": group.inside.iter().map(|uid| &**uid).collect::<Vec<_>>(),
+        })),
         "spent": standing.is_some_and(|standing| standing.spent),
         "readings": readings.iter().map(|row| json!({ "time": instant(row.time), "metric": row.metric, "value": row.value, "text": row.text })).collect::<Vec<_>>(),
     })

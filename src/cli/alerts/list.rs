@@ -26,7 +26,7 @@ pub fn list(store: &Store, filter: &AlertFilter, limit: i64, as_json: bool, out:
             instant(row.since),
             row.severity.clone(),
             state(row, now),
-            row.device.clone(),
+            row.about().clone(),
             row.rule.clone(),
             amount(row.value, &row.unit),
             row.message.clone(),

@@ -102,7 +102,7 @@ pub fn list(
             short(&row.alert).to_owned(),
             told(row),
             row.rule.clone(),
-            row.device.clone(),
+            row.group.as_ref().unwrap_or(&row.device).clone(),
             row.channel.clone(),
             row.state.clone(),
             row.attempts.to_string(),
@@ -126,7 +126,7 @@ fn told(row: &NotificationRow) -> String {
 fn json_of(row: &NotificationRow) -> serde_json::Value {
     let pending = row.state == "pending";
     serde_json::json!({
-        "alert": row.alert, "step": row.step, "rule": row.rule, "device": row.device, "step_state": row.step_state,
+        "alert": row.alert, "step": row.step, "rule": row.rule, "device": row.device, "group": row.group, "step_state": row.step_state,
         "channel": row.channel, "state": row.state, "attempts": row.attempts, "at": instant(row.at),
         "next_at": pending.then(|| instant(row.next_at)), "last_error": row.last_error,
         "escalation": row.escalation, "level": row.level, "message": row.message,

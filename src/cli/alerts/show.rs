@@ -26,6 +26,7 @@ pub fn show(store: &Store, id: &str, as_json: bool, out: &mut dyn Write) -> anyh
     let facts = [
         ("alert", alert.id.clone()),
         ("rule", alert.rule.clone()),
+        ("group", or_dash(alert.group.as_deref())),
         ("device", alert.device.clone()),
         ("tenant", alert.tenant.clone()),
         ("metric", or_dash(Some(alert.metric.as_str()).filter(|metric| !metric.is_empty()))),

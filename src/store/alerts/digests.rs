@@ -198,6 +198,7 @@ pub(super) fn list(
         step: 0,
         rule: row.rule,
         device: String::new(),
+        group: None,
         step_state: "digest".to_owned(),
         channel: row.channel,
         attempts: row.attempts,

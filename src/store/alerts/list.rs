@@ -54,7 +54,7 @@ pub struct AlertRow {
     pub instance: String,
     /// Slug.
     pub rule: String,
-    /// Uid.
+    /// Uid; of a group's alert that of the member that brought the group over.
     pub device: String,
     /// Empty: the device's silence.
     pub metric: String,
@@ -77,6 +77,15 @@ pub struct AlertRow {
     pub message: String,
     /// Until when nothing is said of it, where a command has put it to sleep.
     pub snoozed_until: Option<UtcMicros>,
+    /// The group that it is about, such as `site:Hall`.
+    pub group: Option<String>,
+}
+
+impl AlertRow {
+    /// The group or the device, whichever it is about.
+    pub fn about(&self) -> &String {
+        self.group.as_ref().unwrap_or(&self.device)
+    }
 }
 
 /// One step of an episode.
@@ -140,6 +149,7 @@ type AlertColumns = (
     alerts::resolved_at,
     alerts::message,
     alerts::snoozed_until,
+    alerts::group_name,
 );
 
 fn alert_columns() -> AlertColumns {
@@ -163,6 +173,7 @@ fn alert_columns() -> AlertColumns {
         alerts::resolved_at,
         alerts::message,
         alerts::snoozed_until,
+        alerts::group_name,
     )
 }
 
@@ -278,6 +289,7 @@ fn standing(row: AlertRow) -> Transition {
         rule: row.rule.into(),
         tenant: row.tenant.into(),
         device: row.device.into(),
+        group: row.group.map(Into::into),
         metric: row.metric.into(),
         // The tables take no other words.
         state: State::of_word(&row.state).unwrap_or(State::Firing),

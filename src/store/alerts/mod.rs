@@ -2,6 +2,7 @@
 
 mod actions;
 mod digests;
+mod group_states;
 mod list;
 mod maintenance;
 mod notifications;
@@ -30,6 +31,7 @@ use super::error::{During, StoreError};
 use super::introduce::DeviceId;
 use super::pool::{Conn, with_db};
 use super::schema::{devices, tenants};
+use crate::alert::Holder;
 
 /// The rows of devices, by uid and tenant. Read anew with each batch that has steps or states: a device that was deleted meanwhile
 /// must not hold up the rest.
@@ -38,7 +40,8 @@ struct Owners(HashMap<String, Vec<(String, DeviceId)>>);
 impl Owners {
     fn of(conn: &mut Conn<'_>, batch: &Batch) -> Result<Owners, StoreError> {
         let acting = batch.transitions.iter().map(|step| &*step.device);
-        let uids: BTreeSet<&str> = acting.chain(batch.alert_states.iter().map(|state| &*state.device)).collect();
+        let uids: BTreeSet<&str> =
+            acting.chain(batch.alert_states.iter().filter_map(|state| uid_of(&state.holder))).collect();
         let uids: Vec<&str> = uids.into_iter().collect();
         let mut owners: HashMap<String, Vec<(String, DeviceId)>> = HashMap::with_capacity(uids.len());
         for chunk in uids.chunks(conn.rows_per_statement(1)) {
@@ -57,6 +60,13 @@ impl Owners {
 
     fn device(&self, tenant: &str, uid: &str) -> Option<DeviceId> {
         self.0.get(uid)?.iter().find(|(name, _)| name == tenant).map(|(_, device)| *device)
+    }
+}
+
+fn uid_of(holder: &Holder) -> Option<&str> {
+    match holder {
+        Holder::Device(uid) => Some(uid),
+        Holder::Group(_) => None,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct NotificationRow {
     pub rule: String,
     /// Uid; empty of a digest.
     pub device: String,
+    /// The group that the alert is about, if it is about one.
+    pub group: Option<String>,
     /// Of the step, a word of [`crate::alert::State`]; or `digest`.
     pub step_state: String,
     pub channel: String,
@@ -77,6 +79,7 @@ struct Listed {
     at: UtcMicros,
     escalation: Option<String>,
     level: Option<i32>,
+    group: Option<String>,
 }
 
 /// Which notifications are meant; what is none is not looked at.
@@ -209,6 +212,7 @@ impl Store {
                         alert_transitions::who,
                         alert_transitions::why,
                         alert_transitions::silent,
+                        alerts::group_name,
                     ),
                 ))
                 .load(c))
@@ -249,6 +253,7 @@ impl Store {
                         alert_notifications::at,
                         alert_notifications::escalation,
                         alert_notifications::level,
+                        alerts::group_name,
                     ))
                     .order(alert_notifications::id.desc())
                     .limit(limit)
@@ -329,6 +334,7 @@ impl Listed {
             step: self.step,
             rule: self.rule,
             device: self.device,
+            group: self.group,
             step_state: self.step_state,
             channel: self.channel,
             attempts: self.attempts,

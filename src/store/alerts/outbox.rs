@@ -38,6 +38,7 @@ pub(super) struct Row {
     who: Option<String>,
     why: String,
     silent: bool,
+    group: Option<String>,
 }
 
 impl Store {
@@ -81,6 +82,7 @@ impl Store {
                     alert_transitions::who,
                     alert_transitions::why,
                     alert_transitions::silent,
+                    alerts::group_name,
                 ))
                 .load(c))
             .during("reading unpublished alerts")
@@ -119,6 +121,7 @@ pub(super) fn transition(row: Row) -> Transition {
         rule: row.rule.into(),
         tenant: row.tenant.into(),
         device: row.device.into(),
+        group: row.group.map(Into::into),
         metric: row.metric.into(),
         // The tables take no other words.
         state: State::of_word(&row.state).unwrap_or(State::Firing),

@@ -49,10 +49,11 @@ struct Episode<'a> {
     resolved_at: Option<UtcMicros>,
     message: String,
     snoozed_until: Option<UtcMicros>,
+    group_name: Option<&'a str>,
 }
 
 /// Of [`Episode`].
-const EPISODE_COLUMNS: usize = 20;
+const EPISODE_COLUMNS: usize = 21;
 
 #[derive(Insertable)]
 #[diesel(table_name = alert_transitions, treat_none_as_default_value = false)]
@@ -242,6 +243,7 @@ fn episode<'a>(instance: &'a str, device: DeviceId, rule_id: Option<i32>, step: 
         resolved_at: (step.state == State::Resolved).then_some(step.at.max(EARLIEST)),
         message: limits::clip(&step.message, limits::MESSAGE),
         snoozed_until: step.snoozed_until,
+        group_name: step.group.as_deref(),
     }
 }
 

@@ -7,8 +7,8 @@ use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
 use diesel::upsert::excluded;
 
-use super::Owners;
-use crate::alert::{Remembered, StateChange};
+use super::{Owners, group_states};
+use crate::alert::{Holder, Remembered, StateChange};
 use crate::store::Store;
 use crate::store::error::{During, StoreError};
 use crate::store::pool::{Conn, with_db};
@@ -25,6 +25,7 @@ struct Kept<'a> {
     state: &'a str,
 }
 
+/// Rule, tenant, uid, state.
 type Row = (String, String, String, String);
 
 impl Store {
@@ -39,7 +40,7 @@ impl Store {
             let mut add = |row: QueryResult<Row>| -> QueryResult<()> {
                 let (slug, tenant, uid, text) = row?;
                 let (slug, tenant, uid) = (names.share(slug), names.share(tenant), names.share(uid));
-                found.push(Remembered { rule: slug, tenant, device: uid, state: text });
+                found.push(Remembered { rule: slug, tenant, holder: Holder::Device(uid), state: text });
                 Ok(())
             };
             let query = table.inner_join(devices::table.inner_join(tenants::table)).filter(instance.eq(of)).select((
@@ -57,17 +58,25 @@ impl Store {
                 }
             }
             .during("reading what rules remember")?;
+            found.extend(group_states::load(conn, of)?);
             Ok(found)
         })
     }
 }
 
-/// Keeps what has changed; of one rule and device the last counts.
+/// Keeps what has changed; of one rule and device or group the last counts.
 pub(super) fn keep(conn: &mut Conn<'_>, of: &str, changes: &[StateChange], owners: &Owners) -> Result<(), StoreError> {
     let mut newest: BTreeMap<(i32, &str), Option<&str>> = BTreeMap::new();
+    let mut groups = BTreeMap::new();
     for change in changes {
-        if let Some(device) = owners.device(&change.tenant, &change.device) {
-            newest.insert((device.id, &change.rule), change.state.as_deref());
+        let text = change.state.as_deref();
+        match &change.holder {
+            Holder::Group(name) => drop(groups.insert((&*change.tenant, &*change.rule, &**name), text)),
+            Holder::Device(uid) => {
+                if let Some(device) = owners.device(&change.tenant, uid) {
+                    newest.insert((device.id, &change.rule), text);
+                }
+            }
         }
     }
     let mut gone: HashMap<&str, Vec<i32>> = HashMap::new();
@@ -93,5 +102,5 @@ pub(super) fn keep(conn: &mut Conn<'_>, of: &str, changes: &[StateChange], owner
             .execute(c))
         .during("keeping what rules remember")?;
     }
-    Ok(())
+    if groups.is_empty() { Ok(()) } else { group_states::keep(conn, of, &groups) }
 }
