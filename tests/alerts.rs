@@ -277,6 +277,13 @@ fn a_rule_is_tried_on_the_past_before_it_is_trusted() {
         found["episodes"].as_array().unwrap().iter().map(|one| (&one["value"], one["resolved_at"].is_null())).collect();
     assert_eq!(episodes, [(&json!(35.0), false), (&json!(40.0), true)]);
     assert!(std::fs::read_to_string(&picture).unwrap().contains("<polyline"));
+    tidegate.catalog_file("hot.toml", &format!("depends_on = {{ rule = \"gone\" }}\ngroup.by = \"all\"\n{HOT}"));
+    let said = tidegate.output(&["alerts", "backtest", file, "--since", "1h"]);
+    for words in
+        ["2 episodes on 1 groups of 2 devices", "there is no rule gone in force", "Too hot: all, 1 of 2 devices"]
+    {
+        assert!(said.contains(words), "{said}");
+    }
     assert_eq!(sqlite(&tidegate.state_dir().join("tidegate.db"), "SELECT count(*) FROM alerts"), "0");
 }
 

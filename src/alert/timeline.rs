@@ -162,6 +162,7 @@ mod tests {
             id: "1".into(),
             tenant: "default".into(),
             device: "<d>".into(),
+            group: None,
             metric: "t".into(),
             onset: at(10),
             since: at(10),

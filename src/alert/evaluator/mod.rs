@@ -48,6 +48,7 @@ pub(crate) use episode::id as episode_id;
 pub use explain::{InGroup, Standing, Stands};
 pub(crate) use groups::among_devices;
 pub use restraint::{HeldBack, Withheld};
+pub use whose::Looked;
 
 use adopt::{Placed, Seed, SeedSensor, State as Held};
 use episode::Episode;

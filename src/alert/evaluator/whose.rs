@@ -1,10 +1,43 @@
 //! What is known of the devices that steps are about, for whoever decides who is told.
 
+use std::sync::Arc;
+
 use super::Evaluator;
+use super::program::Form;
 use crate::alert::transition::Transition;
 use crate::config::Whose;
 
+/// A device that a rule looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Looked {
+    pub tenant: Arc<str>,
+    pub uid: Arc<str>,
+    /// Name of its group, where the rule is kept for groups.
+    pub group: Option<Arc<str>>,
+}
+
 impl Evaluator {
+    /// The devices that a rule looks at; of one that is kept for groups those that are in one.
+    pub fn looked_at(&self, slug: &str) -> Vec<Looked> {
+        let of = |(no, device): (u32, &super::fleet::Device)| {
+            let mut rules = device
+                .instances
+                .iter()
+                .filter_map(|instance| Some((instance.rule, self.program.rules.get(instance.rule as usize)?)));
+            let (place, rule) =
+                rules.find(|(_, rule)| *rule.rule.slug == *slug && !matches!(rule.form, Form::Group(_)))?;
+            let group = match rule.form {
+                Form::Member(_) => {
+                    let group = self.fleet.groups.of(no, place)?;
+                    Some(Arc::clone(&self.fleet.devices.get(group as usize)?.uid))
+                }
+                Form::Device | Form::Group(_) => None,
+            };
+            Some(Looked { tenant: Arc::clone(&device.tenant), uid: Arc::clone(&device.uid), group })
+        };
+        (0..).zip(&self.fleet.devices).filter_map(of).collect()
+    }
+
     /// The steps since the last [`Evaluator::drain`].
     pub fn steps(&self) -> &[Transition] {
         &self.outcome.transitions

@@ -1,5 +1,6 @@
 //! `tidegate alerts backtest RULE.toml`: the episodes that a rule would have raised.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::amount;
-use crate::alert::backtest::{PastEpisode, PastReading, PastValue, backtest, metrics, reach};
+use crate::alert::backtest::{PastEpisode, PastOf, PastReading, PastValue, backtest, cast, companies, metrics, reach};
 use crate::alert::rule_file;
 use crate::alert::timeline::{Panel, svg};
 use crate::alert::{HeldBack, Rule, Withheld};
@@ -43,9 +44,10 @@ pub struct BacktestArgs {
     json: bool,
 }
 
-/// What it has found of one device.
+/// What it has found of one device or group.
 struct Found {
-    device: String,
+    about: String,
+    /// Of the device, or of the one that brought the group over first; where they are to be drawn.
     readings: Vec<PastReading>,
     episodes: Vec<PastEpisode>,
 }
@@ -58,7 +60,6 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
     let rule = Arc::new(rule_file::load(&args.rule)?.rule);
     let until = clock::now();
     let from = until.checked_sub(args.since).unwrap_or(UtcMicros(i64::MIN));
-    let read_from = from.checked_sub(reach(&rule)).unwrap_or(UtcMicros(i64::MIN));
     let mut found = Vec::new();
     let mut withheld = Vec::new();
     let mut looked_at = 0_usize;
@@ -68,23 +69,29 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
     {
         anyhow::bail!("there is no device {wanted}; `tidegate devices list` tells which there are");
     }
-    for device in &snapshot.devices {
-        if args.device.as_ref().is_some_and(|wanted| *device.uid != **wanted) {
-            continue;
+    let cast = cast(&rule, &snapshot);
+    let rules = || cast.iter().map(|rule| &**rule);
+    let (wanted, read_from) = (metrics(rules()), from.checked_sub(reach(rules())).unwrap_or(UtcMicros(i64::MIN)));
+    for company in companies(&cast, &snapshot, args.device.as_deref()) {
+        looked_at = looked_at.saturating_add(company.in_scope);
+        let mut past = Vec::with_capacity(company.devices.len());
+        for device in company.devices {
+            past.push(PastOf { device, readings: readings(store, device, wanted.as_deref(), read_from)? });
         }
-        // Before its readings are read: most may be out of scope.
-        if backtest(&rule, device, &snapshot, &[], (from, from)).is_none() {
-            continue;
+        let outcome = backtest(&cast, &past, &snapshot, (from, until));
+        // Others of the company are looked at for what they hold back.
+        let is_meant =
+            |device: &str, in_group: bool| in_group || args.device.as_deref().is_none_or(|uid| uid == device);
+        withheld.extend(outcome.withheld.into_iter().filter(|one| is_meant(&one.device, rule.group.is_some())));
+        let mut by_holder: BTreeMap<(Arc<str>, Arc<str>), Vec<PastEpisode>> = BTreeMap::new();
+        for episode in outcome.episodes.into_iter().filter(|one| is_meant(&one.device, one.group.is_some())) {
+            by_holder.entry((Arc::clone(&episode.tenant), Arc::clone(episode.about()))).or_default().push(episode);
         }
-        looked_at = looked_at.saturating_add(1);
-        let readings = past(store, device, &rule, read_from)?;
-        let past = backtest(&rule, device, &snapshot, &readings, (from, until)).unwrap_or_default();
-        let episodes = past.episodes;
-        withheld.extend(past.withheld);
-        if !episodes.is_empty() {
-            let keep = args.svg.is_some();
-            let readings = if keep { readings } else { Vec::new() };
-            found.push(Found { device: device.uid.to_string(), readings, episodes });
+        for ((tenant, about), episodes) in by_holder {
+            let first = episodes.first().map(|episode| Arc::clone(&episode.device));
+            let of = past.iter_mut().find(|of| of.device.tenant == tenant && Some(&of.device.uid) == first.as_ref());
+            let readings = of.filter(|_| args.svg.is_some()).map(|of| of.readings.clone()).unwrap_or_default();
+            found.push(Found { about: about.to_string(), readings, episodes });
         }
     }
     if let Some(file) = &args.svg {
@@ -103,25 +110,34 @@ pub fn run(store: &Store, args: &BacktestArgs, out: &mut dyn Write) -> anyhow::R
     let headers = ["DEVICE", "SINCE", "RESOLVED", "LASTED", "SEVERITY", "VALUE", "MESSAGE"];
     output::table(out, &headers, found.iter().flat_map(|one| &one.episodes).map(|one| line(one, until)))?;
     let episodes: usize = found.iter().map(|one| one.episodes.len()).sum();
-    writeln!(out, "{episodes} episodes on {} of {looked_at} devices in the rule's scope", found.len())?;
+    let groups = if rule.group.is_some() { " groups" } else { "" };
+    writeln!(out, "{episodes} episodes on {}{groups} of {looked_at} devices in the rule's scope", found.len())?;
     for by in HeldBack::ALL {
         let count = withheld.iter().filter(|one| one.by == by).count();
         if count > 0 {
             writeln!(out, "{count} times held back by {}", by.word())?;
         }
     }
-    if !rule.depends_on.is_empty() {
-        writeln!(out, "what the rule depends on is left out of account")?;
+    for missing in rule.depends_on.iter().filter(|one| !cast.iter().any(|known| known.slug == one.rule)) {
+        writeln!(out, "there is no rule {} in force: nothing is held back by it", missing.rule)?;
     }
     Ok(())
 }
 
-/// The device's readings that matter to the rule, in order of time.
-fn past(store: &Store, device: &Device, rule: &Rule, since: UtcMicros) -> anyhow::Result<Vec<PastReading>> {
-    let wanted: Vec<Option<String>> = match metrics(rule) {
+/// The device's readings of these metrics, or of all, in order of time.
+fn readings(
+    store: &Store,
+    device: &Device,
+    metrics: Option<&[Arc<str>]>,
+    since: UtcMicros,
+) -> anyhow::Result<Vec<PastReading>> {
+    let wanted: Vec<Option<String>> = match metrics {
         Some(metrics) => metrics.iter().map(|metric| Some(metric.to_string())).collect(),
         None => vec![None],
     };
+    // Many have the same name and unit.
+    let mut texts: BTreeMap<String, Arc<str>> = BTreeMap::new();
+    let mut shared = |text: String| Arc::clone(texts.entry(text).or_insert_with_key(|text| text.as_str().into()));
     let mut readings = Vec::new();
     for metric in wanted {
         let query = ReadingsQuery {
@@ -143,7 +159,7 @@ fn past(store: &Store, device: &Device, rule: &Rule, since: UtcMicros) -> anyhow
                 (None, Some(text)) => PastValue::Text(text),
                 (None, None) => return None,
             };
-            Some(PastReading { time: row.time, metric: row.metric.into(), unit: row.unit.into(), value })
+            Some(PastReading { time: row.time, metric: shared(row.metric), unit: shared(row.unit), value })
         }));
     }
     readings.sort_by_key(|reading| reading.time);
@@ -153,7 +169,7 @@ fn past(store: &Store, device: &Device, rule: &Rule, since: UtcMicros) -> anyhow
 fn line(episode: &PastEpisode, until: UtcMicros) -> Vec<String> {
     let lasted = Duration::from_secs(episode.resolved.unwrap_or(until).since(episode.since).as_secs());
     vec![
-        episode.device.to_string(),
+        episode.about().to_string(),
         instant(episode.since),
         instant_or_dash(episode.resolved),
         humantime::format_duration(lasted).to_string(),
@@ -165,7 +181,7 @@ fn line(episode: &PastEpisode, until: UtcMicros) -> Vec<String> {
 
 fn episode_json(episode: &PastEpisode) -> Value {
     json!({
-        "id": &*episode.id, "tenant": &*episode.tenant, "device": &*episode.device, "metric": &*episode.metric,
+        "id": &*episode.id, "tenant": &*episode.tenant, "device": &*episode.device, "group": episode.group.as_deref(), "metric": &*episode.metric,
         "severity": episode.severity.word(), "onset": instant(episode.onset), "since": instant(episode.since),
         "resolved_at": episode.resolved.map(instant), "value": episode.value, "threshold": episode.threshold,
         "unit": &*episode.unit, "message": episode.message,
@@ -179,7 +195,7 @@ fn draw(rule: &Rule, found: &mut [Found], file: &Path, (from, until): (UtcMicros
         let of_rule = one.episodes.first().map(|episode| &*episode.metric).filter(|metric| !metric.is_empty());
         let any = one.readings.first().map(|reading| &*reading.metric);
         let metric = of_rule.or(any).unwrap_or("");
-        Panel { device: &one.device, metric, readings: &one.readings, episodes: &one.episodes }
+        Panel { device: &one.about, metric, readings: &one.readings, episodes: &one.episodes }
     });
     let panels: Vec<Panel<'_>> = panels.collect();
     std::fs::write(file, svg(&rule.name, &panels, from, until))

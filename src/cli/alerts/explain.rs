@@ -66,7 +66,7 @@ pub fn run(place: &Place, args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Re
     let found = snapshot.devices.iter().find(|device| *device.uid == *uid && *device.tenant == *tenant).cloned();
     let Some(device) = found else { bail!("there is no device {uid} in the tenant {tenant}") };
     let standing = standing(&store, &place.load()?.config.instance.id, snapshot, &rule, &device)?;
-    let from = until.checked_sub(reach(&rule)).unwrap_or(UtcMicros(i64::MIN));
+    let from = until.checked_sub(reach([&*rule])).unwrap_or(UtcMicros(i64::MIN));
     let readings = readings(&store, &rule, &device, until)?;
     if args.json {
         output::json(out, &as_json(&rule, standing.as_ref(), &readings))?;
@@ -134,7 +134,7 @@ fn concerned(devices: &[Device], device: &Device) -> Vec<Device> {
 }
 
 fn readings(store: &Store, rule: &Rule, device: &Device, until: UtcMicros) -> anyhow::Result<Vec<ReadingRow>> {
-    let wanted: Vec<Option<String>> = match metrics(rule) {
+    let wanted: Vec<Option<String>> = match metrics([rule]) {
         Some(metrics) => metrics.iter().map(|metric| Some(metric.to_string())).collect(),
         None => vec![None],
     };
@@ -144,7 +144,7 @@ fn readings(store: &Store, rule: &Rule, device: &Device, until: UtcMicros) -> an
             tenant: Some(device.tenant.to_string()),
             device: device.uid.to_string(),
             metric,
-            since: until.checked_sub(reach(rule).saturating_mul(2).max(std::time::Duration::from_secs(3600))),
+            since: until.checked_sub(reach([rule]).saturating_mul(2).max(std::time::Duration::from_secs(3600))),
             limit: 100_000,
             after: None,
         };
