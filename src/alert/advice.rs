@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::comparison_file;
 use super::contradiction::{Verdict, verdict};
 use super::maintenance::Maintenance;
-use super::rule::{Aggregate, Check, Compare, Condition, Rule, Selector, Test};
+use super::rule::{Aggregate, By, Check, Compare, Condition, Rule, Selector, Test};
 use crate::catalog::{DeclaredDevice, Kind, Template};
 use crate::config::fault::{Fault, Place, Wrong, did_you_mean};
 
@@ -26,6 +26,9 @@ pub fn advise(rule: &Rule, known: &Known<'_>, place: impl Fn(&str) -> Place) -> 
     let mut advisor = Advisor { known, place, told: BTreeSet::new(), warnings: Vec::new() };
     advisor.scope("scope", &rule.scope.of, rule.tenant.as_deref());
     advisor.scope("scope.except", &rule.scope.except, rule.tenant.as_deref());
+    if let Some(group) = &rule.group {
+        advisor.group(&group.by);
+    }
     rule.depends_on.iter().for_each(|dependency| advisor.dependency(&dependency.rule));
     let templates = in_scope(rule, known);
     let mut conditions = vec![("when".to_owned(), &rule.when)];
@@ -126,6 +129,23 @@ impl<F: Fn(&str) -> Place> Advisor<'_, F> {
             let wrong = Wrong::new(format!("no file has a rule \"{slug}\": until there is one, nothing is held back"));
             let near = did_you_mean(slug, self.known.rules.iter().copied());
             self.warn("depends_on".to_owned(), wrong.suggest(near));
+        }
+    }
+
+    /// Sites and tags are in device files only: where none has one, no device is in a group.
+    fn group(&mut self, by: &By) {
+        let devices = &self.known.devices;
+        let (none, what, near) = match by {
+            By::Site => (devices.iter().all(|device| device.site.is_none()), "site".to_owned(), None),
+            By::Tag(name) => {
+                let tags = || devices.iter().flat_map(|device| device.tags.keys()).map(String::as_str);
+                (!tags().any(|tag| tag == name), format!("tag \"{name}\""), did_you_mean(name, tags()))
+            }
+            By::Template | By::Parent | By::All => return,
+        };
+        if none {
+            let message = format!("no device file has a {what}: until one has, no device is in a group");
+            self.warn("group.by".to_owned(), Wrong::new(message).suggest(near));
         }
     }
 

@@ -167,6 +167,21 @@ fn a_scope_that_names_what_nothing_declares_is_told() {
         let warnings = advice(&format!("scope = {{ {scope} }}\nwhen = {{ metric = \"temperature\", gt = 30 }}"));
         assert!(warnings.len() == 1 && warnings[0].contains(told), "{scope}: {warnings:?}");
     }
+    for (by, told) in [
+        ("site", None),
+        ("tag:floor", None),
+        (
+            "tag:flor",
+            Some(
+                "group.by: no device file has a tag \"flor\": until one has, no device is in a group (did you mean `floor`?)",
+            ),
+        ),
+    ] {
+        let warnings =
+            advice(&format!("scope.all = true\ngroup.by = \"{by}\"\nwhen = {{ metric = \"temperature\", gt = 30 }}"));
+        assert!(warnings.len() == usize::from(told.is_some()), "{by}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains(told.unwrap_or_default())), "{by}: {warnings:?}");
+    }
     let foreign = advice("tenant = \"default\"\nscope.template = \"foreign\"\nwhen = { metric = \"secret\", gt = 30 }");
     assert!(
         foreign.len() == 1 && foreign[0].contains("of the tenant \"other\", this is for \"default\""),
