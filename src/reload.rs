@@ -107,7 +107,7 @@ impl CatalogKeeper {
             rules = opening.snapshot.rules.len(),
             "database open"
         );
-        self.desk.tell_amiss(&opening.snapshot.rules_amiss, &self.store, &self.metrics);
+        self.desk.tell_amiss(&opening.snapshot.amiss, &self.store, &self.metrics);
         self.listening.learn(&opening.snapshot, &self.config);
         self.listening.change(&self.config);
         // A closed channel: the pipeline has ended already.
@@ -182,7 +182,8 @@ impl CatalogKeeper {
         }
         let memory = self.store.memory(instance)?;
         let snapshot = self.store.snapshot()?;
-        let mut evaluator = Evaluator::new(&snapshot, self.store.alert_states(instance)?);
+        let evaluator = Evaluator::new(&snapshot, self.store.alert_states(instance)?);
+        let mut evaluator = evaluator.keeping(self.config.database.duplicates);
         evaluator.recall_texts(&self.store.text_times(&evaluator.texts_wanted())?);
         evaluator.recall(&self.store.recent(&evaluator.wanted())?);
         let observer = Observer::new(&self.config.devices, &snapshot, self.store.presence(instance)?);
@@ -261,7 +262,7 @@ impl CatalogKeeper {
             rules = snapshot.rules.len(),
             "catalog swapped"
         );
-        self.desk.tell_amiss(&snapshot.rules_amiss, &self.store, &self.metrics);
+        self.desk.tell_amiss(&snapshot.amiss, &self.store, &self.metrics);
         self.listening.learn(&snapshot, &config);
         // A closed channel: the pipeline has ended and needs no catalog.
         let _ = self.reloads.send(Reload { config: config.clone(), snapshot, committed });

@@ -1,9 +1,12 @@
-//! Syslog (RFC 5424): by UDP (RFC 5426), TCP with octet counting (RFC 6587, 3.4.1), or a local datagram socket.
+//! Syslog (RFC 5424) by UDP (RFC 5426) or TCP with octet counting (RFC 6587, 3.4.1); on a local datagram socket the older form (RFC 3164) with
+//! local time and no host name, as the C library writes it and local daemons read it.
 //!
 //! Nothing answers a syslog message: told is what was handed to the network.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram};
 
@@ -27,12 +30,15 @@ impl Syslog {
     }
 
     pub(super) async fn tell(&self, notice: &Notice) -> Result<(), Failure> {
-        let message = message(notice, std::process::id());
+        let process = std::process::id();
         let sent = match &self.address {
-            SyslogAddress::Udp(address) => udp(address, message.as_bytes()).await,
-            SyslogAddress::Tcp(address) => tcp(address, &message).await,
+            SyslogAddress::Udp(address) => udp(address, message(notice, process).as_bytes()).await,
+            SyslogAddress::Tcp(address) => tcp(address, &message(notice, process)).await,
             SyslogAddress::Unix(path) => match UnixDatagram::unbound() {
-                Ok(socket) => socket.send_to(message.as_bytes(), path).await.map(drop),
+                Ok(socket) => {
+                    let message = local_message(notice, process, &TimeZone::system());
+                    socket.send_to(message.as_bytes(), path).await.map(drop)
+                }
                 Err(error) => Err(error),
             },
         };
@@ -63,6 +69,17 @@ async fn tcp(address: &str, message: &str) -> std::io::Result<()> {
 }
 
 fn message(notice: &Notice, process: u32) -> String {
+    // No host name: what receives it knows where it comes from. No structured data.
+    cut(format!("<{}>1 {} - tidegate {process} alert - {}", priority(notice), notice.at(), text(notice)))
+}
+
+/// As RFC 3164 has it (4.1), without the host name.
+fn local_message(notice: &Notice, process: u32, zone: &TimeZone) -> String {
+    let at = Timestamp::from_microsecond(notice.at().0).unwrap_or_default().to_zoned(zone.clone());
+    cut(format!("<{}>{} tidegate[{process}]: {}", priority(notice), at.strftime("%b %e %H:%M:%S"), text(notice)))
+}
+
+fn priority(notice: &Notice) -> u8 {
     let severity: u8 = match (notice.state(), notice.severity()) {
         // Notice, critical, warning, informational.
         ("resolved", _) => 5,
@@ -70,10 +87,15 @@ fn message(notice: &Notice, process: u32) -> String {
         (_, Severity::Warning) => 4,
         (_, Severity::Info) => 6,
     };
-    let priority = FACILITY.saturating_mul(8).saturating_add(severity);
-    let text: String = notice.sentence().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    // No host name: what receives it knows where it comes from. No structured data.
-    let mut message = format!("<{priority}>1 {} - tidegate {process} alert - {text}", notice.at());
+    FACILITY.saturating_mul(8).saturating_add(severity)
+}
+
+/// On one line.
+fn text(notice: &Notice) -> String {
+    notice.sentence().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+fn cut(mut message: String) -> String {
     message.truncate(message.floor_char_boundary(LONGEST));
     message
 }
@@ -87,6 +109,7 @@ mod tests {
     use crate::alert::announce::tests::step;
     use crate::alert::{State, Transition};
     use crate::notify::notice::tests::notice;
+    use crate::time::UtcMicros;
 
     fn expected(notice: &Notice) -> String {
         message(notice, std::process::id())
@@ -101,6 +124,20 @@ mod tests {
         let over = Transition { message: long, ..step("ab", 1, State::Resolved) };
         let told = message(&Notice::of_step(over.into()), 42);
         assert!(told.starts_with("<29>1 ") && told.contains("two lines") && told.len() <= LONGEST);
+    }
+
+    #[test]
+    fn on_a_local_socket_it_is_as_rfc_3164_has_it_in_local_time() {
+        let told = local_message(&notice("ab", 0), 42, &TimeZone::get("Europe/Berlin").unwrap());
+        let text = "[CRITICAL] firing: d1: too hot (too-hot on d1, alert ab)";
+        assert_eq!(told, format!("<26>Nov 14 23:13:21 tidegate[42]: {text}"));
+        // A day of one digit has a space before it.
+        let early = Transition { at: UtcMicros(1_698_796_800_000_000), ..step("ab", 0, State::Firing) };
+        let told = local_message(&Notice::of_step(early.into()), 42, &TimeZone::UTC);
+        assert!(told.starts_with("<26>Nov  1 00:00:00 tidegate[42]: [CRITICAL]"), "{told}");
+        let over = Transition { message: "two\nlines".repeat(1000), ..step("ab", 1, State::Resolved) };
+        let told = local_message(&Notice::of_step(over.into()), 42, &TimeZone::UTC);
+        assert!(told.starts_with("<29>") && told.len() <= LONGEST && !told.contains('\n'));
     }
 
     #[tokio::test]
@@ -130,7 +167,8 @@ mod tests {
         let syslog = Syslog::new(SyslogAddress::Unix(path.clone()));
         syslog.tell(&step).await.unwrap();
         let length = socket.recv(&mut buffer).await.unwrap();
-        assert_eq!(&buffer[..length], expected(&step).as_bytes());
+        let local = local_message(&step, std::process::id(), &TimeZone::system());
+        assert_eq!(&buffer[..length], local.as_bytes());
         drop(socket);
         assert!(syslog.tell(&step).await.is_err());
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::fleet::{DeviceNo, Instance};
 use super::judge::Judge;
 use super::program::Compiled;
+use super::restraint::Restraint;
 use crate::alert::rule::{Flapping, Severity};
 use crate::alert::transition::Who;
 
@@ -56,10 +57,10 @@ pub(super) fn calm_at(instance: &Instance, rule: &Compiled) -> Option<i64> {
 
 impl Judge<'_> {
     /// Draws the conclusions for a rule that flaps. True: it still does, or its alert goes on though it does not.
-    pub fn flutter(&mut self, device: DeviceNo, place: u32, at: i64, says: Says) {
+    pub fn flutter(&mut self, device: DeviceNo, place: u32, at: i64, says: Says, restraint: Restraint) {
         let Some((instance, rule)) = self.instance(device, place) else { return };
         let calm = calm_at(instance, rule).is_some_and(|calm| calm <= at);
-        let may_end = rule.may_end();
+        let may_end = rule.may_end() && instance.episode.as_ref().is_some_and(|episode| at >= rule.may_end_at(episode));
         let Some((last, fires)) = instance.flap.as_mut().and_then(|flap| flap.wild.as_mut()) else { return };
         let changes = if *fires { says.cleared } else { says.begins };
         if changes {
@@ -75,8 +76,9 @@ impl Judge<'_> {
             }
             return self.step(device, place, at, Who::Rule, format!("{why}: it flaps no more"));
         }
-        // It may get worse, but not better meanwhile: that would flap as well.
-        let worse = instance.episode.as_mut().filter(|episode| episode.severity < says.severity);
+        // It may get worse, but not better meanwhile: that would flap as well. What holds back an alert holds back that too.
+        let may_worsen = restraint.by.is_none();
+        let worse = instance.episode.as_mut().filter(|episode| may_worsen && episode.severity < says.severity);
         if let Some(episode) = worse {
             let why = format!("from {} to {}", episode.severity.word(), says.severity.word());
             episode.severity = says.severity;

@@ -292,7 +292,7 @@ impl Evaluator {
                     let own = self.fleet.sensors.get(sensor as usize).is_some_and(|sensor| sensor.metric == *metric);
                     let past = instance.past.as_mut().and_then(|pasts| pasts.get_mut(usize::from(watch.node)));
                     let keeps = matches!(past, Some(Past::Series(_)));
-                    let seen = Seen { time, value, in_order, own };
+                    let seen = Seen { time, value, in_order, own, duplicates: self.duplicates };
                     let (verdict, learned) = judge(check, past, seen, &others);
                     let changed = match verdict {
                         Verdict::Is(truth) => state.set(truth, when),

@@ -155,7 +155,7 @@ impl Judge<'_> {
                 instance.flap = None;
                 self.resolve(device, place, at, Who::Rule, "its schedule is over for now".to_owned());
             }
-            Some(_) if is_wild => self.flutter(device, place, at, says),
+            Some(_) if is_wild => self.flutter(device, place, at, says, restraint),
             Some(episode) if says.cleared && rule.may_end() && at >= rule.may_end_at(episode) => {
                 if flap::note(instance, rule, at, false) {
                     return self.step(device, place, at, Who::Rule, "it flaps".to_owned());

@@ -6,6 +6,7 @@ use super::fleet::{Device, Fleet, Instance, Past};
 use super::geo;
 use super::program::{Compiled, Node, NodeKind, micros};
 use crate::alert::rule::{Check, Compare};
+use crate::config::Duplicates;
 
 /// The number that a transition tells, and what it was compared with.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(super) struct Seen<'a> {
     pub in_order: bool,
     /// Whether it is of the condition's first metric, not of the other one.
     pub own: bool,
+    /// Which of several readings of one instant counts.
+    pub duplicates: Duplicates,
 }
 
 /// So many readings of one value in a row are remembered; fewer are read at a start.
@@ -99,17 +102,17 @@ pub(super) fn judge(check: &Check, past: Option<&mut Past>, seen: Seen<'_>, othe
             Value::Number(_) => nothing,
         },
         (Check::Samples { is, least, of }, Some(value), Some(Past::Series(series))) => {
-            keep(check, series, seen.time, value);
+            keep(check, series, seen, value);
             let truth = series.passing(*of, |value| is.holds(value)).map(|passing| passing >= *least);
             (Verdict::Is(truth), false)
         }
         (Check::Window { over, aggregate, is }, Some(value), Some(Past::Series(series))) => {
-            keep(check, series, seen.time, value);
+            keep(check, series, seen, value);
             let found = series.aggregate(*aggregate, others.at.max(seen.time), micros(*over));
             (Verdict::Is(found.map(|value| is.holds(value))), false)
         }
         (Check::Rate { per, counter, is }, Some(value), Some(Past::Series(series))) => {
-            keep(check, series, seen.time, value);
+            keep(check, series, seen, value);
             let rate = series.rate(micros(*per), *counter);
             (Verdict::Is(rate.map(|rate| is.holds(rate))), false)
         }
@@ -133,6 +136,9 @@ pub(super) fn judge(check: &Check, past: Option<&mut Past>, seen: Seen<'_>, othe
         }
         (Check::Anomaly { deviations, season }, Some(value), Some(Past::Usual(usual))) => {
             // By what was usual before it.
+            if seen.duplicates == Duplicates::KeepLast {
+                usual.correct(seen.time, value);
+            }
             let over = usual.take(seen.time, value, *season);
             if !seen.in_order {
                 return (Verdict::Nothing, over);
@@ -161,9 +167,12 @@ pub(super) fn judge(check: &Check, past: Option<&mut Past>, seen: Seen<'_>, othe
     }
 }
 
-fn keep(check: &Check, series: &mut super::series::Series, time: i64, value: f64) {
+fn keep(check: &Check, series: &mut super::series::Series, seen: Seen<'_>, value: f64) {
     if let Some(keep) = super::series::Keep::of(check) {
-        series.insert(time, value, keep);
+        if seen.duplicates == Duplicates::KeepLast {
+            series.correct(seen.time, value);
+        }
+        series.insert(seen.time, value, keep);
     }
 }
 

@@ -60,6 +60,7 @@ use remembered::Memory;
 use super::rule::Check;
 use super::transition::{Holder, StateChange, Transition};
 use crate::catalog::Snapshot;
+use crate::config::Duplicates;
 use crate::message::Seq;
 use crate::store::batch::{DeviceChange, DeviceIndex, DeviceIntro, Reading, SensorIndex, SensorIntro, TextReading};
 use crate::time::UtcMicros;
@@ -136,6 +137,8 @@ pub struct Evaluator {
     touched: Vec<(DeviceNo, u32, i64)>,
     /// Readings that came too late to change a comparison.
     late: u64,
+    /// Which of several readings of one instant a window keeps.
+    duplicates: Duplicates,
 }
 
 impl Evaluator {
@@ -166,6 +169,11 @@ impl Evaluator {
         evaluator
     }
 
+    /// Has windows keep the reading that the database keeps of several of one instant; without it, the first.
+    pub fn keeping(self, duplicates: Duplicates) -> Evaluator {
+        Evaluator { duplicates, ..self }
+    }
+
     fn of(snapshot: &Snapshot) -> Evaluator {
         Evaluator {
             program: Program::of(snapshot),
@@ -183,6 +191,7 @@ impl Evaluator {
             entries: Vec::new(),
             touched: Vec::new(),
             late: 0,
+            duplicates: Duplicates::KeepFirst,
         }
     }
 
@@ -217,7 +226,7 @@ impl Evaluator {
     /// episodes of rules that are gone end with the next message.
     pub fn replace(&mut self, snapshot: &Snapshot) {
         let mut old = std::mem::replace(self, Evaluator::of(snapshot));
-        (self.now, self.seq, self.late) = (old.now, old.seq, old.late);
+        (self.now, self.seq, self.late, self.duplicates) = (old.now, old.seq, old.late, old.duplicates);
         self.forgotten = std::mem::take(&mut old.forgotten);
         self.orphans = std::mem::take(&mut old.orphans);
         self.outcome.transitions = std::mem::take(&mut old.outcome.transitions);

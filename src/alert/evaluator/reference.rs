@@ -190,7 +190,8 @@ pub(super) fn course_of(rule: &Rule, tells: &Tells<'_>, end: i64) -> Vec<(&'stat
             let on = on != turns;
             if at >= last + calm {
                 wild = None;
-                if on {
+                // Calm and over, but not before its least time.
+                if on || firing.is_some_and(|since| at < since + rule.min_firing.as_secs() as i64) {
                     steps.push(("firing", at));
                 } else {
                     steps.push(("resolved", at));

@@ -324,3 +324,32 @@ fn a_change_at_the_very_end_of_calm_is_not_lost() {
     assert!(on.told[3..].iter().all(|step| step.id == on.told[2].id), "it is the same alert");
     assert!(!on.told[4].message.contains("flapping"));
 }
+
+#[test]
+fn an_alert_that_was_calm_and_is_over_lasts_its_least_time_all_the_same() {
+    let few = Flapping { changes: 2, within: seconds(1000), calm: seconds(10) };
+    let mut stage =
+        Stage::new(vec![Rule { min_firing: seconds(100), flapping: Some(few), ..rule("r", gt("m", 30.0)) }]);
+    // Firing, resolved, and the third change begins to flap: it is calm ten seconds later.
+    for (at, value) in [(0, 31.0), (100, 20.0), (110, 31.0), (115, 20.0)] {
+        stage.send(at, "d", &[("m", value.into())]);
+    }
+    stage.tick(1000);
+    let steps = [("firing", 0), ("resolved", 100), ("firing", 110), ("firing", 125), ("resolved", 210)];
+    assert_eq!(stage.steps(), steps, "calm at 125, and over once it has lasted");
+}
+
+#[test]
+fn what_flaps_gets_no_worse_during_maintenance() {
+    let raise = vec![crate::alert::rule::Raise { severity: Severity::Critical, when: gt("m", 40.0) }];
+    let rules = vec![Rule { raise, ..flapping() }];
+    let work = vec![maintenance(Scope::default(), once(35, 60))];
+    let mut stage = Stage::with(with(rules, vec![testing::device(1, "d", None)], work));
+    for (at, value) in [(0, 31.0), (10, 20.0), (20, 31.0), (30, 20.0), (40, 45.0), (50, 46.0)] {
+        stage.send(at, "d", &[("m", value.into())]);
+    }
+    assert_eq!(stage.steps().last(), Some(&("firing", 30)));
+    stage.send(61, "d", &[("m", 47.0.into())]);
+    let last = stage.told.last().unwrap();
+    assert_eq!((stage.steps().last(), last.severity), (Some(&("firing", 60)), Severity::Critical), "once it is over");
+}

@@ -48,6 +48,15 @@ impl Series {
         self.trim(keep);
     }
 
+    /// The reading of this very instant is another, where the database keeps the last of several.
+    pub fn correct(&mut self, time: i64, value: f64) {
+        if let Ok(at) = self.points.binary_search_by_key(&time, |(time, _)| *time)
+            && let Some((_, known)) = self.points.get_mut(at)
+        {
+            *known = value;
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.points.is_empty()
     }

@@ -11,6 +11,7 @@ use crate::alert::rule::{
 };
 use crate::alert::transition::{Action, Deed, Who};
 use crate::catalog::Kind;
+use crate::config::Duplicates;
 use crate::store::batch::{Change, SensorOrigin};
 
 const T0: i64 = 1_700_000_000 * SECOND;
@@ -393,6 +394,19 @@ fn a_window_empties_by_the_clock() {
     let mut stage = Stage::new(vec![rule("r", few)]);
     stage.send(0, "d", &[("m", 1.0.into())]).send(10, "d", &[("m", 1.0.into())]).tick(1000);
     assert_eq!(stage.steps(), [("firing", 0), ("resolved", 10), ("firing", 60)]);
+}
+
+#[test]
+fn of_one_instant_a_window_keeps_the_reading_that_the_database_keeps() {
+    let most = || metric("m", Check::Window { over: seconds(60), aggregate: Aggregate::Max, is: Compare::Gt(30.0) });
+    for (duplicates, steps) in [(Duplicates::KeepFirst, vec![]), (Duplicates::KeepLast, vec![("firing", 10)])] {
+        let mut stage = Stage::new(vec![rule("r", most())]);
+        stage.evaluator = stage.evaluator.keeping(duplicates);
+        // A change of the catalog changes nothing about it.
+        stage.replace(&Snapshot { rules: vec![Arc::new(rule("r", most()))], ..Snapshot::default() });
+        stage.send(10, "d", &[("m", 20.0.into())]).receive(11, "d", 10, &[("m", 40.0.into())]);
+        assert_eq!(stage.steps(), steps, "{duplicates:?}");
+    }
 }
 
 #[test]

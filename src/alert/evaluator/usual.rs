@@ -96,6 +96,11 @@ impl Usual {
         over
     }
 
+    /// As [`Series::correct`], of the hour under way.
+    pub fn correct(&mut self, time: i64, value: f64) {
+        self.now.correct(time, value);
+    }
+
     /// Mean and standard deviation at a time; none while too little is known.
     pub fn at(&self, time: i64, season: Season) -> Option<(f64, f64)> {
         let Moments(count, mean, squares) = *self.past.get(place(time.div_euclid(HOUR), season))?;
