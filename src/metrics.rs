@@ -182,7 +182,7 @@ metrics! {
     messages_unmatched: Count = "messages_unmatched";
     /// Templates that known devices were given by a stronger match than the one before
     templates_given: Count = "templates_given";
-    /// Rows of alert_rules that should be in force and can't be read; they are left out
+    /// Rows of alert_rules and of maintenance that should be in force and can't be read; they are left out
     alert_rules_invalid: Level = "alert_rules_invalid";
     /// Gateways that messages named and that could not be: a circle, a name that is none, one more device than may be
     parents_refused: Count = "parents_refused";

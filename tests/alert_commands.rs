@@ -202,13 +202,15 @@ fn a_running_daemon_takes_what_is_asked() {
     };
     row("broken", "{\"slug\": 1}");
     row("hot-too", &definition);
-    eventually("it is told that one can't be read", || tidegate.said("CAN'T BE READ"));
+    eventually("it is told that one can't be read", || tidegate.said("A ROW OF alert_rules CAN'T BE READ"));
     eventually("the other fires", || {
         boiler.publish("devices/boiler/telemetry", "{\"temperature\": 36}");
         let found = tidegate.json(&["alerts", "list", "--rule", "hot-too"]);
         (active(&found) == 1).then_some(())
     });
     assert!((tidegate.metric("tidegate_alert_rules_invalid") - 1.0).abs() < f64::EPSILON);
+    sqlite(&database(&tidegate), "INSERT INTO maintenance (name, definition, added_at) VALUES ('odd', '{}', 0)");
+    eventually("it is told what can't be read", || tidegate.said("A ROW OF maintenance CAN'T BE READ"));
     tidegate.output(&["alerts", "rules", "disable", "hot-too"]);
     eventually("what is active of it ends", || {
         (active(&tidegate.json(&["alerts", "list", "--rule", "hot-too"])) == 0).then_some(())

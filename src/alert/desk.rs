@@ -1,12 +1,10 @@
 //! The catalog thread's part in alerts: what people ask by a command goes from the database into the journal, and rules that can't
-//! be read are told.
+//! be read are told, and so is maintenance.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::transition::{ACTION_TOPIC, Action};
-use crate::catalog::RuleAmiss;
+use crate::catalog::RowAmiss;
 use crate::journal::Inbox;
 use crate::message::Publish;
 use crate::metrics::Metrics;
@@ -16,7 +14,7 @@ use crate::store::{Store, StoreError};
 pub struct Desk {
     inbox: Inbox,
     under_way: Option<UnderWay>,
-    told: BTreeSet<RuleAmiss>,
+    told: BTreeSet<RowAmiss>,
 }
 
 /// Actions that are submitted to the journal, and perhaps not durable yet.
@@ -47,7 +45,8 @@ impl Desk {
         }
         let mut numbers = Vec::new();
         for waiting in store.waiting_actions(instance)? {
-            if let Err(refused) = self.inbox.submit(internal(numbered(waiting.number, waiting.action)), None) {
+            let publish = Publish::plain(ACTION_TOPIC, numbered(waiting.number, waiting.action), 0);
+            if let Err(refused) = self.inbox.submit(publish, None) {
                 tracing::debug!(%refused, "what is asked of alerts waits");
                 break;
             }
@@ -59,17 +58,19 @@ impl Desk {
         Ok(())
     }
 
-    /// Says which rules can't be read, each once: in the log, in the database's `events`, and by their number as a metric.
-    pub fn tell_amiss(&mut self, amiss: &[RuleAmiss], store: &Store, metrics: &Metrics) {
+    /// Says which rules and maintenance can't be read, each once: in the log, in the database's `events`, and by their number as a metric.
+    pub fn tell_amiss(&mut self, amiss: &[RowAmiss], store: &Store, metrics: &Metrics) {
         metrics.alert_rules_invalid.set(i64::try_from(amiss.len()).unwrap_or(i64::MAX));
         for one in amiss.iter().filter(|one| !self.told.contains(one)) {
+            let RowAmiss { table, name, why } = one;
             tracing::error!(
-                rule = one.slug,
-                why = one.why,
-                "A RULE IN alert_rules CAN'T BE READ and is left out; correct its definition"
+                name,
+                why,
+                "A ROW OF {} CAN'T BE READ and is left out; correct its definition",
+                table.word()
             );
             if let Err(error) = store.record_amiss(one) {
-                tracing::warn!(%error, "could not record which rule can't be read");
+                tracing::warn!(%error, "could not record which row can't be read");
             }
         }
         self.told = amiss.iter().cloned().collect();
@@ -81,18 +82,5 @@ fn numbered(number: i64, action: String) -> String {
     match serde_json::from_str::<Action>(&action) {
         Ok(read) => serde_json::to_string(&Action { ask: Some(number), ..read }).unwrap_or(action),
         Err(_) => action,
-    }
-}
-
-fn internal(action: String) -> Publish {
-    Publish {
-        topic: ACTION_TOPIC.to_owned(),
-        payload: Bytes::from(action),
-        qos: 0,
-        retain: false,
-        dup: false,
-        packet_id: 0,
-        client: None,
-        properties: None,
     }
 }

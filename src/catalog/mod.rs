@@ -241,7 +241,7 @@ pub struct Snapshot {
     /// What may still come, or was not long ago.
     pub maintenance: Vec<Arc<Maintenance>>,
     /// Rules, and maintenance, that should be in force, and why they can't be.
-    pub rules_amiss: Vec<RuleAmiss>,
+    pub amiss: Vec<RowAmiss>,
 }
 
 /// A place where devices are.
@@ -253,12 +253,31 @@ pub struct Site {
     pub zone: TimeZone,
 }
 
-/// A rule in the database that can't be read: it is left out, and the others hold.
+/// A row of the database that can't be read: it is left out, and the others hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RuleAmiss {
-    pub slug: String,
+pub struct RowAmiss {
+    pub table: AmissTable,
+    /// A rule's slug, or a maintenance's name.
+    pub name: String,
     /// Every fault, on one line.
     pub why: String,
+}
+
+/// Where rows may be that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AmissTable {
+    AlertRules,
+    Maintenance,
+}
+
+impl AmissTable {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            AmissTable::AlertRules => "alert_rules",
+            AmissTable::Maintenance => "maintenance",
+        }
+    }
 }
 
 /// What the shipped and the operator's files declare; reconciled into the database, which is the truth at run time.

@@ -68,11 +68,11 @@ impl Store {
                 .filter(|(_, stored)| !stored.retired || used.contains(&stored.id))
                 .map(|(slug, stored)| (slug, Arc::new(stored.template)))
                 .collect();
-            let (rules, mut rules_amiss) = alerts::load(conn)?;
-            let (maintenance, amiss) = alerts::load_maintenance(conn)?;
-            rules_amiss.extend(amiss);
+            let (rules, mut amiss) = alerts::load(conn)?;
+            let (maintenance, also) = alerts::load_maintenance(conn)?;
+            amiss.extend(also);
             let sites = read_sites(conn)?;
-            Ok(Snapshot { templates, retired, offers, devices, sites, rules, maintenance, rules_amiss })
+            Ok(Snapshot { templates, retired, offers, devices, sites, rules, maintenance, amiss })
         })
     }
 }

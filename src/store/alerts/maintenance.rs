@@ -7,11 +7,11 @@ use std::time::Duration;
 use diesel::prelude::*;
 use jiff::tz::TimeZone;
 
-use super::unfit;
+use super::{defined, unfit};
 use crate::alert::maintenance::{DeclaredMaintenance, Maintenance};
 use crate::alert::maintenance_file;
 use crate::alert::times::Spell;
-use crate::catalog::{Declared, RuleAmiss};
+use crate::catalog::{AmissTable, Declared, RowAmiss};
 use crate::clock;
 use crate::config::fault::did_you_mean;
 use crate::store::error::{During, StoreError};
@@ -133,12 +133,12 @@ impl Store {
 }
 
 /// What there is and was not long ago, by name; and what can't be read.
-pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Maintenance>>, Vec<RuleAmiss>), StoreError> {
+pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Maintenance>>, Vec<RowAmiss>), StoreError> {
     let (mut found, mut amiss) = (Vec::new(), Vec::new());
     for row in read(conn)? {
         match maintenance_of(&row) {
             Ok(one) => found.push(Arc::new(one)),
-            Err(why) => amiss.push(RuleAmiss { slug: format!("maintenance {}", row.name), why }),
+            Err(why) => amiss.push(RowAmiss { table: AmissTable::Maintenance, name: row.name, why }),
         }
     }
     Ok((found, amiss))
@@ -165,12 +165,7 @@ fn read(conn: &mut Conn<'_>) -> Result<Vec<Row>, StoreError> {
 
 /// What the row's definition says, or what is wrong with it, on one line.
 fn maintenance_of(row: &Row) -> Result<Maintenance, String> {
-    let definition: serde_json::Value =
-        serde_json::from_str(&row.definition).map_err(|error| format!("its definition is no JSON: {error}"))?;
-    let read = maintenance_file::from_json(&definition, &format!("maintenance {}", row.name)).map_err(|faults| {
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        faults.join("; ")
-    })?;
+    let read = defined(&row.definition, &format!("maintenance {}", row.name), maintenance_file::from_json)?;
     Ok(Maintenance {
         name: row.name.clone(),
         tenant: read.tenant.or_else(|| row.tenant.clone()),

@@ -32,6 +32,7 @@ use super::introduce::DeviceId;
 use super::pool::{Conn, with_db};
 use super::schema::{devices, tenants};
 use crate::alert::Holder;
+use crate::config::fault::Faults;
 
 /// The rows of devices, by uid and tenant. Read anew with each batch that has steps or states: a device that was deleted meanwhile
 /// must not hold up the rest.
@@ -61,6 +62,16 @@ impl Owners {
     fn device(&self, tenant: &str, uid: &str) -> Option<DeviceId> {
         self.0.get(uid)?.iter().find(|(name, _)| name == tenant).map(|(_, device)| *device)
     }
+}
+
+/// What a row's definition says, or what is wrong with it, on one line; `row`: how people find it, such as `alert_rules too-hot`.
+fn defined<T>(
+    definition: &str,
+    row: &str,
+    read: impl FnOnce(&serde_json::Value, &str) -> Result<T, Faults>,
+) -> Result<T, String> {
+    let json = serde_json::from_str(definition).map_err(|error| format!("its definition is no JSON: {error}"))?;
+    read(&json, row).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 fn uid_of(holder: &Holder) -> Option<&str> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 
-use super::unfit;
+use super::{defined, unfit};
 use crate::alert::{Rule, dependency, rule_file};
-use crate::catalog::{Declared, DeclaredRule, RuleAmiss};
+use crate::catalog::{AmissTable, Declared, DeclaredRule, RowAmiss};
 use crate::clock;
 use crate::config::fault::did_you_mean;
 use crate::store::error::{During, StoreError};
@@ -102,35 +102,39 @@ impl Store {
         })
     }
 
-    /// Records in `events` that a row of `alert_rules` is no rule.
+    /// Records in `events` that a row can't be read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn record_amiss(&self, amiss: &RuleAmiss) -> Result<(), StoreError> {
+    pub fn record_amiss(&self, amiss: &RowAmiss) -> Result<(), StoreError> {
+        let (kind, what) = match amiss.table {
+            AmissTable::AlertRules => ("alert_rule_invalid", "alert rule"),
+            AmissTable::Maintenance => ("maintenance_invalid", "maintenance"),
+        };
         self.db.write(|conn| {
             let tenant = default_tenant(conn)?;
-            let detail = format!("alert rule {}: {}", amiss.slug, amiss.why);
+            let detail = format!("{what} {}: {}", amiss.name, amiss.why);
             with_db!(conn, |c| diesel::insert_into(events::table)
                 .values((
                     events::tenant_id.eq(tenant),
                     events::at.eq(clock::now()),
-                    events::kind.eq("alert_rule_invalid"),
+                    events::kind.eq(kind),
                     events::detail.eq(limits::clip(&detail, limits::DETAIL)),
                 ))
                 .execute(c))
-            .during("recording a rule that can't be read")?;
+            .during("recording a row that can't be read")?;
             Ok(())
         })
     }
 }
 
 /// The rules in force, by slug, and the rows that should be in force and can't be read.
-pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Rule>>, Vec<RuleAmiss>), StoreError> {
+pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Rule>>, Vec<RowAmiss>), StoreError> {
     let (mut rules, mut amiss) = (Vec::new(), Vec::new());
     for row in read(conn)?.into_iter().filter(|row| row.enabled && !row.retired) {
         match rule_of(&row) {
             Ok(rule) => rules.push((row.declared, Arc::new(rule))),
-            Err(why) => amiss.push(RuleAmiss { slug: row.slug, why }),
+            Err(why) => amiss.push(rule_amiss(row.slug, why)),
         }
     }
     leave_out_circles(&mut rules, &mut amiss);
@@ -138,7 +142,7 @@ pub(in crate::store) fn load(conn: &mut Conn<'_>) -> Result<(Vec<Arc<Rule>>, Vec
 }
 
 /// Rules that wait for one another: those of files were found to be sound among themselves, so it is the others that are left out.
-fn leave_out_circles(rules: &mut Vec<(bool, Arc<Rule>)>, amiss: &mut Vec<RuleAmiss>) {
+fn leave_out_circles(rules: &mut Vec<(bool, Arc<Rule>)>, amiss: &mut Vec<RowAmiss>) {
     // Each time around at least one is gone.
     loop {
         let circles = dependency::circles(rules.iter().map(|(_, rule)| &**rule));
@@ -148,10 +152,14 @@ fn leave_out_circles(rules: &mut Vec<(bool, Arc<Rule>)>, amiss: &mut Vec<RuleAmi
         let by_people = rules.iter().any(|(declared, rule)| !declared && within(rule));
         let gone = |declared: bool, rule: &Rule| within(rule) && !(declared && by_people);
         for (_, rule) in rules.iter().filter(|(declared, rule)| gone(*declared, rule)) {
-            amiss.push(RuleAmiss { slug: rule.slug.to_string(), why: why.clone() });
+            amiss.push(rule_amiss(rule.slug.to_string(), why.clone()));
         }
         rules.retain(|(declared, rule)| !gone(*declared, rule));
     }
+}
+
+fn rule_amiss(slug: String, why: String) -> RowAmiss {
+    RowAmiss { table: AmissTable::AlertRules, name: slug, why }
 }
 
 fn read(conn: &mut Conn<'_>) -> Result<Vec<Row>, StoreError> {
@@ -174,12 +182,7 @@ fn read(conn: &mut Conn<'_>) -> Result<Vec<Row>, StoreError> {
 
 /// What the row's definition says, or what is wrong with it, on one line.
 fn rule_of(row: &Row) -> Result<Rule, String> {
-    let definition: serde_json::Value =
-        serde_json::from_str(&row.definition).map_err(|error| format!("its definition is no JSON: {error}"))?;
-    let mut rule = rule_file::from_json(&definition, &format!("alert_rules {}", row.slug)).map_err(|faults| {
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        faults.join("; ")
-    })?;
+    let mut rule = defined(&row.definition, &format!("alert_rules {}", row.slug), rule_file::from_json)?;
     if *rule.slug != *row.slug {
         return Err(format!("its definition has the slug {}, and the row {}", rule.slug, row.slug));
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidegate::alert::maintenance::DeclaredMaintenance;
 use tidegate::alert::maintenance_file;
-use tidegate::catalog::{Declared, DeclaredSite};
+use tidegate::catalog::{AmissTable, Declared, DeclaredSite};
 
 use super::{Site, on_both};
 
@@ -86,8 +86,12 @@ fn a_row_that_is_no_maintenance_costs_itself_only(site: &Site) {
     site.execute("INSERT INTO maintenance (name, definition, added_at) SELECT 'odd', '{\"name\": \"odd\"}', added_at FROM maintenance");
     let snapshot = site.store.snapshot().unwrap();
     assert_eq!(snapshot.maintenance.len(), 1);
-    let amiss = &snapshot.rules_amiss[0];
-    assert!(amiss.slug == "maintenance odd" && amiss.why.contains("scope: is missing"), "{amiss:?}");
+    let amiss = &snapshot.amiss[0];
+    assert_eq!((amiss.table, amiss.name.as_str()), (AmissTable::Maintenance, "odd"));
+    assert!(amiss.why.contains("scope: is missing"), "{amiss:?}");
+    site.store.record_amiss(amiss).unwrap();
+    let events = site.texts("SELECT detail AS t FROM events WHERE kind = 'maintenance_invalid'");
+    assert!(events.len() == 1 && events[0].starts_with("maintenance odd: "), "{events:?}");
 }
 
 fn rules_that_wait_for_one_another_are_left_out(site: &Site) {
@@ -106,6 +110,6 @@ fn rules_that_wait_for_one_another_are_left_out(site: &Site) {
     let snapshot = site.store.snapshot().unwrap();
     let slugs: Vec<&str> = snapshot.rules.iter().map(|rule| &*rule.slug).collect();
     assert_eq!(slugs, ["c"]);
-    let amiss: Vec<_> = snapshot.rules_amiss.iter().map(|one| (one.slug.as_str(), one.why.as_str())).collect();
+    let amiss: Vec<_> = snapshot.amiss.iter().map(|one| (one.name.as_str(), one.why.as_str())).collect();
     assert_eq!(amiss, [("a", "waits for itself: a → b → a"), ("b", "waits for itself: a → b → a")]);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tidegate::alert::{State, rule_file};
-use tidegate::catalog::{Declared, DeclaredRule, RuleAmiss};
+use tidegate::catalog::{AmissTable, Declared, DeclaredRule, RowAmiss};
 
 use super::{Site, begun, on_both, step, steps};
 use crate::store::lookup;
@@ -51,7 +51,7 @@ fn the_rules_in_force_are_those_of_the_files(site: &Site) {
     assert_eq!(report.catalog_version, site.store.catalog_version().unwrap());
     let snapshot = site.store.snapshot().unwrap();
     assert_eq!(*snapshot.rules[0], theirs.rule);
-    assert_eq!((snapshot.rules.len(), snapshot.rules_amiss.len()), (3, 0));
+    assert_eq!((snapshot.rules.len(), snapshot.amiss.len()), (3, 0));
     assert_eq!(site.number("SELECT count(*) AS n FROM alert_rules r JOIN tenants t ON t.id = r.tenant_id"), 1);
 
     let again = site.store.reconcile(&all).unwrap();
@@ -100,14 +100,15 @@ fn a_row_that_is_no_rule_costs_itself_only(site: &Site) {
     let snapshot = site.store.snapshot().unwrap();
     assert_eq!(in_force(site), ["theirs", "too-hot"]);
     assert_eq!(snapshot.rules[0].tenant.as_deref(), Some("acme"), "the row's tenant holds");
-    let amiss = &snapshot.rules_amiss;
-    assert_eq!(amiss.iter().map(|one| one.slug.as_str()).collect::<Vec<_>>(), ["broken", "misnamed", "unknown-key"]);
+    let amiss = &snapshot.amiss;
+    assert!(amiss.iter().all(|one| one.table == AmissTable::AlertRules));
+    assert_eq!(amiss.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["broken", "misnamed", "unknown-key"]);
     assert!(amiss[0].why.contains("no JSON"), "{amiss:?}");
     assert!(amiss[1].why.contains("its definition has the slug another, and the row misnamed"), "{amiss:?}");
     assert!(amiss[2].why.contains("whenever"), "{amiss:?}");
     let shown = site.store.alert_rules().unwrap();
     assert_eq!(shown.iter().filter(|row| row.rule.is_err()).count(), 3);
-    let long = RuleAmiss { slug: "broken".into(), why: "x".repeat(5000) };
+    let long = RowAmiss { table: AmissTable::AlertRules, name: "broken".into(), why: "x".repeat(5000) };
     site.store.record_amiss(&long).unwrap();
     let events = site.texts("SELECT detail AS t FROM events WHERE kind = 'alert_rule_invalid'");
     assert!(events.len() == 1 && events[0].starts_with("alert rule broken: xxx"), "{events:?}");
