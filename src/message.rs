@@ -27,6 +27,23 @@ pub struct Publish {
     pub properties: Option<Box<Properties>>,
 }
 
+impl Publish {
+    /// One with nothing but this: no flags, no packet identifier, no client, no properties. What tidegate puts into the journal
+    /// itself is such.
+    pub fn plain(topic: impl Into<String>, payload: impl Into<Bytes>, qos: u8) -> Publish {
+        Publish {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            client: None,
+            properties: None,
+        }
+    }
+}
+
 /// The properties of an MQTT 5 PUBLISH that tidegate keeps (MQTT 5, 3.3.2.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {

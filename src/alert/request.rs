@@ -191,16 +191,7 @@ mod tests {
     }
 
     fn message(topic: &str, payload: &str) -> Message {
-        let publish = Publish {
-            topic: topic.to_owned(),
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            qos: 1,
-            retain: false,
-            dup: false,
-            packet_id: 1,
-            client: None,
-            properties: None,
-        };
+        let publish = Publish::plain(topic, Bytes::copy_from_slice(payload.as_bytes()), 1);
         Message { seq: 1, received_at: UtcMicros(1_000_000), publish }
     }
 

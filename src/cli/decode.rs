@@ -141,16 +141,7 @@ fn chosen(
 }
 
 fn message(topic: &str, payload: &[u8], now: UtcMicros) -> Message {
-    let publish = Publish {
-        topic: topic.to_owned(),
-        payload: Bytes::copy_from_slice(payload),
-        qos: 1,
-        retain: false,
-        dup: false,
-        packet_id: 0,
-        client: None,
-        properties: None,
-    };
+    let publish = Publish::plain(topic, Bytes::copy_from_slice(payload), 1);
     Message { seq: 1, received_at: now, publish }
 }
 

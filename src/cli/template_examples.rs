@@ -191,16 +191,7 @@ impl Stand {
 }
 
 fn message(example: &Example, seq: u64) -> Arc<Message> {
-    let publish = Publish {
-        topic: example.topic.clone(),
-        payload: Bytes::copy_from_slice(&example.payload),
-        qos: 1,
-        retain: false,
-        dup: false,
-        packet_id: 0,
-        client: None,
-        properties: None,
-    };
+    let publish = Publish::plain(example.topic.clone(), Bytes::copy_from_slice(&example.payload), 1);
     Arc::new(Message { seq, received_at: clock::now(), publish })
 }
 

@@ -127,16 +127,8 @@ mod tests {
         snapshot.templates.insert("plug".to_owned(), plug.into());
         let mut survey = Survey::new(&Config::default(), &snapshot).unwrap();
         for (topic, payload) in messages {
-            let publish = Publish {
-                topic: (*topic).to_owned(),
-                payload: Bytes::copy_from_slice(payload.as_bytes()),
-                qos: 0,
-                retain: true,
-                dup: false,
-                packet_id: 0,
-                client: None,
-                properties: None,
-            };
+            let publish =
+                Publish { retain: true, ..Publish::plain(*topic, Bytes::copy_from_slice(payload.as_bytes()), 0) };
             survey.take(publish, UtcMicros(RECEIVED.0));
         }
         survey.finish()

@@ -57,16 +57,7 @@ impl Watch {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        let publish = Publish {
-            topic: TICK_TOPIC.to_owned(),
-            payload: Bytes::new(),
-            qos: 0,
-            retain: false,
-            dup: false,
-            packet_id: 0,
-            client: None,
-            properties: None,
-        };
+        let publish = Publish::plain(TICK_TOPIC, Bytes::new(), 0);
         if self.inbox.submit(publish, None).is_ok() {
             self.ticked = Some((now, true));
         }

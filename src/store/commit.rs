@@ -445,15 +445,6 @@ fn entries(
 
 /// Stands for a message that the journal has no more.
 fn lost(seq: Seq) -> Message {
-    let publish = Publish {
-        topic: String::new(),
-        payload: bytes::Bytes::new(),
-        qos: 0,
-        retain: false,
-        dup: false,
-        packet_id: 0,
-        client: None,
-        properties: None,
-    };
+    let publish = Publish::plain(String::new(), bytes::Bytes::new(), 0);
     Message { seq, received_at: crate::clock::now(), publish }
 }

@@ -62,9 +62,7 @@ pub(super) async fn show(
     path: Result<Path<String>, PathRejection>,
     params: Params,
 ) -> Result<Answer, Fault> {
-    let Path(id) = path.map_err(|_| Fault::no_route())?;
-    params.end()?;
-    api.ask(move |store| Ok(store.alert(&id)?.json())).await
+    api.show(path, params, |store, id| Ok(store.alert(id)?.json())).await
 }
 
 /// Does with an alert what the last part of the path says, as a command does: in force in the database at once, and handed to the daemon

@@ -101,9 +101,7 @@ pub(super) async fn show(
     path: Result<Path<String>, PathRejection>,
     params: Params,
 ) -> Result<Answer, Fault> {
-    let Path(id) = path.map_err(|_| Fault::no_route())?;
-    params.end()?;
-    api.ask(move |store| Ok(store.command_now(&id)?.json())).await
+    api.show(path, params, |store, id| Ok(store.command_now(id)?.json())).await
 }
 
 /// Takes a command back.

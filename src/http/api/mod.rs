@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -34,6 +35,7 @@ use crate::metrics::{ByReason, Metrics};
 use crate::store::{Store, StoreError};
 use fault::{Fault, Refused};
 use gate::Gate;
+use params::Params;
 
 /// Requests at work or waiting; further ones are refused at once.
 const REQUESTS: usize = 64;
@@ -121,6 +123,20 @@ impl Api {
                 Err(Fault::internal())
             }
         }
+    }
+}
+
+impl Api {
+    /// Answers with what a path names.
+    async fn show(
+        &self,
+        path: Result<Path<String>, PathRejection>,
+        params: Params,
+        find: fn(&Store, &str) -> Result<Value, StoreError>,
+    ) -> Result<Answer, Fault> {
+        let Path(id) = path.map_err(|_| Fault::no_route())?;
+        params.end()?;
+        self.ask(move |store| find(store, &id)).await
     }
 }
 

@@ -34,7 +34,8 @@ struct New<'a> {
 /// Of [`New`].
 const COLUMNS: usize = 12;
 
-#[derive(Queryable)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = alert_digests)]
 struct Row {
     id: String,
     channel: String,
@@ -50,42 +51,6 @@ struct Row {
     next_at: UtcMicros,
     last_error: Option<String>,
     at: UtcMicros,
-}
-
-type Columns = (
-    alert_digests::id,
-    alert_digests::channel,
-    alert_digests::rule,
-    alert_digests::since,
-    alert_digests::until,
-    alert_digests::firing,
-    alert_digests::acknowledged,
-    alert_digests::resolved,
-    alert_digests::severity,
-    alert_digests::attempts,
-    alert_digests::state,
-    alert_digests::next_at,
-    alert_digests::last_error,
-    alert_digests::at,
-);
-
-fn columns() -> Columns {
-    (
-        alert_digests::id,
-        alert_digests::channel,
-        alert_digests::rule,
-        alert_digests::since,
-        alert_digests::until,
-        alert_digests::firing,
-        alert_digests::acknowledged,
-        alert_digests::resolved,
-        alert_digests::severity,
-        alert_digests::attempts,
-        alert_digests::state,
-        alert_digests::next_at,
-        alert_digests::last_error,
-        alert_digests::at,
-    )
 }
 
 impl Row {
@@ -147,7 +112,7 @@ pub(super) fn due(
         .filter(alert_digests::instance.eq(of))
         .order((alert_digests::next_at, alert_digests::id))
         .limit(limit)
-        .select(columns())
+        .select(Row::as_select())
         .load(c))
     .during("reading due digests")?;
     let waiting = rows.into_iter().map(|row| Waiting {
@@ -179,7 +144,8 @@ pub(super) fn list(
     limit: i64,
 ) -> Result<Vec<NotificationRow>, StoreError> {
     let rows: Vec<Row> = with_db!(conn, |c, B| {
-        let mut query = table.select(columns()).order(alert_digests::until.desc()).limit(limit).into_boxed::<B>();
+        let mut query =
+            table.select(Row::as_select()).order(alert_digests::until.desc()).limit(limit).into_boxed::<B>();
         if let Some(state) = &wanted.state {
             query = query.filter(alert_digests::state.eq(state));
         }

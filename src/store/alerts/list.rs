@@ -46,15 +46,18 @@ pub struct AlertFilter {
 }
 
 /// An episode after its newest step.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = alerts)]
 pub struct AlertRow {
     pub id: String,
+    #[diesel(select_expression = tenants::name)]
     pub tenant: String,
     /// Whose journal it comes from.
     pub instance: String,
     /// Slug.
     pub rule: String,
     /// Uid; of a group's alert that of the member that brought the group over.
+    #[diesel(select_expression = devices::uid)]
     pub device: String,
     /// Empty: the device's silence.
     pub metric: String,
@@ -78,6 +81,7 @@ pub struct AlertRow {
     /// Until when nothing is said of it, where a command has put it to sleep.
     pub snoozed_until: Option<UtcMicros>,
     /// The group that it is about, such as `site:Hall`.
+    #[diesel(column_name = group_name)]
     pub group: Option<String>,
 }
 
@@ -89,7 +93,8 @@ impl AlertRow {
 }
 
 /// One step of an episode.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = alert_transitions)]
 pub struct StepRow {
     pub step: i32,
     pub at: UtcMicros,
@@ -129,54 +134,6 @@ pub struct About {
     pub runbook: Option<String>,
 }
 
-type AlertColumns = (
-    alerts::id,
-    tenants::name,
-    alerts::instance,
-    alerts::rule,
-    devices::uid,
-    alerts::metric,
-    alerts::severity,
-    alerts::state,
-    alerts::step,
-    alerts::value,
-    alerts::threshold,
-    alerts::unit,
-    alerts::onset,
-    alerts::since,
-    alerts::acknowledged_at,
-    alerts::acknowledged_by,
-    alerts::resolved_at,
-    alerts::message,
-    alerts::snoozed_until,
-    alerts::group_name,
-);
-
-fn alert_columns() -> AlertColumns {
-    (
-        alerts::id,
-        tenants::name,
-        alerts::instance,
-        alerts::rule,
-        devices::uid,
-        alerts::metric,
-        alerts::severity,
-        alerts::state,
-        alerts::step,
-        alerts::value,
-        alerts::threshold,
-        alerts::unit,
-        alerts::onset,
-        alerts::since,
-        alerts::acknowledged_at,
-        alerts::acknowledged_by,
-        alerts::resolved_at,
-        alerts::message,
-        alerts::snoozed_until,
-        alerts::group_name,
-    )
-}
-
 /// Alerts with their devices and tenants.
 macro_rules! joined {
     () => {
@@ -192,7 +149,7 @@ impl Store {
     pub fn alerts(&self, filter: &AlertFilter, limit: i64) -> Result<Vec<AlertRow>, StoreError> {
         self.look(|conn| {
             with_db!(conn, |c, B| {
-                let mut query = joined!().select(alert_columns()).into_boxed::<B>();
+                let mut query = joined!().select(AlertRow::as_select()).into_boxed::<B>();
                 query = match filter.which {
                     Which::Active => query.filter(alerts::resolved_at.is_null()),
                     Which::In(State::Resolved) => query.filter(alerts::resolved_at.is_not_null()),
@@ -235,20 +192,7 @@ impl Store {
             let alert = one(conn, &id)?;
             let steps = with_db!(conn, |c| alert_transitions::table
                 .filter(alert_transitions::alert_id.eq(&id))
-                .select((
-                    alert_transitions::step,
-                    alert_transitions::at,
-                    alert_transitions::recorded_at,
-                    alert_transitions::state,
-                    alert_transitions::severity,
-                    alert_transitions::value,
-                    alert_transitions::threshold,
-                    alert_transitions::who,
-                    alert_transitions::why,
-                    alert_transitions::message,
-                    alert_transitions::published,
-                    alert_transitions::asked,
-                ))
+                .select(StepRow::as_select())
                 .order(alert_transitions::step)
                 .load(c))
             .during("reading an alert's steps")?;
@@ -273,7 +217,7 @@ impl Store {
             with_db!(conn, |c| joined!()
                 .filter(alerts::resolved_at.is_null())
                 .filter(alerts::instance.eq(instance))
-                .select(alert_columns())
+                .select(AlertRow::as_select())
                 .order((alerts::since, alerts::id))
                 .load(c))
             .during("reading active alerts")
@@ -323,7 +267,8 @@ fn about(conn: &mut Conn<'_>, id: &str) -> Result<About, StoreError> {
 
 /// The alert of exactly this id.
 pub(super) fn one(conn: &mut Conn<'_>, id: &str) -> Result<AlertRow, StoreError> {
-    with_db!(conn, |c| joined!().filter(alerts::id.eq(id)).select(alert_columns()).first(c)).during("reading an alert")
+    with_db!(conn, |c| joined!().filter(alerts::id.eq(id)).select(AlertRow::as_select()).first(c))
+        .during("reading an alert")
 }
 
 /// The id of the only alert that begins so.

@@ -193,27 +193,7 @@ impl Store {
                         alert_notifications::escalation,
                         alert_notifications::level,
                     ),
-                    (
-                        alerts::id,
-                        alert_transitions::step,
-                        alerts::rule,
-                        tenants::name,
-                        devices::uid,
-                        alerts::metric,
-                        alert_transitions::state,
-                        alert_transitions::severity,
-                        alert_transitions::at,
-                        alerts::onset,
-                        alerts::since,
-                        alert_transitions::value,
-                        alert_transitions::threshold,
-                        alerts::unit,
-                        alert_transitions::message,
-                        alert_transitions::who,
-                        alert_transitions::why,
-                        alert_transitions::silent,
-                        alerts::group_name,
-                    ),
+                    StepOf::as_select(),
                 ))
                 .load(c))
             .during("reading due notifications")?;

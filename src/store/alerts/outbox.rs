@@ -18,26 +18,36 @@ use crate::time::UtcMicros;
 /// For so long what a person's command has written is left to the daemon's own step of that number; a rule that is gone takes none.
 const LEFT_TO_THE_RULE: Duration = Duration::from_secs(10);
 
-#[derive(Queryable)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = alert_transitions)]
 pub(super) struct Row {
+    #[diesel(select_expression = alerts::id)]
     id: String,
     step: i32,
+    #[diesel(select_expression = alerts::rule)]
     rule: String,
+    #[diesel(select_expression = tenants::name)]
     tenant: String,
+    #[diesel(select_expression = devices::uid)]
     device: String,
+    #[diesel(select_expression = alerts::metric)]
     metric: String,
     state: String,
     severity: String,
     at: UtcMicros,
+    #[diesel(select_expression = alerts::onset)]
     onset: UtcMicros,
+    #[diesel(select_expression = alerts::since)]
     since: UtcMicros,
     value: Option<f64>,
     threshold: Option<f64>,
+    #[diesel(select_expression = alerts::unit)]
     unit: String,
     message: String,
     who: Option<String>,
     why: String,
     silent: bool,
+    #[diesel(select_expression = alerts::group_name)]
     group: Option<String>,
 }
 
@@ -63,27 +73,7 @@ impl Store {
                 .filter(not(alert_transitions::asked).or(forsaken))
                 .order((alert_transitions::recorded_at, alert_transitions::alert_id, alert_transitions::step))
                 .limit(limit)
-                .select((
-                    alerts::id,
-                    alert_transitions::step,
-                    alerts::rule,
-                    tenants::name,
-                    devices::uid,
-                    alerts::metric,
-                    alert_transitions::state,
-                    alert_transitions::severity,
-                    alert_transitions::at,
-                    alerts::onset,
-                    alerts::since,
-                    alert_transitions::value,
-                    alert_transitions::threshold,
-                    alerts::unit,
-                    alert_transitions::message,
-                    alert_transitions::who,
-                    alert_transitions::why,
-                    alert_transitions::silent,
-                    alerts::group_name,
-                ))
+                .select(Row::as_select())
                 .load(c))
             .during("reading unpublished alerts")
         })?;

@@ -23,7 +23,8 @@ pub struct CommandFilter {
 }
 
 /// A command as it stands.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = device_commands)]
 pub struct CommandRow {
     pub id: String,
     pub tenant: String,
@@ -50,7 +51,8 @@ pub struct CommandRow {
 }
 
 /// A step of a command.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = device_command_steps)]
 pub struct CommandStep {
     pub step: i32,
     pub at: UtcMicros,
@@ -65,50 +67,6 @@ pub struct CommandDetail {
     pub steps: Vec<CommandStep>,
 }
 
-type Columns = (
-    device_commands::id,
-    device_commands::tenant,
-    device_commands::device,
-    device_commands::name,
-    device_commands::params,
-    device_commands::priority,
-    device_commands::state,
-    device_commands::created_at,
-    device_commands::expires_at,
-    device_commands::instance,
-    device_commands::who,
-    device_commands::via,
-    device_commands::attempts,
-    device_commands::sent_at,
-    device_commands::delivered_at,
-    device_commands::ended_at,
-    device_commands::repeated,
-    device_commands::result,
-    device_commands::error,
-);
-
-const COLUMNS: Columns = (
-    device_commands::id,
-    device_commands::tenant,
-    device_commands::device,
-    device_commands::name,
-    device_commands::params,
-    device_commands::priority,
-    device_commands::state,
-    device_commands::created_at,
-    device_commands::expires_at,
-    device_commands::instance,
-    device_commands::who,
-    device_commands::via,
-    device_commands::attempts,
-    device_commands::sent_at,
-    device_commands::delivered_at,
-    device_commands::ended_at,
-    device_commands::repeated,
-    device_commands::result,
-    device_commands::error,
-);
-
 impl Store {
     /// Commands, the newest first.
     ///
@@ -117,7 +75,7 @@ impl Store {
     pub fn commands(&self, filter: &CommandFilter, limit: i64) -> Result<Vec<CommandRow>, StoreError> {
         self.look(|conn| {
             with_db!(conn, |c, Backend| {
-                let mut query = device_commands::table.select(COLUMNS).into_boxed::<Backend>();
+                let mut query = device_commands::table.select(CommandRow::as_select()).into_boxed::<Backend>();
                 if let Some(tenant) = &filter.tenant {
                     query = query.filter(device_commands::tenant.eq(tenant));
                 }
@@ -161,16 +119,11 @@ impl Store {
 
 fn detail(conn: &mut Conn<'_>, id: &str) -> Result<CommandDetail, StoreError> {
     let id = find(conn, id)?;
-    let command =
-        with_db!(conn, |c| device_commands::table.find(&id).select(COLUMNS).first(c)).during("reading a command")?;
+    let command = with_db!(conn, |c| device_commands::table.find(&id).select(CommandRow::as_select()).first(c))
+        .during("reading a command")?;
     let steps = with_db!(conn, |c| device_command_steps::table
         .filter(device_command_steps::command_id.eq(&id))
-        .select((
-            device_command_steps::step,
-            device_command_steps::at,
-            device_command_steps::state,
-            device_command_steps::cause,
-        ))
+        .select(CommandStep::as_select())
         .order(device_command_steps::step)
         .load(c))
     .during("reading the steps of a command")?;
