@@ -60,6 +60,7 @@ fn every_table_has_the_columns_that_the_code_expects(site: &Site) {
     tables!(
         alert_actions,
         alert_digests,
+        alert_group_states,
         alert_notifications,
         alert_rules,
         alert_states,
