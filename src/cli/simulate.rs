@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
 use crate::mqtt::load::{self, Answered, Settings, Tally};
-use crate::simulate::answers::{self, Obedience};
+use crate::simulate::answers::Obedience;
 use crate::simulate::{self, CommandSummary, Fleet, Kind, Plan, Summary, Target};
 
 /// Publish as simulated devices, and count what the broker acknowledges.
@@ -72,7 +72,7 @@ pub struct SimulateArgs {
     /// How long the last acknowledgements, or a lost broker, are waited for
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
-    /// Answer native commands to these devices: each is carried out once, and said to have succeeded
+    /// Answer commands to these devices as real ones of their kind do; native ones are carried out once and said to have succeeded
     #[arg(long)]
     pub answer: bool,
     /// Print the summary as JSON
@@ -182,14 +182,15 @@ pub async fn run(args: SimulateArgs, stop: CancellationToken) -> anyhow::Result<
     // One connection hears the commands to all devices, until the last of their messages is out.
     let done = CancellationToken::new();
     let hears = Settings { client_id: format!("{}-commands", settings.client_id), ..settings.clone() };
-    let (mut devices, answered) = (Obedience::new(&args.prefix), Answered::default());
+    let (mut devices, answered) = (Obedience::new(&args.prefix, &fleet), Answered::default());
+    let filters = devices.filters().to_vec();
     let answers = async {
         if !args.answer {
             done.cancelled().await;
             return Ok(());
         }
         let answer = |topic: &str, payload: &[u8]| devices.answer(topic, payload);
-        load::answer_all(&hears, answers::FILTER, answer, &answered, &done).await
+        load::answer_all(&hears, &filters, answer, &answered, &done).await
     };
     let publishes = async {
         let summary = simulate::run(fleet, plan, &settings, Arc::new(Tally::default()), stop).await;

@@ -8,6 +8,7 @@ use crate::mqtt::load::Outgoing;
 use crate::time::UtcMicros;
 
 use super::envelopes::{self, Climate, Plug};
+use super::orders::{Order, Orders};
 use super::sparkplug::{Node, Values};
 use super::walk::Walk;
 
@@ -166,6 +167,7 @@ pub struct Fleet {
     devices: Vec<Device>,
     next: usize,
     timestamps: bool,
+    orders: Orders,
 }
 
 impl Fleet {
@@ -187,7 +189,17 @@ impl Fleet {
                 devices.push(Device { id, kind, random, walks, turn: 0, last_time: 0 });
             }
         }
-        Fleet { devices, next: 0, timestamps }
+        Fleet { devices, next: 0, timestamps, orders: Orders::default() }
+    }
+
+    /// What its nodes are told.
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
+    }
+
+    /// Its devices' names and kinds.
+    pub(super) fn devices(&self) -> impl Iterator<Item = (&str, Kind)> {
+        self.devices.iter().map(|device| (device.id.as_str(), device.kind))
     }
 
     /// How many devices it has.
@@ -204,7 +216,7 @@ impl Fleet {
     pub fn split(self, parts: usize) -> Vec<Fleet> {
         let parts = parts.clamp(1, self.devices.len().max(1));
         let mut fleets: Vec<Fleet> =
-            (0..parts).map(|_| Fleet { devices: Vec::new(), next: 0, timestamps: self.timestamps }).collect();
+            (0..parts).map(|_| Fleet { devices: Vec::new(), next: 0, orders: self.orders.clone(), ..self }).collect();
         for (index, device) in self.devices.into_iter().enumerate() {
             if let Some(fleet) = fleets.get_mut(index % parts) {
                 fleet.devices.push(device);
@@ -223,12 +235,12 @@ impl Fleet {
         let count = self.devices.len();
         let device = self.devices.get_mut(self.next)?;
         self.next = (self.next + 1) % count;
-        Some(device.publish(now, timestamps))
+        Some(device.publish(now, timestamps, &self.orders))
     }
 }
 
 impl Device {
-    fn publish(&mut self, now: UtcMicros, timestamps: bool) -> Outgoing {
+    fn publish(&mut self, now: UtcMicros, timestamps: bool, orders: &Orders) -> Outgoing {
         let mut payload = Vec::with_capacity(192);
         let topic = match self.kind {
             Kind::Climate | Kind::Json { .. } => format!("devices/{}/telemetry", self.id),
@@ -236,7 +248,7 @@ impl Device {
             Kind::Zigbee2mqttClimate => format!("zigbee2mqtt/{}", self.id),
             Kind::EasunInverter | Kind::Scalar { .. } => return self.publish_one_quantity(payload),
             Kind::ShellyPlug | Kind::ChirpstackClimate | Kind::SparkplugNode => {
-                return self.publish_enveloped(now, timestamps);
+                return self.publish_enveloped(now, timestamps, orders);
             }
         };
         let time = if timestamps { self.time_of_its_own(now) } else { None };
@@ -252,7 +264,15 @@ impl Device {
         Outgoing { topic, payload }
     }
 
-    fn publish_enveloped(&mut self, now: UtcMicros, timestamps: bool) -> Outgoing {
+    fn publish_enveloped(&mut self, now: UtcMicros, timestamps: bool, orders: &Orders) -> Outgoing {
+        let mut set = None;
+        if self.kind == Kind::SparkplugNode && !Node::is_birth(self.turn) {
+            match orders.take(&self.id) {
+                Some(Order::Rebirth) => self.turn = Node::next_birth(self.turn),
+                Some(Order::Set { of_device, metrics }) => set = Some((of_device, metrics)),
+                None => {}
+            }
+        }
         let time = if timestamps { self.time_of_its_own(now) } else { None };
         let (id, turn, random) = (&self.id, self.turn, &mut self.random);
         let mut values = self.walks.iter_mut().map(|walk| walk.step(random));
@@ -273,7 +293,11 @@ impl Device {
                 let (supply, speed, current) = (next(), next(), next());
                 let values = Values { supply, speed, current, temperature: next(), count: next() };
                 let time = time.and_then(|micros| u64::try_from(micros / 1000).ok());
-                Node { id, turn, time }.message(values)
+                let node = Node { id, turn, time };
+                match set {
+                    Some((of_device, metrics)) => node.report(of_device, metrics),
+                    None => node.message(values),
+                }
             }
         };
         self.turn = turn.wrapping_add(1);

@@ -3,6 +3,8 @@
 pub mod answers;
 mod envelopes;
 mod fleet;
+mod makes;
+mod orders;
 mod sparkplug;
 mod walk;
 
@@ -61,9 +63,11 @@ pub struct Summary {
 /// What devices have made of commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandSummary {
+    /// Or refused as the device would.
     pub carried_out: u64,
     /// Heard more than once, and carried out once.
     pub repeated: u64,
+    /// At once: what a Sparkplug node reports comes in its turn.
     pub answered: u64,
 }
 

@@ -1,7 +1,7 @@
 //! A simulated Sparkplug edge node with one device, a motor on a line: births, then data by alias.
 //!
-//! It can't hear a request for a rebirth, since the simulator subscribes to nothing. So it is born anew every
-//! [`Node::REBIRTH`] messages, which real nodes do only when they are asked.
+//! It hears commands only where the simulator is told to answer. So it is born anew every [`Node::REBIRTH`] messages, which real nodes do
+//! only when they are asked.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -44,6 +44,22 @@ impl Node<'_> {
     /// Messages from one birth to the next; fewer than the sequence has numbers.
     const REBIRTH: usize = 200;
 
+    /// Whether its message of this turn is a birth.
+    pub(super) fn is_birth(turn: usize) -> bool {
+        turn % Node::REBIRTH < 2
+    }
+
+    /// The turn in which it is born next.
+    pub(super) fn next_birth(turn: usize) -> usize {
+        turn.next_multiple_of(Node::REBIRTH)
+    }
+
+    /// What it reports once metrics were set.
+    pub(super) fn report(&self, of_device: bool, metrics: Vec<Metric>) -> (String, Vec<u8>) {
+        let set = metrics.into_iter().map(|metric| Metric { timestamp: self.time, datatype: None, ..metric });
+        self.write(if of_device { "DDATA" } else { "NDATA" }, set.collect())
+    }
+
     /// Topic and payload.
     pub(super) fn message(&self, values: Values) -> (String, Vec<u8>) {
         let seq = self.turn % Node::REBIRTH;
@@ -53,6 +69,11 @@ impl Node<'_> {
             seq if seq.is_multiple_of(10) => ("NDATA", vec![self.by_alias(SUPPLY, Carried::Double(values.supply))]),
             _ => ("DDATA", self.device_data(values)),
         };
+        self.write(kind, metrics)
+    }
+
+    fn write(&self, kind: &str, metrics: Vec<Metric>) -> (String, Vec<u8>) {
+        let seq = self.turn % Node::REBIRTH;
         let device = if kind.starts_with('D') { format!("/{}-motor", self.id) } else { String::new() };
         let metrics = metrics.iter().map(|metric| metric.encode_to_vec().into()).collect();
         let payload = Payload { timestamp: self.time, metrics, seq: u64::try_from(seq).ok() };

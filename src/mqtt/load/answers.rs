@@ -22,15 +22,15 @@ pub struct Answered {
     pub answered: AtomicU64,
 }
 
-/// Subscribes to `filter` at QoS 1 and publishes what `answer` makes of each message, until `stop`. Its session outlives a lost
+/// Subscribes to `filters` at QoS 1 and publishes what `answer` makes of each message, until `stop`. Its session outlives a lost
 /// connection, so that what comes meanwhile is heard later.
 ///
 /// # Errors
 /// [`LoadError`]: settings that can't be used, a filter that is refused, a broker that can't be reached for `give_up`.
 pub async fn answer_all(
     settings: &Settings,
-    filter: &str,
-    mut answer: impl FnMut(&str, &[u8]) -> Option<Outgoing>,
+    filters: &[String],
+    mut answer: impl FnMut(&str, &[u8]) -> Vec<Outgoing>,
     answered: &Answered,
     stop: &CancellationToken,
 ) -> Result<(), LoadError> {
@@ -49,20 +49,25 @@ pub async fn answer_all(
                 down_since = None;
                 connection.options.set_clean_start(false);
                 // The channel has room: what waits in it is bounded by what was heard.
-                let _ = client.try_subscribe_many([Filter::new(filter, QoS::AtLeastOnce)]);
+                let _ = client.try_subscribe_many(filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce)));
             }
             Ok(Event::Incoming(Packet::SubAck(ack))) => {
                 let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
                 if !ack.return_codes.iter().all(granted) {
-                    return Err(LoadError::Settings(format!("the broker refused the subscription to {filter}")));
+                    return Err(LoadError::Settings(format!(
+                        "the broker refused the subscription to {}",
+                        filters.join(" or ")
+                    )));
                 }
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 answered.heard.fetch_add(1, Ordering::Relaxed);
                 let topic = String::from_utf8_lossy(&publish.topic);
-                if let Some(Outgoing { topic, payload }) = answer(&topic, &publish.payload)
-                    && client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_ok()
-                {
+                let mut is_answered = false;
+                for Outgoing { topic, payload } in answer(&topic, &publish.payload) {
+                    is_answered |= client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_ok();
+                }
+                if is_answered {
                     answered.answered.fetch_add(1, Ordering::Relaxed);
                 }
             }
