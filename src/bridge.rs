@@ -61,6 +61,8 @@ pub struct Bridge {
     requests: SyncSender<Request>,
     /// Who is told of alerts, for the notifier.
     channels: watch::Sender<Vec<config::Notify>>,
+    /// What is asked of commands, for the courier and the HTTP API.
+    commands: watch::Sender<config::Commands>,
     stop: Stop,
     /// What the broker was told at the start, bytes.
     max_packet: usize,
@@ -85,6 +87,7 @@ impl Bridge {
 
         let state_dir = StateDir::open(&config.instance.state_dir)?;
         let (link, link_watch) = watch::channel(Link::Connecting);
+        let (commands, commands_watch) = watch::channel(config.commands.clone());
         let listener = match config.http.listen {
             Some(address) => Some(http::bind(address).await?),
             None => None,
@@ -97,7 +100,7 @@ impl Bridge {
 
         if let (Some(listener), Some(address)) = (listener, http_addr) {
             let health = Health::new(link_watch.clone(), journal.health(), progress.clone(), metrics.clone());
-            let settings = (config.commands.clone(), config.twins.clone());
+            let settings = (commands_watch.clone(), config.twins.clone());
             let api = http::api::Api::new(&config.http, address, &config.database, settings, metrics.clone())?;
             crew.task("http", http::serve(listener, health, api, metrics.clone(), stop.http.clone()));
         }
@@ -137,6 +140,7 @@ impl Bridge {
             courier_begun,
             twins_begun,
             jobs_begun,
+            commands: commands_watch,
             announced,
             announcer: &mut announcer,
             stop: &stop,
@@ -167,6 +171,7 @@ impl Bridge {
             inbox,
             requests,
             channels,
+            commands,
             stop,
             max_packet,
             metrics,

@@ -185,3 +185,38 @@ fn a_template_says_how_long_a_silence_may_be_and_what_is_behind_a_gateway_goes_w
     let told = history(&tidegate, "probe");
     assert!(told.ends_with(&["unreachable".to_owned(), "online".to_owned(), "stale".to_owned()]), "{told:?}");
 }
+
+#[cfg(feature = "embedded-broker")]
+#[test]
+fn the_embedded_broker_tells_of_its_own_clients_and_nobody_else_can() {
+    use crate::support::device::Device;
+    const CLIENTS: &str =
+        "[[sources]]\nname = \"clients\"\nfilter = \"$SYS/brokers/+/clients/{device}/+\"\ndecoder = \"presence\"\n";
+    let mut tidegate = Tidegate::configured(&(between("embedded://127.0.0.1:0", SQLITE) + NATIVE + CLIENTS));
+    tidegate.start();
+    let broker = tidegate.address("broker");
+    let mut pump = Device::connect(broker, "pump");
+    pump.publish("devices/pump/telemetry", r#"{"temperature": 21}"#);
+    comes_to_be(&tidegate, "pump", "online");
+    let mut stranger = Device::connect(broker, "stranger");
+    stranger.publish("$SYS/brokers/tidegate/clients/pump/disconnected", r#"{"clientid": "pump"}"#);
+    // Another connection of its name takes its place: it is no less there.
+    let again = Device::connect(broker, "pump");
+    drop(pump);
+    stranger.publish("devices/other/telemetry", r#"{"temperature": 21}"#);
+    comes_to_be(&tidegate, "other", "online");
+    assert_eq!(history(&tidegate, "pump"), ["online"]);
+    drop(again);
+    comes_to_be(&tidegate, "pump", "offline");
+    tidegate.kill();
+    tidegate.start();
+    eventually("the database is open", || tidegate.said("database open"));
+    assert_eq!(history(&tidegate, "pump"), ["online", "offline"]);
+    let _back = Device::connect(tidegate.address("broker"), "pump");
+    comes_to_be(&tidegate, "pump", "online");
+    // That tidegate goes is not for the devices to answer for.
+    assert!(tidegate.stop().success());
+    tidegate.start();
+    eventually("the database is open", || tidegate.said("database open"));
+    assert_eq!(history(&tidegate, "pump"), ["online", "offline", "online"]);
+}

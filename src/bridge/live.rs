@@ -28,6 +28,7 @@ impl Bridge {
         live.metrics = config.metrics;
         live.time = config.time;
         live.limits = config.limits;
+        live.commands = config.commands;
         live.catalog = config.catalog;
         live.notify = config.notify;
         live.on_call = config.on_call;
@@ -36,6 +37,7 @@ impl Bridge {
         match self.requests.try_send(Request { config: live.clone(), declared, done }) {
             Ok(()) => {
                 self.channels.send_replace(live.notify.clone());
+                self.commands.send_replace(live.commands.clone());
                 self.config = live;
                 Some(told)
             }
@@ -57,7 +59,6 @@ fn fixed_sections_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("journal", old.journal == new.journal),
         ("sparkplug", old.sparkplug == new.sparkplug),
         ("quarantine", old.quarantine == new.quarantine),
-        ("commands", old.commands == new.commands),
         ("twins", old.twins == new.twins),
         ("retention", old.retention == new.retention),
         ("archive", old.archive == new.archive),

@@ -32,6 +32,7 @@ pub(super) struct Outgoing<'a> {
     pub courier_begun: oneshot::Receiver<()>,
     pub twins_begun: oneshot::Receiver<()>,
     pub jobs_begun: oneshot::Receiver<()>,
+    pub commands: watch::Receiver<config::Commands>,
     pub announced: Announced,
     pub announcer: &'a mut Announcer,
     pub stop: &'a Stop,
@@ -46,7 +47,7 @@ impl Outgoing<'_> {
         let courier = Courier {
             store: store.clone(),
             instance: instance.clone(),
-            settings: config.commands.clone(),
+            settings: self.commands.clone(),
             parcels: self.parcels.clone(),
             link: self.link_watch.clone(),
             bell: self.bells.commands.clone(),
@@ -72,7 +73,7 @@ impl Outgoing<'_> {
         let jobs = Driver {
             store: store.clone(),
             instance: instance.clone(),
-            settings: config.commands.clone(),
+            settings: self.commands,
             bell: self.bells.jobs.clone(),
             courier: self.bells.commands.clone(),
             begun: self.jobs_begun,

@@ -10,7 +10,7 @@ use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::session::Session;
 use rmqtt::types::{AuthResult, ConnectInfo, FromType, Publish, PublishAclResult, PublishResult, Reason};
 
-use super::intake::{Intake, Verdict, is_topic_name};
+use super::intake::{Coming, Intake, Verdict, is_topic_name};
 use super::{Limits, SHUTDOWN};
 use crate::config::Secret;
 use crate::message;
@@ -22,7 +22,9 @@ pub async fn install(context: &ServerContext, intake: &Arc<Intake>, limits: &Lim
     register.add(Type::MessagePublishCheckAcl, Box::new(Publishing { intake: Arc::clone(intake) })).await;
     register.add(Type::MessagePublish, Box::new(Wills { intake: Arc::clone(intake) })).await;
     register.add(Type::MessageDropped, Box::new(Dropping { metrics: metrics.clone() })).await;
-    register.add(Type::ClientDisconnected, Box::new(Closing { metrics: metrics.clone() })).await;
+    let clients = Clients { intake: Arc::clone(intake), metrics: metrics.clone() };
+    register.add(Type::ClientConnected, Box::new(clients.clone())).await;
+    register.add(Type::ClientDisconnected, Box::new(clients)).await;
     if let Some((username, password)) = limits.credentials.clone() {
         register.add(Type::ClientAuthenticate, Box::new(Credentials { username, password })).await;
     }
@@ -121,22 +123,49 @@ impl Handler for Dropping {
     }
 }
 
-/// Tells of connections that were closed for what came on them, which rmqtt does in silence.
-struct Closing {
+/// Tells the journal who comes and goes, where a source wants to know; and the log of connections that were closed for what came on
+/// them, which rmqtt does in silence.
+#[derive(Clone)]
+struct Clients {
+    intake: Arc<Intake>,
     metrics: Metrics,
 }
 
 #[async_trait]
-impl Handler for Closing {
+impl Handler for Clients {
     async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
-        if let Parameter::ClientDisconnected(session, reason) = parameter
-            && is_fault(reason)
-        {
-            self.metrics.embedded_disconnects.inc();
-            let (client, reason) = (&*session.id.client_id, reason.to_string());
-            tracing::warn!(client, reason = reason.as_str(), "the embedded broker closed a device's connection");
+        match parameter {
+            Parameter::ClientConnected(session) => {
+                self.intake.take_client(&session.id.client_id, Coming::Connected);
+            }
+            Parameter::ClientDisconnected(session, reason) => {
+                if is_fault(reason) {
+                    self.metrics.embedded_disconnects.inc();
+                    let (client, reason) = (&*session.id.client_id, reason.to_string());
+                    tracing::warn!(
+                        client,
+                        reason = reason.as_str(),
+                        "the embedded broker closed a device's connection"
+                    );
+                }
+                if is_departure(reason) {
+                    self.intake.take_client(&session.id.client_id, Coming::Disconnected(&reason.to_string()));
+                }
+            }
+            _ => {}
         }
         (true, before)
+    }
+}
+
+/// Whether the client is gone: not where another connection of the same client has taken its place, nor where it is the broker that
+/// goes.
+fn is_departure(reason: &Reason) -> bool {
+    match reason {
+        Reason::ConnectKicked(by_an_admin) => *by_an_admin,
+        Reason::Error(words) => *words != SHUTDOWN,
+        Reason::Reasons(reasons) => reasons.iter().all(is_departure),
+        _ => true,
     }
 }
 

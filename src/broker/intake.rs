@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Waiters, Wanted};
 use crate::journal::{Inbox, Refused};
 use crate::message::Publish;
@@ -25,6 +27,14 @@ pub enum Verdict {
     BadTopic,
 }
 
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+pub enum Coming<'r> {
+    Connected,
+    /// Why.
+    Disconnected(&'r str),
+}
+
 /// Hands what the sources want to the journal.
 pub struct Intake {
     wanted: Wanted,
@@ -42,9 +52,10 @@ impl Intake {
         Intake { wanted, inbox, waiters, patience, metrics }
     }
 
-    /// Whether some source reads the topic.
+    /// Whether some source reads what clients publish on the topic. Topics of the broker's own are not theirs, or anybody could say
+    /// that a device is gone.
     pub fn wants(&self, topic: &str) -> bool {
-        (self.wanted)(topic)
+        !topic.starts_with("$SYS/") && (self.wanted)(topic)
     }
 
     /// Notes a message that no source takes. Clients may well talk to each other, so only some of them are told: the
@@ -78,6 +89,29 @@ impl Intake {
     pub fn take_will(&self, publish: Publish) {
         self.count(&publish);
         self.submit_unacknowledged(publish);
+    }
+
+    /// Tells of a client as EMQX does, `$SYS/brokers/tidegate/clients/<client id>/connected` and `…/disconnected`, where a source reads
+    /// it. It is for the journal alone.
+    pub fn take_client(&self, client: &str, coming: Coming<'_>) {
+        let (what, payload) = match coming {
+            Coming::Connected => ("connected", json!({ "clientid": client })),
+            Coming::Disconnected(reason) => ("disconnected", json!({ "clientid": client, "reason": reason })),
+        };
+        let topic = format!("$SYS/brokers/tidegate/clients/{client}/{what}");
+        if !is_topic_name(&topic) || !(self.wanted)(&topic) {
+            return;
+        }
+        self.take_will(Publish {
+            topic,
+            payload: payload.to_string().into(),
+            qos: 0,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            client: None,
+            properties: None,
+        });
     }
 
     fn count(&self, publish: &Publish) {
@@ -195,6 +229,24 @@ mod tests {
         metrics.journal_full.set(1);
         assert_eq!(intake.take(publish(1)).await, Verdict::Refuse);
         assert!(inbox.take(10, 10_000, Duration::ZERO).unwrap().is_empty());
+    }
+
+    #[test]
+    fn clients_are_told_of_where_a_source_reads_it_and_not_by_clients() {
+        let metrics = Metrics::new();
+        let inbox = Inbox::new(UtcMicros(0), Bounds { messages: 10, bytes: 10_000 }, metrics.clone());
+        let wanted: Wanted = Arc::new(|topic| topic.starts_with("$SYS/brokers/tidegate/clients/pump"));
+        let intake = Intake::new(wanted, inbox.clone(), Waiters::new(1), Duration::ZERO, metrics);
+        for client in ["pump 7", "other", "pump/+"] {
+            intake.take_client(client, Coming::Connected);
+        }
+        intake.take_client("pump 7", Coming::Disconnected("it \"went\""));
+        let taken = inbox.take(10, 10_000, Duration::ZERO).unwrap();
+        let topics: Vec<&str> = taken.iter().map(|submission| submission.publish.topic.as_str()).collect();
+        let clients = "$SYS/brokers/tidegate/clients/pump 7";
+        assert_eq!(topics, [format!("{clients}/connected"), format!("{clients}/disconnected")]);
+        assert_eq!(taken[1].publish.payload, r#"{"clientid":"pump 7","reason":"it \"went\""}"#);
+        assert!(!intake.wants(&format!("{clients}/connected")));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,7 @@ const BACKLOG: u64 = 2000;
 pub struct Driver {
     pub store: Store,
     pub instance: String,
-    pub settings: config::Commands,
+    pub settings: watch::Receiver<config::Commands>,
     pub bell: Bell,
     /// Rung when there are commands to send.
     pub courier: Bell,
@@ -105,7 +105,7 @@ impl Driver {
     /// A look at all jobs, where it holds nobody up; none where the daemon ends.
     async fn look(&self) -> Option<(Look, Result<(), StoreError>)> {
         let may_begin = !self.closing.is_cancelled();
-        let (store, instance, settings) = (self.store.clone(), self.instance.clone(), self.settings.clone());
+        let (store, instance, settings) = (self.store.clone(), self.instance.clone(), self.settings.borrow().clone());
         let mut step = tokio::task::spawn_blocking(move || {
             let mut look = Look::default();
             let outcome = look.take(&store, &instance, &settings, may_begin);

@@ -40,7 +40,7 @@ const CLOSING: Duration = Duration::from_millis(800);
 pub struct Courier {
     pub store: Store,
     pub instance: String,
-    pub settings: config::Commands,
+    pub settings: watch::Receiver<config::Commands>,
     /// To the session, or to the embedded broker.
     pub parcels: mpsc::Sender<Parcel>,
     pub link: watch::Receiver<Link>,
@@ -119,7 +119,7 @@ type Answered = (Turn, Result<Turned, StoreError>);
 struct Work {
     store: Store,
     instance: String,
-    settings: config::Commands,
+    settings: watch::Receiver<config::Commands>,
     link: watch::Receiver<Link>,
     closing: CancellationToken,
     metrics: Metrics,
@@ -160,7 +160,7 @@ impl Work {
             restarted: self.restarted,
             unsure: self.unsure,
         };
-        let (store, instance, settings) = (self.store.clone(), self.instance.clone(), self.settings.clone());
+        let (store, instance, settings) = (self.store.clone(), self.instance.clone(), self.settings.borrow().clone());
         self.question = Some(tokio::task::spawn_blocking(move || {
             let outcome = turn.take(&store, &instance, &settings);
             (turn, outcome)

@@ -37,7 +37,7 @@ pub(super) async fn ask(
 ) -> Result<Answer, Fault> {
     let (tenant, uid) = names(path)?;
     params.end()?;
-    let settings = api.commands().clone();
+    let settings = api.commands();
     let most = settings.max_params.saturating_add(BESIDE);
     let body = to_bytes(body, most).await.map_err(|_| Fault::too_large(most))?;
     let nobody = format!("http {}", peer.ip());

@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::config::{Commands, Database, Http, Twins};
@@ -53,8 +53,8 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     store: Store,
     gate: Gate,
-    commands: Commands,
     twins: Twins,
+    commands: watch::Receiver<Commands>,
     requests: Semaphore,
     questions: Arc<Semaphore>,
     metrics: Metrics,
@@ -69,7 +69,7 @@ impl Api {
         http: &Http,
         address: SocketAddr,
         database: &Database,
-        (commands, twins): (Commands, Twins),
+        (commands, twins): (watch::Receiver<Commands>, Twins),
         metrics: Metrics,
     ) -> Result<Api, StoreError> {
         let gate = Gate::new(http.token.as_ref(), address);
@@ -93,9 +93,9 @@ impl Api {
         })))
     }
 
-    /// What is asked of commands.
-    fn commands(&self) -> &Commands {
-        &self.0.commands
+    /// What is asked of commands, now.
+    fn commands(&self) -> Commands {
+        self.0.commands.borrow().clone()
     }
 
     /// What twins may be.
