@@ -351,6 +351,62 @@ fn a_device_that_is_not_there_gets_its_commands_in_order_and_never_too_late() {
 }
 
 #[test]
+fn a_device_that_is_said_to_be_offline_is_waited_for_over_a_kill() {
+    const STATUS: &str =
+        "[[sources]]\nname = \"status\"\nfilter = \"devices/{device}/status\"\ndecoder = \"presence\"\n";
+    for on_postgres in [false, true] {
+        let broker = Mosquitto::plain();
+        let server = on_postgres.then(Stranger::on_shared_server);
+        let mut tidegate = configured(&broker, server.as_ref().map_or(SQLITE, |(_, url)| url), STATUS);
+        let hasty = LAMP.replace("slug = \"lamp\"", "slug = \"hasty\"");
+        let hasty = hasty.replace("[[metric]]", "[command_dialect]\nwaits_for_device = false\n[[metric]]");
+        tidegate.catalog_file("templates/hasty.toml", &hasty);
+        tidegate.catalog_file("devices/hasty.toml", "[[device]]\nuid = \"hasty-1\"\ntemplate = \"hasty\"\n");
+        tidegate.start();
+        tidegate.listening();
+        eventually("the database is open", || tidegate.said("database open"));
+        let (lamp, hasty) =
+            (Executor::native(address(&broker), "lamp-1"), Executor::native(address(&broker), "hasty-1"));
+        let say = |device: &str, word: &str| broker.publish(&format!("devices/{device}/status"), word, &["-q", "1"]);
+        for device in ["lamp-1", "hasty-1"] {
+            say(device, "offline");
+            eventually("it is offline", || {
+                (tidegate.json(&["devices", "show", device])[0]["status"] == "offline").then_some(())
+            });
+        }
+        let kept = ask(&tidegate, "lamp-1", "dim", json!({ "level": 7 }), &[]);
+        eventually("it waits", || {
+            tidegate.json(&["command", "show", &kept]).to_string().contains("is offline").then_some(())
+        });
+        assert_eq!(send(&tidegate, "hasty-1", "dim", json!({ "level": 1 }), &[])["state"], "succeeded");
+        tidegate.kill();
+        tidegate.start();
+        tidegate.listening();
+        let late = ask(&tidegate, "lamp-1", "ping", json!({}), &["--expires", "1s"]);
+        assert_eq!(ended(&tidegate, &late)["state"], "expired");
+        assert_eq!((lamp.heard().len(), hasty.heard().len()), (0, 1));
+        say("lamp-1", "online");
+        let done = ended(&tidegate, &kept);
+        assert_eq!((&done["state"], &done["repeated"]), (&json!("succeeded"), &json!(false)), "{done}");
+        assert_eq!(lamp.deliveries(), [(kept, 1)].into());
+    }
+}
+
+#[test]
+fn what_is_asked_of_commands_changes_with_a_reload() {
+    let (stranger, url) = Stranger::on_shared_server();
+    let broker = Mosquitto::plain();
+    let tidegate = serving(&broker, &url, "");
+    let toml = std::fs::read_to_string(tidegate.config_file()).unwrap();
+    std::fs::write(tidegate.config_file(), format!("{toml}\n[commands]\nexpires = \"1s\"\n")).unwrap();
+    assert!(tidegate.reload());
+    assert!(!tidegate.log().contains("takes effect at the next start"));
+    // Nobody is there to hear it: without the reload it would wait for an hour.
+    stranger.ask("INSERT INTO device_commands (id, device, name) VALUES ('brief', 'lamp-1', 'ping')");
+    assert_eq!(ended(&tidegate, "brief")["state"], "expired");
+}
+
+#[test]
 fn simulated_devices_carry_out_what_they_are_told() {
     let broker = Mosquitto::plain();
     let mut tidegate = configured(&broker, SQLITE, "");

@@ -1,13 +1,18 @@
 //! Devices of other makes, simulated as they answer: what shipped templates send them, and what becomes of it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use prost::Message as _;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{NATIVE, Tidegate, between, complaint, eventually};
 use crate::support::executor::Executor;
+use crate::support::load::Simulation;
 use crate::support::mosquitto::Mosquitto;
+use crate::support::sparkplug::{Metric, Payload};
 use crate::support::stranger::SQLITE;
 
 fn address(broker: &Mosquitto) -> SocketAddr {
@@ -16,7 +21,12 @@ fn address(broker: &Mosquitto) -> SocketAddr {
 
 /// A daemon that knows one device, of a shipped template.
 fn serving(broker: &Mosquitto, uid: &str, template: &str, more: &str) -> Tidegate {
-    let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + NATIVE;
+    hearing(broker, NATIVE, (uid, template, more))
+}
+
+/// As [`serving`], with other sources.
+fn hearing(broker: &Mosquitto, sources: &str, (uid, template, more): (&str, &str, &str)) -> Tidegate {
+    let toml = between(&format!("mqtt://127.0.0.1:{}", broker.port), SQLITE) + sources;
     let mut tidegate = Tidegate::configured(&toml);
     let device = format!("[[device]]\nuid = \"{uid}\"\ntemplate = \"{template}\"\n{more}\n");
     tidegate.catalog_file("devices/one.toml", &device);
@@ -216,4 +226,185 @@ fn the_things_stack_tells_of_a_downlink_by_its_correlation_ids() {
     assert!(states(&done).contains(&"delivered"), "{done}");
     assert_eq!(send(&tidegate, "dev1", "downlink", json!({ "f_port": 11, "data": "AQID" }))["state"], "failed");
     assert_eq!(send(&tidegate, "dev1", "downlink", json!({ "f_port": 12, "data": "AQID" }))["error"], "too long");
+}
+
+const PLANT: &str = "[[sources]]\nname = \"plant\"\nfilter = \"spBv1.0/#\"\ndecoder = \"sparkplug\"\n";
+
+/// The edge node `Edge` with the device `Motor`.
+#[derive(Clone, Default)]
+struct Node(Arc<AtomicU64>);
+
+impl Node {
+    fn message(&self, kind: &str, metrics: Vec<Metric>) -> (String, Vec<u8>) {
+        if kind == "NBIRTH" {
+            self.0.store(0, Ordering::Relaxed);
+        }
+        let seq = (kind != "NDEATH").then(|| self.0.fetch_add(1, Ordering::Relaxed));
+        let device = if kind.starts_with('D') { "/Motor" } else { "" };
+        let timestamp = u64::try_from(jiff::Timestamp::now().as_millisecond()).ok();
+        (format!("spBv1.0/Plant/{kind}/Edge{device}"), Payload { timestamp, metrics, seq }.encode_to_vec())
+    }
+
+    fn births(&self) -> Vec<(String, Vec<u8>)> {
+        let off = |name| Metric { flag: Some(false), ..Metric::named(name, 11) };
+        let node = vec![bd_seq(), off("Node Control/Rebirth"), off("Node Control/Reboot")];
+        let device = vec![
+            Metric { alias: Some(7), int: Some(0), ..Metric::named("Torque", 2) },
+            Metric { alias: Some(8), float: Some(0.0), ..Metric::named("Ramp", 9) },
+            off("Running"),
+        ];
+        vec![self.message("NBIRTH", node), self.message("DBIRTH", device)]
+    }
+
+    /// What it does of what it is told.
+    fn obey(&self, topic: &str, told: Payload) -> Vec<(String, Vec<u8>)> {
+        assert!(told.timestamp.is_some() && told.seq.is_none(), "{told:?}");
+        if topic == "spBv1.0/Plant/DCMD/Edge/Motor" {
+            let data = |torque: i32| {
+                let set = told.metrics.iter().map(|metric| Metric {
+                    int: metric.int.map(|_| torque.cast_unsigned()),
+                    datatype: None,
+                    ..metric.clone()
+                });
+                self.message("DDATA", set.collect())
+            };
+            // On its way, and there.
+            return vec![data(-1), data(-300)];
+        }
+        assert_eq!(topic, "spBv1.0/Plant/NCMD/Edge");
+        let named = told.metrics[0].name.as_deref();
+        assert_eq!((told.metrics.len(), told.metrics[0].flag), (1, Some(true)));
+        let death = (named == Some("Node Control/Reboot")).then(|| self.message("NDEATH", vec![bd_seq()]));
+        death.into_iter().chain(self.births()).collect()
+    }
+}
+
+fn bd_seq() -> Metric {
+    Metric { long: Some(0), ..Metric::named("bdSeq", 8) }
+}
+
+#[test]
+fn sparkplugs_metrics_are_set_as_their_births_told_and_confirmed_by_data() {
+    let broker = Mosquitto::plain();
+    let node = Node::default();
+    let obedient = node.clone();
+    let edge = Executor::binary(
+        address(&broker),
+        "edge",
+        &["spBv1.0/Plant/NCMD/Edge", "spBv1.0/Plant/DCMD/Edge/+"],
+        move |heard| obedient.obey(&heard.topic, Payload::decode(&heard.payload[..]).unwrap()),
+    );
+    let also = "[[device]]\nuid = \"Edge\"\ntemplate = \"sparkplug\"";
+    let tidegate = hearing(&broker, PLANT, ("Motor", "sparkplug", also));
+    let wanted = json!({ "Torque": -300, "Ramp": 0.1, "Running": true });
+    let early = tidegate.json(&["command", "send", "Motor", "set", "--params", &wanted.to_string()]);
+    let early = early["id"].as_str().unwrap();
+    let show = || tidegate.json(&["command", "show", early]);
+    eventually("it waits for a birth", || show().to_string().contains("no birth").then_some(()));
+    assert_eq!((&show()["state"], edge.heard().len()), (&json!("queued"), 0));
+    for (topic, payload) in node.births() {
+        edge.publish(&topic, payload, PublishProperties::default());
+    }
+    let done = eventually("it is done", || Some(show()).filter(|shown| shown["state"] == "succeeded"));
+    assert_eq!((&done["result"]["Torque"], &done["result"]["Running"]), (&json!(-300), &json!(true)), "{done}");
+
+    let told = Payload::decode(&edge.await_heard(0).payload[..]).unwrap().metrics;
+    let by_alias = |alias| told.iter().find(|metric| metric.alias == Some(alias)).unwrap();
+    assert_eq!((by_alias(7).int, by_alias(7).name.clone()), (Some((-300_i32).cast_unsigned()), None));
+    assert_eq!(by_alias(8).float, Some(0.1));
+    assert!(told.iter().any(|metric| metric.name.as_deref() == Some("Running") && metric.flag == Some(true)));
+
+    for (device, params, word) in [
+        ("Motor", json!({ "Torqe": 1 }), "did you mean `Torque`"),
+        ("Motor", json!({ "Torque": 40_000 }), "Int16"),
+        ("Motor", json!({ "Node Control/Rebirth": true }), "send it to Edge"),
+        ("Edge", json!({ "Torque": 1 }), "NBIRTH"),
+    ] {
+        let rejected = send(&tidegate, device, "set", params);
+        assert_eq!(rejected["state"], "rejected", "{rejected}");
+        assert!(rejected["error"].as_str().unwrap().contains(word), "{rejected}");
+    }
+    assert_eq!(edge.heard().len(), 1, "nothing was sent");
+
+    assert_eq!(send(&tidegate, "Edge", "rebirth", json!({}))["state"], "succeeded");
+    let rebooted = send(&tidegate, "Edge", "reboot", json!({}));
+    assert_eq!(rebooted["state"], "succeeded", "{rebooted}");
+    assert!(states(&rebooted).contains(&"delivered"), "{rebooted}");
+}
+
+#[test]
+fn a_thingsboard_gateway_answers_for_its_devices() {
+    let broker = Mosquitto::plain();
+    let _gateway = Executor::start(address(&broker), "gateway", &["v1/gateway/rpc"], |heard| {
+        let call = heard.json();
+        // Its own answers come back to it.
+        let Some(method) = call["data"]["method"].as_str() else { return Vec::new() };
+        let answer = |device: &Value, id: u64, data: Value| {
+            let answer = json!({ "device": device, "id": id, "data": data });
+            ("v1/gateway/rpc".to_owned(), answer.to_string())
+        };
+        let id = call["data"]["id"].as_u64().unwrap();
+        let data = match method {
+            "setGpio" => json!({ "pin": call["data"]["params"]["pin"], "value": true }),
+            "jam" => json!({ "success": false }),
+            _ => json!({ "error": "no such method" }),
+        };
+        vec![
+            answer(&json!("Device B"), id, json!({ "success": true })),
+            answer(&call["device"], id ^ 1, json!({ "success": true })),
+            answer(&call["device"], id, data),
+        ]
+    });
+    let sources = "[[sources]]\nname = \"tb\"\nfilter = \"v1/gateway/+\"\ndecoder = \"thingsboard\"\n";
+    let tidegate = hearing(&broker, sources, ("Device A", "thingsboard", ""));
+    let rpc = |method: &str| send(&tidegate, "Device A", "rpc", json!({ "method": method, "params": { "pin": 4 } }));
+    let done = rpc("setGpio");
+    assert_eq!((&done["state"], &done["result"]), (&json!("succeeded"), &json!({ "pin": 4, "value": true })), "{done}");
+    assert_eq!(rpc("jam")["state"], "failed");
+    let unknown = rpc("fly");
+    assert_eq!((&unknown["state"], &unknown["error"]), (&json!("failed"), &json!("no such method")), "{unknown}");
+}
+
+#[test]
+fn simulated_devices_answer_in_the_dialect_of_their_kind() {
+    const APPLICATION: &str = "635fda7b-0428-495e-812f-027490bcaf9d";
+    const SOURCES: &str = "[[sources]]\nname = \"tasmota\"\nfilter = \"tele/{device}/SENSOR\"\ndecoder = \"json\"\n\
+        [[sources]]\nname = \"z2m\"\nfilter = \"zigbee2mqtt/{device}\"\ndecoder = \"json\"\n\
+        [[sources]]\nname = \"shelly\"\nfilter = \"{device}/events/rpc\"\ndecoder = \"shelly\"\n\
+        [[sources]]\nname = \"lora\"\nfilter = \"application/+/device/{device}/event/+\"\ndecoder = \"chirpstack\"\n";
+    let broker = Mosquitto::plain();
+    let fleet = ["--format", "formats", "--devices", "5", "--rate", "50", "--for", "10m", "--answer"];
+    let fleet = Simulation::start(broker.port, &fleet);
+    let eui = eventually("the sensor is heard", || {
+        let uplink: Value = serde_json::from_str(&broker.read_one("application/+/device/+/event/up")?).ok()?;
+        uplink["deviceInfo"]["devEui"].as_str().map(str::to_owned)
+    });
+    let also = [
+        ("sim-room-0001", "zigbee2mqtt", ""),
+        ("sim-shellyplus1pm-0001", "shelly-1pm", ""),
+        ("sim-plc-0001", "sparkplug", ""),
+        ("sim-plc-0001-motor", "sparkplug", ""),
+        (&*eui, "chirpstack", &*format!("tags = {{ application = \"{APPLICATION}\" }}")),
+    ]
+    .map(|(uid, template, more)| format!("[[device]]\nuid = \"{uid}\"\ntemplate = \"{template}\"\n{more}\n"))
+    .concat();
+    let sources = format!("{SOURCES}{PLANT}");
+    let tidegate = hearing(&broker, &sources, ("sim-plug-0001", "tasmota-plug", &*also));
+    for (device, name, params) in [
+        ("sim-plug-0001", "POWER", json!({ "value": "ON" })),
+        ("sim-room-0001", "set", json!({ "temperature_calibration": -0.5 })),
+        ("sim-shellyplus1pm-0001", "Switch.Set", json!({ "id": 0, "on": true })),
+        (&*eui, "downlink", json!({ "f_port": 2, "data": "AQID" })),
+        ("sim-plc-0001-motor", "set", json!({ "Line/Running": false, "Motor/Speed": 1234 })),
+        ("sim-plc-0001", "set", json!({ "Supply Voltage": 23.5 })),
+        ("sim-plc-0001", "rebirth", json!({})),
+    ] {
+        let done = send(&tidegate, device, name, params);
+        assert_eq!(done["state"], "succeeded", "{done}");
+    }
+    let refused = send(&tidegate, "sim-room-0001", "set", json!({ "state": "ON" }));
+    assert_eq!(refused["state"], "rejected", "{refused}");
+    let summary = fleet.interrupted();
+    // tidegate itself may have asked for a rebirth.
+    assert!(summary["commands"]["carried_out"].as_u64().unwrap() >= 8, "{summary}");
 }

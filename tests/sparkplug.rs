@@ -10,37 +10,11 @@ use serde_json::Value as Json;
 
 use crate::support::daemon::{Tidegate, eventually};
 use crate::support::mosquitto::Mosquitto;
+use crate::support::sparkplug::{Metric, Payload};
 use crate::support::stranger::Stranger;
 
 const VERSIONS: [u8; 2] = [5, 3];
 const NODE: &str = "spBv1.0/Plant/{}/Edge";
-
-/// `sparkplug_b.proto`, as far as it is needed here.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Payload {
-    #[prost(uint64, optional, tag = "1")]
-    timestamp: Option<u64>,
-    #[prost(message, repeated, tag = "2")]
-    metrics: Vec<Metric>,
-    #[prost(uint64, optional, tag = "3")]
-    seq: Option<u64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Metric {
-    #[prost(string, optional, tag = "1")]
-    name: Option<String>,
-    #[prost(uint64, optional, tag = "2")]
-    alias: Option<u64>,
-    #[prost(uint32, optional, tag = "4")]
-    datatype: Option<u32>,
-    #[prost(uint32, optional, tag = "10")]
-    int: Option<u32>,
-    #[prost(uint64, optional, tag = "11")]
-    long: Option<u64>,
-    #[prost(bool, optional, tag = "14")]
-    flag: Option<bool>,
-}
 
 fn bd_seq() -> Metric {
     Metric { name: Some("bdSeq".into()), datatype: Some(8), long: Some(0), ..Metric::default() }

@@ -14,6 +14,17 @@ use crate::config::document;
 use crate::config::fault::{Wrong, did_you_mean};
 use crate::config::section::Section;
 
+/// `kind` of a dialect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Native,
+    Template,
+    Sparkplug,
+}
+
+const KINDS: [(&str, Kind); 3] =
+    [("native", Kind::Native), ("template", Kind::Template), ("sparkplug", Kind::Sparkplug)];
+
 /// Most responses of a dialect or a command.
 const MAX_RESPONSES: usize = 32;
 /// How long a command may wait for its turn, at least and at most.
@@ -23,7 +34,8 @@ const EXPIRES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Dur
 pub(super) fn dialect(root: &mut Section<'_>) -> Option<Dialect> {
     let is_given = root.has("command_dialect");
     let dialect = root.table("command_dialect", |section| {
-        let is_template = section.word("kind", &[("native", false), ("template", true)]).unwrap_or(false);
+        let kind = section.word("kind", &KINDS).unwrap_or(Kind::Native);
+        let is_template = kind == Kind::Template;
         let (topic, payload) = (text(section, "topic"), encoding(section, "payload"));
         for key in ["topic", "payload", "response"] {
             if section.has(key) && !is_template {
@@ -37,12 +49,14 @@ pub(super) fn dialect(root: &mut Section<'_>) -> Option<Dialect> {
             (true, Some(topic)) => {
                 Wire::Template { topic, payload: payload.unwrap_or_else(|| Encoding::Json(all_params())) }
             }
+            _ if kind == Kind::Sparkplug => Wire::Sparkplug,
             _ => Wire::Native,
         };
         Dialect {
             wire,
             in_flight: section.integer("in_flight", 1..=MAX_IN_FLIGHT).unwrap_or(1),
-            deduplicates: section.flag("deduplicates").unwrap_or(!is_template),
+            deduplicates: section.flag("deduplicates").unwrap_or(kind == Kind::Native),
+            waits_for_device: section.flag("waits_for_device").unwrap_or(true),
             responses: responses(section),
         }
     });

@@ -85,6 +85,7 @@ shipped!(
     "tasmota/tasmota-zigbee-bridge.toml",
     "tasmota/tasmota.toml",
     "thin-edge/thin-edge.toml",
+    "thingsboard/thingsboard.toml",
     "victron/victron.toml",
     "windnerd-anemometer.toml",
     "zigbee2mqtt/zigbee-air-quality.toml",

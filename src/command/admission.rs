@@ -7,13 +7,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::check::Schema;
-use super::dialect::{Dialect, Outgoing};
+use super::dialect::{Dialect, Manner, Outgoing, Wire};
 use super::request::{LONGEST, PRIORITIES};
 use super::text::Facts;
-use super::{MAX_DOCUMENT, State, is_id};
+use super::{MAX_DOCUMENT, State, is_id, sparkplug};
 use crate::catalog::TemplateCommand;
 use crate::config;
 use crate::config::fault::did_you_mean;
+use crate::decode::sparkplug::command::Known;
 use crate::time::UtcMicros;
 
 /// The device that a command is for, as far as it matters.
@@ -25,6 +26,18 @@ pub struct Target {
     pub tags: BTreeMap<String, String>,
     /// When its newest message was received.
     pub last_seen: Option<UtcMicros>,
+    /// Its connection is offline, or its gateway's.
+    pub is_away: bool,
+    /// For a dialect that goes by births; none: none is known, or nobody has looked.
+    pub born: Option<Known>,
+}
+
+/// Why a command can't be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    Never(String),
+    /// It waits.
+    Now(String),
 }
 
 /// What its template says of commands.
@@ -113,11 +126,26 @@ impl Target {
     /// What is published for a command, once it is admitted.
     ///
     /// # Errors
-    /// Why it can't be.
-    pub fn render(&self, wanted: &Wanted<'_>, expires_at: UtcMicros, now: UtcMicros) -> Result<Outgoing, String> {
-        let model = self.model(wanted.device)?;
-        let params = parse(wanted.params)?;
-        model.dialect.render(&model.command(wanted.name)?.manner, &self.facts(wanted, &params, expires_at, now))
+    /// [`Hindrance`].
+    pub fn render(&self, wanted: &Wanted<'_>, expires_at: UtcMicros, now: UtcMicros) -> Result<Outgoing, Hindrance> {
+        let model = self.model(wanted.device).map_err(Hindrance::Never)?;
+        let command = model.command(wanted.name).map_err(Hindrance::Never)?;
+        let params = parse(wanted.params).map_err(Hindrance::Never)?;
+        let outgoing = self.outgoing(&model.dialect, &command.manner, &self.facts(wanted, &params, expires_at, now))?;
+        if self.is_away && model.dialect.waits_for_device {
+            return Err(Hindrance::Now("the device is offline: it waits until it is back".to_owned()));
+        }
+        Ok(outgoing)
+    }
+
+    fn outgoing(&self, dialect: &Dialect, manner: &Manner, facts: &Facts<'_>) -> Result<Outgoing, Hindrance> {
+        if dialect.wire != Wire::Sparkplug {
+            return dialect.render(manner, facts).map_err(Hindrance::Never);
+        }
+        let metrics = sparkplug::metrics(manner, facts).map_err(Hindrance::Never)?;
+        let Some(born) = &self.born else { return Err(Hindrance::Now(sparkplug::UNBORN.to_owned())) };
+        let (topic, payload) = born.command(&metrics, facts.at).map_err(Hindrance::Never)?;
+        Ok(Outgoing { topic, payload, response_topic: None })
     }
 
     fn facts<'a>(&'a self, wanted: &Wanted<'a>, params: &'a Value, expires_at: UtcMicros, at: UtcMicros) -> Facts<'a> {
@@ -172,7 +200,11 @@ pub fn examine(
     if expires_at.since(now) > LONGEST {
         return Err("it expires more than 366 days from now".to_owned());
     }
-    model.dialect.render(&command.manner, &target.facts(wanted, &params, expires_at, now))?;
+    match target.outgoing(&model.dialect, &command.manner, &target.facts(wanted, &params, expires_at, now)) {
+        Err(Hindrance::Never(why)) => return Err(why),
+        // What it waits for is no matter of its own.
+        Ok(_) | Err(Hindrance::Now(_)) => {}
+    }
     Ok(Terms {
         template: model.slug.clone(),
         timeout: model.dialect.is_answered(&command.manner).then_some(command.timeout),
@@ -208,7 +240,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::command::dialect::{Encoding, Manner, Wire};
+    use crate::command::dialect::{Encoding, Wire};
     use crate::command::text::Text;
 
     fn model(dialect: Dialect) -> Target {
@@ -219,7 +251,14 @@ mod tests {
             manner: Manner { idempotent: true, ..Manner::default() },
         };
         let model = Model { slug: "lamp".to_owned(), dialect, commands: vec![command] };
-        Target { model: Some(Arc::new(model)), gateway: None, tags: BTreeMap::new(), last_seen: None }
+        Target {
+            model: Some(Arc::new(model)),
+            gateway: None,
+            tags: BTreeMap::new(),
+            last_seen: None,
+            is_away: false,
+            born: None,
+        }
     }
 
     fn wanted() -> Wanted<'static> {
@@ -273,6 +312,18 @@ mod tests {
         assert!(look(&wanted(), None).unwrap_err().contains("no device \"lamp-1\""));
         let bare = Target { model: None, ..target };
         assert!(look(&wanted(), Some(&bare)).unwrap_err().contains("no template"));
+    }
+
+    #[test]
+    fn a_command_for_a_device_that_is_away_waits_where_the_template_has_it_so() {
+        let render = |target: &Target| target.render(&wanted(), UtcMicros(9), UtcMicros(1));
+        let away = Target { is_away: true, ..model(Dialect::default()) };
+        assert!(matches!(render(&away), Err(Hindrance::Now(why)) if why.contains("offline")));
+        let at_once = Dialect { waits_for_device: false, ..Dialect::default() };
+        assert!(render(&Target { is_away: true, ..model(at_once) }).is_ok());
+        // Nothing to wait for.
+        let gone = Target { model: None, ..away };
+        assert!(matches!(render(&gone), Err(Hindrance::Never(_))));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How commands of a template's devices look on the wire, and which messages settle them: data, and pure functions of it.
 //!
 //! The **native** dialect publishes `{"id", "name", "params", "expires_at"}` to `devices/{device}/commands/{id}`, and is answered
-//! below it ([`super::answer`]); a device tells a repeat by the id. Every other dialect is a topic and a payload with placeholders
+//! below it ([`super::answer`]); a device tells a repeat by the id. **Sparkplug** has topics and types from births, and its answers are
+//! what the decoder reads ([`super::sparkplug`]). Every other dialect is a topic and a payload with placeholders
 //! ([`super::text`]), and [`Response`]s: topics of the device on which messages settle commands.
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct Dialect {
     pub in_flight: u16,
     /// Whether a device tells a repeated command by its id, and does not carry it out again.
     pub deduplicates: bool,
+    /// Whether a command waits while the device is offline or unreachable; else it is left to the broker and the device's session.
+    pub waits_for_device: bool,
     pub responses: Vec<Response>,
 }
 
@@ -52,6 +55,8 @@ pub enum Wire {
         topic: Text,
         payload: Encoding,
     },
+    /// NCMD and DCMD; see [`super::sparkplug`].
+    Sparkplug,
 }
 
 /// A payload with placeholders.
@@ -64,7 +69,7 @@ pub enum Encoding {
 
 impl Default for Dialect {
     fn default() -> Dialect {
-        Dialect { wire: Wire::Native, in_flight: 1, deduplicates: true, responses: Vec::new() }
+        Dialect { wire: Wire::Native, in_flight: 1, deduplicates: true, waits_for_device: true, responses: Vec::new() }
     }
 }
 
@@ -225,6 +230,7 @@ impl Dialect {
                     response_topic: fallback.response_topic,
                 })
             }
+            (Wire::Sparkplug, ..) => Err(super::sparkplug::UNBORN.to_owned()),
             (Wire::Template { topic, payload }, own_topic, own_payload) => Ok(Outgoing {
                 topic: own_topic.as_ref().unwrap_or(topic).fill_topic(facts)?,
                 payload: own_payload.as_ref().unwrap_or(payload).fill(facts)?,
@@ -240,7 +246,7 @@ impl Dialect {
 
     /// Whether anything can say what became of a command once it is sent.
     pub fn is_answered(&self, manner: &Manner) -> bool {
-        self.wire == Wire::Native || !self.responses_of(manner).is_empty()
+        !matches!(self.wire, Wire::Template { .. }) || !self.responses_of(manner).is_empty()
     }
 }
 

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::dialect::{Naming, Response, Verdict};
+use super::dialect::{Naming, Response, Verdict, Wire};
 use super::request::Request;
+use super::sparkplug::Told;
 use super::text::Facts;
 use super::topic::{Found, Pattern};
 use super::{Ask, answer, request};
 use crate::catalog::{DEFAULT_TENANT, Snapshot, Template};
 use crate::config::Config;
+use crate::decode::Report;
 use crate::message::Message;
 use crate::metrics::{ByReason, Metrics};
 use crate::time::UtcMicros;
@@ -48,9 +50,16 @@ pub enum About {
         /// Read where a command is under way: most often it is telemetry and none is. See [`document`].
         payload: Bytes,
     },
+    /// As [`About::Fitting`], by what a decoder has read.
+    Told(Told),
 }
 
 impl About {
+    /// Whether the command is still to be found among those of the device that are under way.
+    pub fn is_sought(&self) -> bool {
+        !matches!(self, About::Id { .. })
+    }
+
     /// What a message that fits by its topic says of a command; none: another is meant, or none. `payload`: as [`document`] has it;
     /// `has_own`: whether the command has responses of its own, and is settled by those.
     pub fn verdict(&self, payload: &Value, facts: &Facts<'_>, has_own: bool) -> Option<Verdict> {
@@ -277,6 +286,21 @@ impl Hearing {
             }
         }
         heard
+    }
+
+    /// What a decoder has read of a device, where its template's commands are answered so.
+    pub fn read(
+        &self,
+        message: &Message,
+        (tenant, device, template): (&str, &str, &Template),
+        report: &Report,
+    ) -> Option<Reply> {
+        let is_repeat = message.publish.retain && message.publish.client.is_none();
+        if template.dialect.wire != Wire::Sparkplug || is_repeat {
+            return None;
+        }
+        let about = About::Told(Told::of(report)?);
+        Some(Reply { tenant: Some(tenant.into()), device: device.into(), at: message.received_at, about })
     }
 
     fn refuse(&self, reason: &'static str) {

@@ -14,6 +14,7 @@ pub mod hearing;
 pub mod ident;
 pub mod path;
 pub mod request;
+pub mod sparkplug;
 pub mod state;
 pub mod text;
 pub mod topic;

@@ -135,6 +135,8 @@ pub struct Report {
     pub told: Vec<(Told, String)>,
     /// Uid of the gateway that the device is behind, as the payload or the topic names it, in the device's tenant.
     pub parent: Option<String>,
+    /// What the payload says of switches of the protocol's own, which is no telemetry, and may confirm a command.
+    pub controls: Vec<(String, Value)>,
     /// Whether the device is there, where that is what the message says.
     pub presence: Option<Presence>,
     /// For a decoder that only chooses among others: which one read it, and why it was taken for that.

@@ -7,7 +7,7 @@
 //! - Devices of the gateway API are behind the gateway that the filter captures as `{gateway}`.
 //! - Nested objects flatten, where ThingsBoard keeps them as one JSON value. `metadata` beside `values` is left out.
 //! - Numbers beyond 64 bits are numbers, where ThingsBoard makes them text; its unquoted keys are refused.
-//! - Attributes, connects, disconnects, claims and RPC carry no readings.
+//! - Attributes, connects, disconnects, claims and RPC carry no readings. A call to a device, on the topic of its answers, is no sign of its life.
 //!
 //! ThingsBoard documentation: "MQTT Device API Reference" and "MQTT Gateway API Reference", the sections on telemetry upload.
 
@@ -31,6 +31,7 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>) -> Result<Vec<Report
             let presence = match kind {
                 Some("connect") => Some(Presence::There("connect".into())),
                 Some("disconnect") => Some(Presence::Gone("disconnect".into())),
+                Some("rpc") if is_call(&document) => Some(Presence::Hearsay),
                 _ => None,
             };
             let report = |device| Report { device: Some(device), presence, ..Report::default() };
@@ -52,6 +53,11 @@ fn kind(topic: &str) -> (bool, Option<&str>) {
     }
     let kind = topic::level_after(topic, "gateway");
     (kind.is_some(), kind)
+}
+
+/// Whether it is a server's call rather than a gateway's answer.
+fn is_call(document: &Node) -> bool {
+    document.get("data").is_some_and(|data| data.get("method").is_some())
 }
 
 fn of_gateway(document: &Node, context: &Context<'_>) -> Result<Vec<Report>, Refusal> {

@@ -283,6 +283,13 @@ impl<'a, F: FnMut(&str, Fate<'_>)> Work<'a, F> {
             (None, _) => return Ok(()),
         };
         self.identify(device, &report, source);
+        if let Some(template) = self.registry.template(device)
+            && let Some(uid) = report.device.as_deref().or(self.device)
+            && let Some(reply) = self.hearing.read(self.message, (self.tenant, uid, template), &report)
+        {
+            self.out.bytes = self.out.bytes.saturating_add(self.message.publish.payload.len());
+            self.out.replies.push(reply);
+        }
         if let Some(said) = report.presence {
             self.say(device, said);
         }

@@ -17,7 +17,7 @@ use super::schema::{self, device_connection_events, device_presence, devices, te
 use super::snapshot::Names;
 use super::{Store, limits};
 use crate::clock;
-use crate::presence::{ConnectionChange, Remembered};
+use crate::presence::{ConnectionChange, Remembered, Status};
 use crate::time::UtcMicros;
 
 /// The statuses that a device's row may have, as they are shown and counted.
@@ -264,6 +264,9 @@ pub(super) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch) -> Result
         }
     }
     update(conn, &newest)?;
+    let back = newest.values().filter(|change| change.status == Status::Online);
+    let back: BTreeSet<&str> = back.map(|change| &*change.device).collect();
+    super::commands::release(conn, &back.into_iter().collect::<Vec<_>>())?;
     for rows in events.chunks(conn.rows_per_statement(5)) {
         with_db!(conn, |c| diesel::insert_into(device_connection_events::table).values(rows).execute(c))
             .during("writing events of connections")?;

@@ -46,6 +46,17 @@ impl Executor {
         filters: &[&str],
         script: impl Fn(&Heard) -> Vec<(String, String)> + Send + 'static,
     ) -> Executor {
+        let bytes = |(topic, payload): (String, String)| (topic, payload.into_bytes());
+        Executor::binary(broker, id, filters, move |heard| script(heard).into_iter().map(bytes).collect())
+    }
+
+    /// As [`Executor::start`], for payloads that are no text.
+    pub fn binary(
+        broker: SocketAddr,
+        id: &str,
+        filters: &[&str],
+        script: impl Fn(&Heard) -> Vec<(String, Vec<u8>)> + Send + 'static,
+    ) -> Executor {
         let mut options = MqttOptions::new(id, broker.ip().to_string(), broker.port());
         options.set_clean_start(false).set_session_expiry_interval(Some(3600)).set_keep_alive(Duration::from_secs(5));
         let (client, mut connection) = AsyncClient::new(options, 1000);
@@ -115,8 +126,8 @@ impl Executor {
     }
 
     /// Publishes at QoS 1.
-    pub fn publish(&self, topic: &str, payload: &str, properties: PublishProperties) {
-        let payload = payload.as_bytes().to_vec();
+    pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>, properties: PublishProperties) {
+        let payload = payload.as_ref().to_vec();
         self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).unwrap();
     }
 }

@@ -60,6 +60,12 @@ impl Simulation {
         serde_json::from_str(&text("summary")).unwrap()
     }
 
+    /// Stops it as a person does; its summary.
+    pub fn interrupted(self) -> Value {
+        self.signal("INT");
+        self.finish()
+    }
+
     /// Waits for what must come before the last message: the devices hold their breath once so many have been received.
     pub fn lasts_until(&self, tidegate: &Tidegate, messages: f64, what: &str, mut found: impl FnMut() -> bool) {
         let mut held = false;

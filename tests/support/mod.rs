@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod stranger;
 pub mod proxy;
 pub mod scene;
+pub mod sparkplug;
 pub mod websocket_front;
 
 /// A port that nobody has, below those that outgoing connections take: a server that is killed finds it free again.

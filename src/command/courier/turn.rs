@@ -7,7 +7,7 @@ use crate::clock;
 use crate::command::State;
 use crate::config;
 use crate::crash;
-use crate::store::commands::{Due, Notice};
+use crate::store::commands::{Due, Notice, Taken};
 use crate::store::{Store, StoreError};
 
 /// A question to the database.
@@ -74,7 +74,8 @@ impl Turn {
         }
         if self.room > 0 {
             // Last, and without a failure behind it: what is marked sets out.
-            let (due, failed) = store.take_commands(instance, self.room, now)?;
+            let Taken { due, failed, held } = store.take_commands(instance, self.room, now)?;
+            turned.more |= held > 0;
             turned.states.push((State::Failed, failed));
             turned.due = due;
         }

@@ -1,5 +1,5 @@
-//! ThingsBoard documentation, *MQTT Device API Reference* and *MQTT Gateway API Reference*, server-side RPC; by a template of an
-//! operator's, as docs/commands.md shows it.
+//! ThingsBoard documentation, *MQTT Device API Reference* and *MQTT Gateway API Reference*, server-side RPC. A device of its
+//! own is called by a template of an operator's, as docs/commands.md shows it.
 
 use serde_json::json;
 
@@ -40,20 +40,23 @@ fn a_device_answers_with_the_number_of_the_request() {
 
 #[test]
 fn a_gateway_answers_for_its_devices() {
-    let payload =
-        json!({ "device": "{device}", "data": { "id": "{id_number}", "method": "{name}", "params": "{params}" } });
-    let response = json!({ "topic": "v1/gateway/rpc", "device": { "at": "device" }, "when": { "id": "{id_number}" },
-        "has": "data.success",
-        "status": { "at": { "path": "data.success", "words": { "true": "succeeded" }, "otherwise": "failed" } } });
-    let device = Device::of("Device A", template("v1/gateway/rpc", payload, response));
-    let (params, number) = (json!({}), ident::number(ID));
-    let hears = |payload: serde_json::Value| device.hears(("setGpio", &params), "v1/gateway/rpc", &payload.to_string());
-    let answer =
-        |device: &str, id: u32, success: bool| json!({ "device": device, "id": id, "data": { "success": success } });
-    assert_eq!(hears(answer("Device A", number, true)), settled(Outcome::Succeeded));
-    assert_eq!(hears(answer("Device A", number, false)), settled(Outcome::Failed));
-    assert_eq!(hears(answer("Device B", number, true)), None);
-    assert_eq!(hears(answer("Device A", number ^ 1, true)), None);
+    let device = Device::new("Device A", "thingsboard");
+    let (params, number) = (json!({ "method": "setGpio", "params": { "pin": 4 } }), ident::number(ID));
+    let (topic, payload) = device.sends("rpc", &params);
+    let call = json!({ "device": "Device A", "data": { "id": number, "method": "setGpio", "params": { "pin": 4 } } });
+    assert_eq!((topic.as_str(), serde_json::from_str(&payload).ok()), ("v1/gateway/rpc", Some(call)));
+    let hears = |payload: serde_json::Value| device.hears(("rpc", &params), "v1/gateway/rpc", &payload.to_string());
+    let answer = |device: &str, id: u32, data: serde_json::Value| json!({ "device": device, "id": id, "data": data });
+    let (good, bad) = (json!({ "success": true }), json!({ "success": false }));
+    assert_eq!(hears(answer("Device A", number, good.clone())), settled(Outcome::Succeeded));
+    assert_eq!(hears(answer("Device A", number, json!({ "pin": 4 }))), settled(Outcome::Succeeded));
+    assert_eq!(hears(answer("Device A", number, bad)), settled(Outcome::Failed));
+    let refused = hears(answer("Device A", number, json!({ "error": "no such method" })));
+    assert_eq!(refused, Some((Outcome::Failed, Some("no such method".into()))));
+    assert_eq!(hears(answer("Device B", number, good.clone())), None);
+    assert_eq!(hears(answer("Device A", number ^ 1, good)), None);
+    assert_eq!(hears(json!({ "device": "Device A", "id": number })), None);
     // What tidegate itself has published there comes back.
-    assert_eq!(hears(serde_json::from_str(&device.sends("setGpio", &params).1).unwrap()), None);
+    assert_eq!(hears(serde_json::from_str(&payload).unwrap()), None);
+    assert!(device.refuses("rpc", &json!({ "method": "setGpio" })));
 }

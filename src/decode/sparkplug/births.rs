@@ -79,7 +79,7 @@ impl<'m> Births<'m> {
     /// Whether they hold for a message received at `at`. A later birth's do not: when the journal is read once more, what
     /// is known first is what was told last, and an alias may have meant another metric before.
     pub(super) fn hold_at(self, at: UtcMicros) -> bool {
-        self.0.first_chunk().is_some_and(|raw| i64::from_le_bytes(*raw) <= at.0)
+        self.told_at().is_some_and(|told_at| told_at <= at)
     }
 
     pub(super) fn by_alias(self, alias: u64) -> Option<Born<'m>> {
@@ -90,14 +90,40 @@ impl<'m> Births<'m> {
         self.metric(usize::try_from(u32::from_le_bytes(*found.last_chunk()?)).ok()?)
     }
 
+    /// When the birth was received.
+    pub(super) fn told_at(self) -> Option<UtcMicros> {
+        self.0.first_chunk().map(|raw| UtcMicros(i64::from_le_bytes(*raw)))
+    }
+
     pub(super) fn by_name(self, name: &str) -> Option<Born<'m>> {
+        self.find(name).map(|(_, born)| born)
+    }
+
+    /// The alias of a metric, as far as it has one.
+    pub(super) fn alias_of(self, name: &str) -> Option<u64> {
+        let (metric, _) = self.find(name)?;
+        let aliases = self.at(HEAD, self.count(ALIASES)?.checked_mul(ALIAS)?)?;
+        let (aliases, _) = aliases.as_chunks::<ALIAS>();
+        let is_its = |entry: &&[u8; ALIAS]| {
+            let index = entry.last_chunk().map(|raw| u32::from_le_bytes(*raw));
+            index.and_then(|index| usize::try_from(index).ok()) == Some(metric)
+        };
+        Some(u64::from_le_bytes(*aliases.iter().find(is_its)?.first_chunk()?))
+    }
+
+    /// All metrics, by name.
+    pub(super) fn iter(self) -> impl Iterator<Item = Born<'m>> {
+        (0..self.count(METRICS).unwrap_or(0)).map_while(move |index| self.metric(index))
+    }
+
+    fn find(self, name: &str) -> Option<(usize, Born<'m>)> {
         let (mut low, mut high) = (0, self.count(METRICS)?);
         while low < high {
             let middle = low.midpoint(high);
             let born = self.metric(middle)?;
             match born.name.cmp(name) {
                 std::cmp::Ordering::Less => low = middle.checked_add(1)?,
-                std::cmp::Ordering::Equal => return Some(born),
+                std::cmp::Ordering::Equal => return Some((middle, born)),
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
@@ -149,6 +175,7 @@ mod tests {
         for (alias, metric) in &metrics {
             assert_eq!(Births(&bytes).by_name(metric.name), Some(*metric));
             assert_eq!(alias.and_then(|alias| Births(&bytes).by_alias(alias)), alias.map(|_| *metric));
+            assert_eq!(Births(&bytes).alias_of(metric.name), *alias);
         }
         assert_eq!(Births(&bytes).by_alias(1), None);
         assert_eq!((Births(&bytes).by_name(""), Births(&bytes).by_name("Z")), (None, None));
@@ -174,6 +201,7 @@ mod tests {
         ) {
             let _ = Births(&bytes).by_alias(alias);
             let _ = (Births(&bytes).by_name("a"), Births(&bytes).hold_at(UtcMicros(0)));
+            let _ = (Births(&bytes).alias_of("a"), Births(&bytes).iter().count());
         }
 
         #[test]

@@ -80,6 +80,57 @@ pub(super) fn read(datatype: DataType, carried: &Carried, most: usize) -> Result
     })
 }
 
+/// A value as its data type is carried (Sparkplug 3.0.0, 6.4.16).
+///
+/// # Errors
+/// Why it can't be.
+pub(super) fn carry(datatype: DataType, value: &serde_json::Value) -> Result<Carried, String> {
+    let unfit = |what: &str| format!("{value} is no {what}");
+    let whole = |width: u32, is_signed: bool| {
+        let bounds = match is_signed {
+            true => -(1_i128 << width.saturating_sub(1))..1_i128 << width.saturating_sub(1),
+            false => 0..1_i128 << width,
+        };
+        let what = format!("{}Int{width}", if is_signed { "" } else { "U" });
+        whole_number(value).filter(|number| bounds.contains(number)).ok_or_else(|| unfit(&what))
+    };
+    // Two's complement of 32 bits for all that fit, as Tahu has it.
+    let int = |number: i128| Carried::Int(low_bits(number) as u32);
+    let long = |number: i128| Carried::Long(low_bits(number));
+    match datatype.0 {
+        1 => whole(8, true).map(int),
+        2 => whole(16, true).map(int),
+        3 => whole(32, true).map(int),
+        4 => whole(64, true).map(long),
+        5 => whole(8, false).map(int),
+        6 => whole(16, false).map(int),
+        7 => whole(32, false).map(int),
+        8 => whole(64, false).map(long),
+        13 => whole(64, false).map(long).map_err(|_| unfit("DateTime, which is milliseconds since 1970")),
+        9 => {
+            let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+            number.map(Carried::Float).ok_or_else(|| unfit("Float"))
+        }
+        10 => value.as_f64().map(Carried::Double).ok_or_else(|| unfit("Double")),
+        11 => value.as_bool().map(Carried::Boolean).ok_or_else(|| unfit("Boolean")),
+        12 | 14 | 15 => value.as_str().map(|text| Carried::Text(text.to_owned())).ok_or_else(|| unfit("String")),
+        0 => Err("its birth does not tell its data type".to_owned()),
+        other => Err(format!("its data type is number {other} of Sparkplug's, which commands can't set")),
+    }
+}
+
+/// A JSON number without a fraction, exactly.
+fn whole_number(value: &serde_json::Value) -> Option<i128> {
+    let float = || value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15).map(|float| float as i128);
+    value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).or_else(float)
+}
+
+/// The lowest 64, in two's complement.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "that is what is wanted")]
+fn low_bits(number: i128) -> u64 {
+    number as u64
+}
+
 fn unsupported(what: &str) -> Result<Found, Unfit> {
     Err((Reason::Unsupported, format!("{what}, which is not supported")))
 }
@@ -130,6 +181,46 @@ mod tests {
         assert_eq!(number(4, Carried::Long(u64::MAX - 1)), -2.0);
         assert_eq!(number(4, Carried::Int(u32::MAX)), -1.0);
         assert_eq!(number(1, Carried::Int(0x80)), -128.0);
+    }
+
+    #[test]
+    fn what_is_carried_is_read_as_it_was_meant() {
+        use serde_json::json;
+        for (datatype, value) in [
+            (1, json!(-128)),
+            (2, json!(-300)),
+            (3, json!(-1)),
+            (4, json!(-5_000_000_000_i64)),
+            (5, json!(255)),
+            (6, json!(65_535)),
+            (7, json!(4_000_000_000_u32)),
+            (8, json!(5.0)),
+            (9, json!(0.5)),
+            (10, json!(21.3)),
+            (13, json!(1_656_107_875_000_u64)),
+        ] {
+            let carried = carry(DataType(datatype), &value).unwrap();
+            assert_eq!(Some(number(datatype, carried)), value.as_f64(), "{datatype} {value}");
+        }
+        assert_eq!(carry(DataType(8), &json!(u64::MAX)), Ok(Carried::Long(u64::MAX)));
+        assert_eq!(carry(DataType(11), &json!(true)), Ok(Carried::Boolean(true)));
+        assert_eq!(carry(DataType(12), &json!("on")), Ok(Carried::Text("on".into())));
+        for (datatype, value, word) in [
+            (1, json!(128), "Int8"),
+            (5, json!(-1), "UInt8"),
+            (3, json!(1.5), "Int32"),
+            (8, json!(1e30), "UInt64"),
+            (9, json!(1e300), "Float"),
+            (10, json!("1"), "Double"),
+            (11, json!(1), "Boolean"),
+            (12, json!(null), "String"),
+            (13, json!("now"), "DateTime"),
+            (16, json!({}), "number 16"),
+            (0, json!(1), "data type"),
+        ] {
+            let why = carry(DataType(datatype), &value).unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
     }
 
     #[test]

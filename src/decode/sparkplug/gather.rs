@@ -48,7 +48,11 @@ pub(super) fn properties(metric: &Metric) -> Result<Properties, Refusal> {
 
 /// Whether a metric is of the protocol and no telemetry.
 pub(super) fn is_protocol(name: &str) -> bool {
-    name == "bdSeq" || name.starts_with("Node Control/") || name.starts_with("Device Control/")
+    name == "bdSeq" || is_control(name)
+}
+
+fn is_control(name: &str) -> bool {
+    name.starts_with("Node Control/") || name.starts_with("Device Control/")
 }
 
 pub(super) struct Gathered<'l> {
@@ -73,6 +77,12 @@ impl<'l> Gathered<'l> {
     pub(super) fn add(&mut self, metric: &Metric, born: Born<'_>, properties: &Properties) -> Result<(), Refusal> {
         if born.name.len() > self.limits.max_key_length {
             return Err(key_too_long(born.name, self.limits));
+        }
+        if is_control(born.name)
+            && let Some(carried) = &metric.value
+            && let Ok(Ok(Found::One(value))) = datatype::read(born.datatype, carried, self.limits.max_keys)
+        {
+            self.report.controls.push((born.name.to_owned(), value));
         }
         let silent = metric.is_null == Some(true) || metric.is_transient == Some(true) || is_protocol(born.name);
         let Some(carried) = metric.value.as_ref().filter(|_| !silent) else { return Ok(()) };

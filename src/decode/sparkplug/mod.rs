@@ -19,6 +19,7 @@
 
 mod array;
 mod births;
+pub mod command;
 pub(crate) mod datatype;
 mod gather;
 mod place;
@@ -41,7 +42,10 @@ pub(super) fn decode(payload: &[u8], context: &Context<'_>, memory: &mut Recall<
     let heard = hear(kind, place, payload, context, memory);
     if heard.is_err() && kind == Kind::Birth {
         // What was known before need not hold any more.
-        Session::new(memory, place).died();
+        let mut session = Session::new(memory, place);
+        let devices = session.devices();
+        session.died();
+        command::forget(place, if place.device.is_none() { &devices } else { &[] }, context, memory);
     }
     heard.map(|report| vec![report])
 }
@@ -103,13 +107,19 @@ impl Message<'_> {
         let births = births::table(self.context.received_at, born)?;
         let mut session = Session::new(memory, self.place);
         let whole = match self.place.device {
-            None => session.node_born(&births, self.seq, self.bd_seq()).map(|()| true)?,
+            None => {
+                let devices = session.devices();
+                session.node_born(&births, self.seq, self.bd_seq())?;
+                command::forget(self.place, &devices, self.context, memory);
+                true
+            }
             Some(device) => {
                 session.device_born(device, &births)?;
                 session.follows(self.seq)?
             }
         };
         self.ask_unless(whole, memory);
+        command::remember(self.place, self.context, memory)?;
         let said = if self.place.device.is_none() { "NBIRTH" } else { "DBIRTH" };
         let presence = Some(Presence::There(said.into()));
         Ok(Report { told: self.told_of_itself(), presence, ..gathered.finish() })
@@ -140,10 +150,13 @@ impl Message<'_> {
         if self.place.device.is_some() {
             session.died();
             let whole = session.follows(self.seq)?;
+            command::forget(self.place, &[], self.context, memory);
             self.ask_unless(whole, memory);
             return Ok(Report { presence: Some(Presence::Gone("DDEATH".into())), ..Report::default() });
         }
+        let devices = session.devices();
         let presence = if session.node_died(self.bd_seq()) {
+            command::forget(self.place, &devices, self.context, memory);
             Presence::Gone("NDEATH".into())
         } else {
             tracing::debug!(topic = self.context.topic, "a death of an earlier session, which the birth has overtaken");

@@ -81,6 +81,26 @@ impl<'t> Place<'t> {
         self.device.map(|_| Place { device: None, ..self }.uid(named))
     }
 
+    /// Where a topic of the message type leads to.
+    pub(super) fn topic(self, of_node: &str, of_device: &str) -> String {
+        let kind = if self.device.is_some() { of_device } else { of_node };
+        let (slash, device) = self.device.map_or(("", ""), |device| ("/", device));
+        format!("{}/{}/{kind}/{}{slash}{device}", self.namespace, self.group, self.node)
+    }
+
+    /// A place by its key of the memory.
+    pub(super) fn of_key(what: &str, key: &'t str) -> Option<Place<'t>> {
+        let whole = key.strip_prefix(what)?.strip_prefix(' ')?;
+        let (before, namespace, rest) = topic::around(whole, |level| level == "spBv1.0")?;
+        let namespace = match before.len() {
+            0 => namespace,
+            before => whole.get(..before.saturating_add(1).saturating_add(namespace.len()))?,
+        };
+        let mut levels = rest.split('/');
+        let place = Place { namespace, group: levels.next()?, node: levels.next()?, device: levels.next() };
+        levels.next().is_none().then_some(place)
+    }
+
     /// A key of the memory. No name has a `/`.
     pub(super) fn key(self, what: &str, device: Option<&str>) -> String {
         let (slash, device) = device.map_or(("", ""), |device| ("/", device));
@@ -99,6 +119,14 @@ mod tests {
         assert_eq!(Place::of("spBv1.0/G/DDATA/N/D"), Ok(Some((Kind::Data, place("spBv1.0", Some("D"))))));
         assert_eq!(Place::of("site/a/spBv1.0/G/NDEATH/N"), Ok(Some((Kind::Death, place("site/a/spBv1.0", None)))));
         assert_eq!(place("x/spBv1.0", None).key("births", Some("D")), "births x/spBv1.0/G/N/D");
+        for place in [place("spBv1.0", None), place("x/y/spBv1.0", Some("D"))] {
+            assert_eq!(Place::of_key("births", &place.key("births", place.device)), Some(place));
+        }
+        assert_eq!(
+            Place::of_key("births", "births spBv1.0/G/N/D/E").or(Place::of_key("births", "seq spBv1.0/G/N")),
+            None
+        );
+        assert_eq!(place("x/spBv1.0", Some("D")).topic("NCMD", "DCMD"), "x/spBv1.0/G/DCMD/N/D");
         let uid = |device, named| place("spBv1.0", device).uid(named);
         assert_eq!((uid(None, SparkplugDevice::Id), uid(Some("D"), SparkplugDevice::Id)), ("N".into(), "D".into()));
         assert_eq!(

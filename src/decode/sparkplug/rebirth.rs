@@ -20,8 +20,5 @@ pub(super) fn ask(place: Place<'_>, at: UtcMicros) -> Ask {
         ..Metric::default()
     };
     let payload = Payload { timestamp, metrics: vec![Bytes::from(metric.encode_to_vec())], seq: None };
-    Ask {
-        topic: format!("{}/{}/NCMD/{}", place.namespace, place.group, place.node),
-        payload: payload.encode_to_vec().into(),
-    }
+    Ask { topic: Place { device: None, ..place }.topic("NCMD", "DCMD"), payload: payload.encode_to_vec().into() }
 }

@@ -106,7 +106,8 @@ impl<'r, 'm> Session<'r, 'm> {
         Ok(seq == standing.seq.wrapping_add(1))
     }
 
-    fn devices(&self) -> Vec<String> {
+    /// Those of the node that were born.
+    pub(super) fn devices(&self) -> Vec<String> {
         let known = self.memory.get(&self.place.key("devices", None)).unwrap_or_default();
         let known = std::str::from_utf8(known).unwrap_or_default();
         known.split('/').filter(|device| !device.is_empty()).map(str::to_owned).collect()

@@ -85,7 +85,8 @@ impl Store {
         }
         self.db.write(|conn| {
             let news = new_ones(conn, instance, AT_ONCE)?;
-            let targets = targets::load(conn, news.iter().map(|new| (new.tenant.as_str(), new.device.as_str())))?;
+            let mut targets = targets::load(conn, news.iter().map(|new| (new.tenant.as_str(), new.device.as_str())))?;
+            targets::look_for_births(conn, instance, &mut targets)?;
             let mut schemas = Schemas::default();
             let mut open: HashMap<(&str, &str), i64> = HashMap::new();
             let mut admitted = Admitted { more: news.len() as i64 == AT_ONCE, ..Admitted::default() };

@@ -20,8 +20,8 @@ pub use list::{CommandDetail, CommandFilter, CommandRow, CommandStep};
 pub(super) use record::keep;
 pub use record::{Kept, Refused};
 pub use replies::Notice;
-pub(super) use send::heads;
-pub use send::{Due, Fate, Sending};
+pub use send::{Due, Fate, Sending, Taken};
+pub(super) use send::{heads, release};
 pub(super) use targets::load as targets_of;
 
 use diesel::prelude::*;

@@ -9,7 +9,7 @@ use super::{Changed, end, is_told, remark, targets, write_steps};
 use crate::command::dialect::Verdict;
 use crate::command::hearing::{About, Reply, document};
 use crate::command::text::Facts;
-use crate::command::{Outcome, State, answer};
+use crate::command::{Outcome, State, answer, sparkplug};
 use crate::store::batch::Batch;
 use crate::store::error::{During, StoreError};
 use crate::store::limits;
@@ -86,8 +86,8 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
     for reply in &batch.replies {
         match &reply.about {
             About::Id { id, verdict } => by_id(conn, reply, id, verdict, &mut kept)?,
-            About::Fitting { .. } if awaited.contains(&*reply.device) => fitting(conn, reply, &mut kept)?,
-            About::Fitting { .. } => {}
+            _ if awaited.contains(&*reply.device) => fitting(conn, reply, &mut kept)?,
+            About::Fitting { .. } | About::Told(_) => {}
         }
     }
     Ok(kept)
@@ -167,8 +167,8 @@ fn by_id(conn: &mut Conn<'_>, reply: &Reply, id: &str, verdict: &Verdict, kept: 
 
 /// The devices of these messages that have a command under way: most often none has, and the messages were nothing but telemetry.
 fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<HashSet<String>, StoreError> {
-    let fitting = || replies.iter().filter(|reply| matches!(reply.about, About::Fitting { .. }));
-    let devices: BTreeSet<&str> = fitting().map(|reply| &*reply.device).collect();
+    let devices: BTreeSet<&str> =
+        replies.iter().filter(|reply| reply.about.is_sought()).map(|reply| &*reply.device).collect();
     let devices: Vec<&str> = devices.into_iter().collect();
     let mut awaited = HashSet::new();
     for chunk in devices.chunks(conn.rows_per_statement(1)) {
@@ -187,7 +187,6 @@ fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<HashSet<String>, St
 
 /// Looks among the device's commands that are under way for the first that the message settles.
 fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), StoreError> {
-    let About::Fitting { payload, .. } = &reply.about else { return Ok(()) };
     let Some(tenant) = reply.tenant.as_deref() else { return Ok(()) };
     let rows: Vec<Row> = with_db!(conn, |c| device_commands::table
         .filter(device_commands::tenant.eq(tenant))
@@ -204,7 +203,10 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
     }
     let targets = targets::load(conn, std::iter::once((tenant, &*reply.device)))?;
     let Some(target) = targets.get(&(tenant.to_owned(), reply.device.to_string())) else { return Ok(()) };
-    let payload = document(payload);
+    let payload = match &reply.about {
+        About::Fitting { payload, .. } => document(payload),
+        About::Id { .. } | About::Told(_) => serde_json::Value::Null,
+    };
     for row in &rows {
         let own = target.model.as_ref().and_then(|model| model.command(&row.name).ok());
         let has_own = own.is_some_and(|own| !own.manner.responses.is_empty());
@@ -220,7 +222,11 @@ fn fitting(conn: &mut Conn<'_>, reply: &Reply, kept: &mut Kept) -> Result<(), St
             expires_at: row.expires_at.unwrap_or(reply.at),
             at: reply.at,
         };
-        if let Some(verdict) = reply.about.verdict(&payload, &facts, has_own) {
+        let verdict = match &reply.about {
+            About::Told(told) => own.and_then(|own| sparkplug::settle(&own.manner, &facts, told)),
+            about => about.verdict(&payload, &facts, has_own),
+        };
+        if let Some(verdict) = verdict {
             let verdict = answer::bounded(verdict, crate::command::MAX_DOCUMENT);
             return settle(conn, row, &verdict, reply.at, kept);
         }

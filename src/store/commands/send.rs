@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Text};
 
 use super::{Changed, end, remark, targets, write_steps};
 use crate::command::State;
-use crate::command::admission::Wanted;
+use crate::command::admission::{Hindrance, Wanted};
 use crate::command::dialect::{Manner, Outgoing, Unsure};
 use crate::store::Store;
 use crate::store::error::{During, StoreError};
@@ -29,6 +29,16 @@ pub struct Due {
     pub once: bool,
     /// Whether the device tells a repeat by its id.
     pub deduplicates: bool,
+}
+
+/// What was found to be due.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Taken {
+    pub due: Vec<Due>,
+    /// How many can't be sent, and have failed.
+    pub failed: u64,
+    /// How many wait for their devices, though it was their turn: there may be others behind them.
+    pub held: u64,
 }
 
 /// What became of a command at the broker.
@@ -75,6 +85,9 @@ const HEADS: &str = "SELECT q.id FROM ( \
     WHERE q.place + coalesce(b.busy, 0) <= q.in_flight AND (q.due_at IS NULL OR q.due_at <= ?2) \
     ORDER BY q.priority DESC, q.created_at, q.id LIMIT ?3";
 
+/// How long a command waits for its device at most before it is looked at again: that the device is back is told, see [`release`].
+const HELD: Duration = Duration::from_secs(300);
+
 #[derive(Queryable)]
 struct Row {
     id: String,
@@ -86,24 +99,25 @@ struct Row {
     created_at: UtcMicros,
     expires_at: Option<UtcMicros>,
     attempts: i32,
+    steps: i32,
 }
 
 impl Store {
-    /// Takes at most `limit` commands that are due, and marks them as being sent; what can't be sent fails. The second value: how
-    /// many failed.
+    /// Takes at most `limit` commands that are due, and marks them as being sent; what can't be sent fails, or is held back.
     ///
     /// # Errors
     /// [`StoreError`]; then perhaps some are marked all the same, see [`Store::recover_commands`].
-    pub fn take_commands(&self, instance: &str, limit: usize, now: UtcMicros) -> Result<(Vec<Due>, u64), StoreError> {
+    pub fn take_commands(&self, instance: &str, limit: usize, now: UtcMicros) -> Result<Taken, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         if self.db.with(|conn| heads(conn, instance, 1, now))?.is_empty() {
-            return Ok((Vec::new(), 0));
+            return Ok(Taken::default());
         }
         self.db.write(|conn| {
             let ids = heads(conn, instance, limit, now)?;
             let rows = rows(conn, &ids)?;
-            let targets = targets::load(conn, rows.iter().map(|row| (row.tenant.as_str(), row.device.as_str())))?;
-            let (mut due, mut failed) = (Vec::with_capacity(rows.len()), 0_u64);
+            let mut targets = targets::load(conn, rows.iter().map(|row| (row.tenant.as_str(), row.device.as_str())))?;
+            targets::look_for_births(conn, instance, &mut targets)?;
+            let (mut due, mut failed, mut held) = (Vec::with_capacity(rows.len()), 0_u64, 0_u64);
             for row in rows {
                 let expires_at = row.expires_at.unwrap_or(now);
                 let wanted = Wanted {
@@ -120,7 +134,7 @@ impl Store {
                 // The template may have changed since it was admitted.
                 let target = targets.get(&(row.tenant.clone(), row.device.clone()));
                 let rendered = target
-                    .ok_or_else(|| "the device is gone".to_owned())
+                    .ok_or_else(|| Hindrance::Never("the device is gone".to_owned()))
                     .and_then(|target| Ok((target, target.render(&wanted, expires_at, now)?)));
                 match rendered {
                     Ok((target, outgoing)) => {
@@ -128,7 +142,11 @@ impl Store {
                         let once = !deduplicates && manner.unsure == Unsure::Fail;
                         due.push(Due { id: row.id, outgoing, expires_at, once, deduplicates });
                     }
-                    Err(why) => {
+                    Err(Hindrance::Now(why)) => {
+                        hold(conn, &row, &why, now)?;
+                        held = held.saturating_add(1);
+                    }
+                    Err(Hindrance::Never(why)) => {
                         let ids = std::slice::from_ref(&row.id);
                         failed =
                             failed.saturating_add(end(conn, ids, State::Failed, now, &why, Some(&why))?.len() as u64);
@@ -153,7 +171,7 @@ impl Store {
                 marked.extend(some);
             }
             due.retain(|due| marked.contains(&due.id));
-            Ok((due, failed))
+            Ok(Taken { due, failed, held })
         })
     }
 
@@ -283,12 +301,12 @@ fn rows(conn: &mut Conn<'_>, ids: &[String]) -> Result<Vec<Row>, StoreError> {
     let mut rows: Vec<Row> = Vec::with_capacity(ids.len());
     for ids in ids.chunks(super::AT_ONCE) {
         use device_commands::{
-            attempts, created_at, device, ended_at, expires_at, id, name, params, priority, table, tenant,
+            attempts, created_at, device, ended_at, expires_at, id, name, params, priority, steps, table, tenant,
         };
         let found: Vec<Row> = with_db!(conn, |c| table
             .filter(id.eq_any(ids))
             .filter(ended_at.is_null())
-            .select((id, tenant, device, name, params, priority, created_at, expires_at, attempts))
+            .select((id, tenant, device, name, params, priority, created_at, expires_at, attempts, steps))
             .load(c))
         .during("reading commands that are due")?;
         rows.extend(found);
@@ -304,6 +322,32 @@ fn manner_of(target: &crate::command::admission::Target, name: &str) -> (bool, M
     let Some(model) = &target.model else { return (true, Manner::default()) };
     let manner = model.command(name).map(|command| command.manner.clone()).unwrap_or_default();
     (model.dialect.deduplicates, manner)
+}
+
+/// Commands that are held back for devices which are back now are due at once.
+pub(in crate::store) fn release(conn: &mut Conn<'_>, uids: &[&str]) -> Result<(), StoreError> {
+    for chunk in uids.chunks(conn.rows_per_statement(1)) {
+        with_db!(conn, |c| diesel::update(device_commands::table)
+            .filter(device_commands::device.eq_any(chunk))
+            .filter(device_commands::ended_at.is_null())
+            .filter(device_commands::state.eq(State::Queued.word()))
+            .filter(device_commands::due_at.is_not_null())
+            .set(device_commands::due_at.eq(None::<UtcMicros>))
+            .execute(c))
+        .during("releasing the commands of devices that are back")?;
+    }
+    Ok(())
+}
+
+/// A command that can't be sent now is looked at again later; the first time it is remarked.
+fn hold(conn: &mut Conn<'_>, row: &Row, cause: &str, now: UtcMicros) -> Result<(), StoreError> {
+    let wait = (now.since(row.created_at) / 4).clamp(AGAIN.0, HELD);
+    with_db!(conn, |c| diesel::update(device_commands::table.find(&row.id))
+        .filter(device_commands::ended_at.is_null())
+        .set(device_commands::due_at.eq(now.checked_add(wait)))
+        .execute(c))
+    .during("holding a command back")?;
+    if row.steps <= 1 { remark(conn, &row.id, State::Queued, now, cause) } else { Ok(()) }
 }
 
 /// A command that is not taken now waits, and is as if it had not been sent; the first time it is remarked.

@@ -7,9 +7,12 @@ use diesel::prelude::*;
 
 use super::super::templates::commands_of;
 use crate::command::admission::{Model, Target};
+use crate::command::dialect::Wire;
+use crate::decode::sparkplug::command::{self, Known};
+use crate::presence::Status;
 use crate::store::error::{During, StoreError};
 use crate::store::pool::{Conn, with_db};
-use crate::store::schema::{devices, tenants};
+use crate::store::schema::{decoder_memory, devices, tenants};
 use crate::time::UtcMicros;
 
 /// By tenant and uid.
@@ -23,6 +26,7 @@ struct Row {
     parent_id: Option<i32>,
     tags: String,
     last_seen: Option<UtcMicros>,
+    connection: String,
 }
 
 /// The devices of these tenants and uids, as far as there are any.
@@ -45,6 +49,7 @@ pub(in crate::store) fn load<'a>(
                 devices::parent_id,
                 devices::tags,
                 devices::last_seen,
+                devices::connection,
             ))
             .load(c))
         .during("finding the devices of commands")?;
@@ -65,10 +70,60 @@ pub(in crate::store) fn load<'a>(
             // Written by tidegate; a person's nonsense is no tag.
             tags: serde_json::from_str::<BTreeMap<String, String>>(&row.tags).unwrap_or_default(),
             last_seen: row.last_seen,
+            is_away: [Status::Offline, Status::Unreachable].iter().any(|away| away.word() == row.connection),
+            born: None,
         };
         ((row.tenant, row.uid), target)
     };
     Ok(rows.into_iter().map(target).collect())
+}
+
+/// Looks up the births of devices whose dialect goes by them.
+pub(super) fn look_for_births(conn: &mut Conn<'_>, instance: &str, targets: &mut Targets) -> Result<(), StoreError> {
+    let by_births = |target: &Target| target.model.as_ref().is_some_and(|model| model.dialect.wire == Wire::Sparkplug);
+    let wanted: HashMap<String, (String, String)> = targets
+        .iter()
+        .filter(|(_, target)| by_births(target))
+        .flat_map(|(who, _)| command::keys_of(&who.0, &who.1).map(|key| (key, who.clone())))
+        .collect();
+    let places = remembered(conn, instance, wanted.keys().map(String::as_str))?;
+    let mut births: HashMap<(String, String), (String, String)> = HashMap::new();
+    for (source, found_at, place) in places {
+        let Some(who) = wanted.get(&found_at) else { continue };
+        if let Some(key) = command::births_key(&found_at, &place) {
+            births.insert((source, key), who.clone());
+        }
+    }
+    let keys: BTreeSet<&str> = births.keys().map(|(_, key)| key.as_str()).collect();
+    for (source, key, value) in remembered(conn, instance, keys.into_iter())? {
+        let Some(known) = Known::of(&key, value) else { continue };
+        let Some(target) = births.get(&(source, key)).and_then(|who| targets.get_mut(who)) else { continue };
+        // Of two sources that hear it the later birth counts.
+        if target.born.as_ref().is_none_or(|other| other.told_at() < known.told_at()) {
+            target.born = Some(known);
+        }
+    }
+    Ok(())
+}
+
+/// What decoders remember under these keys: source, key and value.
+fn remembered<'k>(
+    conn: &mut Conn<'_>,
+    instance: &str,
+    keys: impl Iterator<Item = &'k str>,
+) -> Result<Vec<(String, String, Vec<u8>)>, StoreError> {
+    let keys: Vec<&str> = keys.collect();
+    let mut all = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(super::AT_ONCE) {
+        let found: Vec<(String, String, Vec<u8>)> = with_db!(conn, |c| decoder_memory::table
+            .filter(decoder_memory::instance.eq(instance))
+            .filter(decoder_memory::key.eq_any(chunk))
+            .select((decoder_memory::source, decoder_memory::key, decoder_memory::value))
+            .load(c))
+        .during("reading the births of devices")?;
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 /// Uids of the devices that others are behind, by row.
