@@ -301,7 +301,7 @@ fn what_is_not_valid_is_refused_with_a_clear_word() {
         (&["--template", "lamp", "--params", "7"], "no JSON object"),
         (&["--template", "lamp", "--rate", "fast"], "no rate"),
         (&["--template", "lamp", "--rate", "0/m"], "no rate"),
-        (&["--template", "lamp", "--canary", "0%"], "neither a share"),
+        (&["--template", "lamp", "--canary", "0%"], "no share"),
         (&["--template", "lamp", "--abort", "120%"], "no share"),
         (&["--template", "lamp", "--abort-after", "0"], "0 is not in"),
         (&["--template", "lamp", "--tenant", "acme"], "no tenant"),

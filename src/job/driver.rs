@@ -34,7 +34,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const CLOSING: Duration = Duration::from_millis(800);
 /// Commands that are ready to be sent and are not: with so many of them nothing begins, since looking through them costs the courier
 /// more the more there are.
-const BACKLOG: u64 = 2000;
+const BACKLOG: u64 = 1000;
+/// How soon it is looked again whether there is room for more of them.
+const HELD: Duration = Duration::from_millis(50);
 
 /// What the driver is made from.
 pub struct Driver {
@@ -60,6 +62,8 @@ struct Look {
     states: Vec<(ExecutionState, u64)>,
     commands: u64,
     more: bool,
+    /// Whether more would begin if there were room.
+    held: bool,
 }
 
 impl Driver {
@@ -174,6 +178,7 @@ impl Look {
         *room = Some(left);
         // What is due may have been that something begins.
         if left == 0 && !store.job_is_due(job, left, now)? {
+            self.held = true;
             return Ok(());
         }
         let advanced = store.advance_job(job, instance, settings, left, now)?;
@@ -182,6 +187,7 @@ impl Look {
         self.states.extend(advanced.states);
         self.commands = self.commands.saturating_add(advanced.commands);
         self.more |= advanced.more;
+        self.held |= advanced.commands > 0 && advanced.commands == left;
         Ok(())
     }
 
@@ -195,10 +201,11 @@ impl Look {
 
     /// Until the next look.
     fn wait(&self, took: Duration) -> Duration {
-        match (self.more, self.open) {
-            (true, _) => PAUSE,
-            (false, 0) => IDLE,
-            (false, _) => LOOK.max(took.saturating_mul(SHARE)),
+        match self {
+            Look { more: true, .. } => PAUSE,
+            Look { held: true, .. } => HELD,
+            Look { open: 0, .. } => IDLE,
+            _ => LOOK.max(took.saturating_mul(SHARE)),
         }
     }
 }
