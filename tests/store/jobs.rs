@@ -10,7 +10,8 @@ use tidegate::store::StoreError;
 use tidegate::store::jobs::{Created, ExecutionFilter, JobFilter, JobRow};
 use tidegate::time::UtcMicros;
 
-use super::{Site, on_both};
+use super::{Site, lookup, on_both};
+use crate::support::daemon::eventually;
 
 on_both!(
     executions_begin_once_and_follow_their_commands,
@@ -462,4 +463,47 @@ fn jobs_that_have_ended_go_with_their_executions(site: &Site) {
     advance(site, &id);
     assert_eq!((expire(Class::Commands), expire(Class::Jobs), expire(Class::Jobs)), (3, 1, 0));
     assert_eq!((site.rows("jobs"), site.rows("job_executions")), (0, 0));
+}
+
+/// The courier records what the broker has said while the writer records what devices have answered, each of many commands at once.
+#[test]
+fn whoever_changes_commands_takes_them_in_one_order() {
+    use diesel::connection::SimpleConnection as _;
+    use diesel::{Connection as _, PgConnection};
+    use tidegate::command::Outcome;
+    use tidegate::command::dialect::Verdict;
+    use tidegate::command::hearing::{About, Reply};
+    use tidegate::config::DatabaseUrl;
+    use tidegate::store::batch::Batch;
+
+    let site = Site::postgres();
+    site.execute(
+        "INSERT INTO device_commands (id, device, name, admitted_at, instance, state, attempts) VALUES
+             ('a', 'd', 'n', now(), 'gw', 'sent', 1), ('b', 'd', 'n', now(), 'gw', 'sent', 1)",
+    );
+    let DatabaseUrl::Postgres(url) = &site.settings.url else { panic!() };
+    let mut holder = PgConnection::establish(url.expose()).unwrap();
+    holder.batch_execute("BEGIN; SELECT 1 FROM device_commands WHERE id = 'b' FOR UPDATE").unwrap();
+    let reply = |id: &str| Reply {
+        tenant: None,
+        device: "d".into(),
+        at: now(),
+        about: About::Id {
+            id: id.to_owned(),
+            verdict: Verdict { outcome: Outcome::Succeeded, result: None, error: None },
+        },
+    };
+    let replies = vec![reply("b"), reply("a")];
+    let answers = Batch { position: 1, generation: 1, messages: 1, replies, ..Batch::default() };
+    let (mut writer, _) = site.writer();
+    std::thread::scope(|scope| {
+        let committed = scope.spawn(|| writer.commit(&answers, &lookup).unwrap());
+        // It waits for the second, and has the first by then.
+        eventually("the first is taken", || {
+            site.attempt("SELECT 1 FROM device_commands WHERE id = 'a' FOR UPDATE NOWAIT").err().map(drop)
+        });
+        holder.batch_execute("COMMIT").unwrap();
+        committed.join().unwrap();
+    });
+    assert_eq!(site.number("SELECT count(*) AS n FROM device_commands WHERE state = 'succeeded'"), 2);
 }

@@ -83,6 +83,25 @@ fn write_steps(
     Ok(())
 }
 
+/// Takes the rows of commands that a transaction is about to change one by one. Always in the order of their ids, so that the courier,
+/// which records what the broker has said, and the writer, which records what devices have answered, never wait for each other in a
+/// circle. SQLite has one writer at a time anyway.
+fn lock_in_order(conn: &mut Conn<'_>, mut ids: Vec<&str>) -> Result<(), StoreError> {
+    let Conn::Postgres(c) = conn else { return Ok(()) };
+    ids.sort_unstable();
+    for ids in ids.chunks(AT_ONCE) {
+        device_commands::table
+            .filter(device_commands::id.eq_any(ids))
+            .filter(device_commands::ended_at.is_null())
+            .order(device_commands::id)
+            .select(device_commands::id)
+            .for_update()
+            .load::<String>(*c)
+            .during("taking commands that are to change")?;
+    }
+    Ok(())
+}
+
 /// Ends commands alike, those that have not ended; returns the ids of those.
 pub(super) fn end(
     conn: &mut Conn<'_>,

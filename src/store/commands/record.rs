@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use diesel::prelude::*;
 
 use super::ask::{NewRow, insert};
-use super::{Changed, end, is_told, remark, targets, write_steps};
+use super::{Changed, end, is_told, lock_in_order, remark, targets, write_steps};
 use crate::command::dialect::Verdict;
 use crate::command::hearing::{About, Reply, document};
 use crate::command::text::Facts;
@@ -83,6 +83,12 @@ pub(in crate::store) fn keep(conn: &mut Conn<'_>, instance: &str, batch: &Batch)
         }
     }
     let awaited = awaited(conn, &batch.replies)?;
+    let named = batch.replies.iter().filter_map(|reply| match &reply.about {
+        About::Id { id, .. } => Some(id.as_str()),
+        About::Fitting { .. } | About::Told(_) => None,
+    });
+    lock_in_order(conn, named.chain(awaited.iter().map(|(id, _)| id.as_str())).collect())?;
+    let awaited: HashSet<&str> = awaited.iter().map(|(_, device)| device.as_str()).collect();
     for reply in &batch.replies {
         match &reply.about {
             About::Id { id, verdict } => by_id(conn, reply, id, verdict, &mut kept)?,
@@ -165,19 +171,19 @@ fn by_id(conn: &mut Conn<'_>, reply: &Reply, id: &str, verdict: &Verdict, kept: 
     Ok(())
 }
 
-/// The devices of these messages that have a command under way: most often none has, and the messages were nothing but telemetry.
-fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<HashSet<String>, StoreError> {
+/// The commands under way of the devices of these messages, with those: most often there is none, and the messages were nothing but
+/// telemetry.
+fn awaited(conn: &mut Conn<'_>, replies: &[Reply]) -> Result<Vec<(String, String)>, StoreError> {
     let devices: BTreeSet<&str> =
         replies.iter().filter(|reply| reply.about.is_sought()).map(|reply| &*reply.device).collect();
     let devices: Vec<&str> = devices.into_iter().collect();
-    let mut awaited = HashSet::new();
+    let mut awaited = Vec::new();
     for chunk in devices.chunks(conn.rows_per_statement(1)) {
-        let found: Vec<String> = with_db!(conn, |c| device_commands::table
+        let found: Vec<(String, String)> = with_db!(conn, |c| device_commands::table
             .filter(device_commands::device.eq_any(chunk))
             .filter(device_commands::ended_at.is_null())
             .filter(device_commands::attempts.gt(0))
-            .select(device_commands::device)
-            .distinct()
+            .select((device_commands::id, device_commands::device))
             .load(c))
         .during("looking for commands under way")?;
         awaited.extend(found);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 
-use super::{Changed, end, remark, targets, write_steps};
+use super::{Changed, end, lock_in_order, remark, targets, write_steps};
 use crate::command::State;
 use crate::command::admission::{Hindrance, Wanted};
 use crate::command::dialect::{Manner, Outgoing, Unsure};
@@ -181,6 +181,7 @@ impl Store {
     /// [`StoreError`]; then nothing is recorded.
     pub fn record_sendings(&self, sendings: &[Sending]) -> Result<Vec<(State, u64)>, StoreError> {
         self.db.write(|conn| {
+            lock_in_order(conn, sendings.iter().map(|sending| sending.id.as_str()).collect())?;
             let mut counts = Vec::new();
             let mut taken: Vec<&Sending> = Vec::new();
             for sending in sendings {
