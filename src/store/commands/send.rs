@@ -385,6 +385,16 @@ fn record_taken(conn: &mut Conn<'_>, taken: &[&Sending]) -> Result<u64, StoreErr
     let mut count = 0_u64;
     for chunk in taken.chunks(super::AT_ONCE) {
         let ids: Vec<&str> = chunk.iter().map(|sending| sending.id.as_str()).collect();
+        // Even where the device's answer was quicker, and has ended it.
+        let repeated = chunk.iter().filter(|sending| matches!(sending.fate, Fate::Taken { repeated: true }));
+        let repeated: Vec<&str> = repeated.map(|sending| sending.id.as_str()).collect();
+        if !repeated.is_empty() {
+            with_db!(conn, |c| diesel::update(device_commands::table)
+                .filter(device_commands::id.eq_any(&repeated))
+                .set(device_commands::repeated.eq(true))
+                .execute(c))
+            .during("marking commands as repeated")?;
+        }
         let rows: Vec<Sent> = with_db!(conn, |c| device_commands::table
             .filter(device_commands::id.eq_any(&ids))
             .filter(device_commands::ended_at.is_null())
@@ -407,7 +417,6 @@ fn record_taken(conn: &mut Conn<'_>, taken: &[&Sending]) -> Result<u64, StoreErr
                     device_commands::sent_at.eq(sending.at),
                     device_commands::answer_by.eq(answer_by),
                     device_commands::ended_at.eq(is_last.then_some(sending.at)),
-                    repeated.then_some(device_commands::repeated.eq(true)),
                     device_commands::steps.eq(device_commands::steps + 1),
                 ))
                 .returning((device_commands::id, device_commands::steps, device_commands::reply_topic))
