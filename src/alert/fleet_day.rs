@@ -172,16 +172,7 @@ fn messages(day: Day) -> impl Iterator<Item = Message> {
     day.into_iter().zip(1..).map(move |((at, topic, payload), seq)| {
         // No two are equal.
         last = at.max(last + 1);
-        let publish = Publish {
-            topic,
-            payload: Bytes::from(payload),
-            qos: 1,
-            retain: false,
-            dup: false,
-            packet_id: 1,
-            client: None,
-            properties: None,
-        };
+        let publish = Publish::plain(topic, Bytes::from(payload), 1);
         Message { seq, received_at: UtcMicros(last), publish }
     })
 }
@@ -299,7 +290,7 @@ fn lines(database: &Path, sql: &str) -> Vec<String> {
 }
 
 /// Every step but when it was recorded.
-const STEPS: &str = "SELECT concat_ws('|', a.rule, d.uid, a.id, t.step, t.at, a.onset, a.since, t.state, t.severity, t.value, t.threshold, \
+const STEPS: &str = "SELECT concat_ws('|', a.rule, d.uid, a.group_name, a.id, t.step, t.at, a.onset, a.since, t.state, t.severity, t.value, t.threshold, \
                      t.who, t.why, t.message) AS line FROM alert_transitions t JOIN alerts a ON a.id = t.alert_id \
                      JOIN devices d ON d.id = a.device_id ORDER BY a.id, t.step";
 /// What is remembered at the end; when each rule was last looked at is a matter of when it was kept.
