@@ -177,7 +177,8 @@ mod tests {
             assert_eq!(of_topic(text), expected, "{text}");
         }
         for filter in FILTERS {
-            let found = of_topic(&filter.replace('+', "x").clone()).map(|topic| topic.action);
+            let topic = filter.replace('+', "x");
+            let found = of_topic(&topic).map(|topic| topic.action);
             assert!(found.is_some_and(|action| action != Action::Own), "{filter}");
         }
         assert_eq!(topic("lamp", "net", "get/accepted"), "$aws/things/lamp/shadow/name/net/get/accepted");

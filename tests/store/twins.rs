@@ -16,6 +16,7 @@ on_both!(
     of_many_that_have_seen_the_same_version_one_changes_it,
     named_twins_and_waiting_answers_are_bounded,
     the_newest_state_is_told_once_the_broker_lacks_it,
+    what_was_told_of_a_device_that_is_deleted_is_cleared,
     a_name_that_several_tenants_have_is_the_default_tenants,
 );
 
@@ -159,6 +160,30 @@ fn the_newest_state_is_told_once_the_broker_lacks_it(site: &Site) {
     site.store.twins_told(&[Told { desired: due[0].desired, delta: due[0].delta, ..told }]).unwrap();
     assert_eq!(site.store.tell_twins_again("gw").unwrap(), 1);
     assert!(untold()[0].lacks_desired && untold()[0].lacks_delta);
+}
+
+fn what_was_told_of_a_device_that_is_deleted_is_cleared(site: &Site) {
+    let (mut writer, _) = site.writer();
+    let batch = Batch { devices: vec![device(0), device(1)], ..asking(1, Vec::new()) };
+    writer.commit(&batch, &lookup).unwrap();
+    for uid in ["d0", "d1"] {
+        site.store.change_twin((None, uid, ""), &desire(json!({"a": 1})), LIMITS).unwrap();
+    }
+    // Of d1 the broker has nothing.
+    let due = site.store.untold_twins("gw", 10).unwrap();
+    let first = due.iter().find(|due| due.device == "d0").unwrap();
+    let told = Told { device_id: first.device_id, desired: first.desired, delta: first.delta };
+    site.store.twins_told(&[told]).unwrap();
+    site.execute("DELETE FROM devices");
+    assert_eq!(site.rows("device_twins"), 0);
+    let messages = site.store.twin_messages("gw", 10).unwrap();
+    let mut cleared: Vec<&str> = messages.iter().map(|message| message.topic.as_str()).collect();
+    cleared.sort_unstable();
+    assert_eq!(cleared, ["devices/d0/twin/delta", "devices/d0/twin/desired"]);
+    assert!(messages.iter().all(|message| message.retain && message.payload.is_empty()));
+    let ids: Vec<i64> = messages.iter().map(|message| message.id).collect();
+    site.store.twin_messages_told(&ids).unwrap();
+    assert!(site.store.twin_messages("gw", 10).unwrap().is_empty());
 }
 
 fn a_name_that_several_tenants_have_is_the_default_tenants(site: &Site) {
