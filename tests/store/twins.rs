@@ -130,7 +130,7 @@ fn named_twins_and_waiting_answers_are_bounded(site: &Site) {
     let done = writer.commit(&asking(4, vec![named(5)]), &lookup).unwrap().twins;
     assert_eq!((done.desired, done.left_out), (1, 2));
     site.execute("DELETE FROM device_twin_messages");
-    let long = Ask { device: "x".repeat(65_500).into(), ..shadow(String::new(), Action::Get, Want::Get) };
+    let long = Ask { device: "x".repeat(65_510).into(), ..shadow(String::new(), Action::Get, Want::Get) };
     assert_eq!(writer.commit(&asking(5, vec![long]), &lookup).unwrap().twins.left_out, 1);
 }
 
