@@ -34,7 +34,7 @@ pub(super) async fn ask(
     body: Body,
 ) -> Result<Answer, Fault> {
     params.end()?;
-    let settings = api.commands().clone();
+    let settings = api.commands();
     let most = settings.max_params.saturating_add(BESIDE);
     let body = to_bytes(body, most).await.map_err(|_| Fault::too_large(most))?;
     let ask = request::posted(&body, clock::now(), &format!("http {}", peer.ip())).map_err(Fault::body)?;
