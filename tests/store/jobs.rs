@@ -150,7 +150,7 @@ fn executions_begin_once_and_follow_their_commands(site: &Site) {
     let elsewhere = site.store.advance_job(&created.id, "other", &Commands::default(), 1000, now()).unwrap();
     assert_eq!((elsewhere.commands, commands(site)), (0, 6));
     assert!(advance(site, &created.id).is_empty());
-    assert_eq!(site.store.open_jobs("gw").unwrap(), [created.id.clone()]);
+    assert_eq!(site.store.open_jobs("gw").unwrap(), [created.id.as_str()]);
     assert!(site.store.open_jobs("other").unwrap().is_empty());
 
     settle(site, "sent", 1);

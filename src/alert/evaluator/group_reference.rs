@@ -87,7 +87,7 @@ fn send(stage: &mut Stage, part: i64, device: usize, readings: &[(&'static str, 
 fn stored(rule: &Arc<Rule>, fleet: &[History], part: i64) -> Snapshot {
     let one = |(device, history): (usize, &History)| -> Option<Device> {
         let past = |at: &&i64| **at * PARTS + device as i64 <= part;
-        let seen = *history.keys().filter(past).next_back()?;
+        let seen = *history.keys().rfind(past)?;
         let time = |at: i64| instant(at * PARTS + device as i64);
         let mut stored = testing::device(device as i32 + 1, DEVICES[device], None);
         stored.last_seen = Some(UtcMicros(time(seen)));
