@@ -93,19 +93,26 @@ fn two_sessions_that_each_close_half_of_a_circle_are_not_both_taken() {
 }
 
 fn what_was_there_before_gets_who_gave_its_template(site: &Site) {
+    const OURS: &str = "2026-11-21-000010_device_identity";
     site.store.revert_all().unwrap();
     site.store.migrate().unwrap();
-    let folder = if site.is_postgres { "postgres" } else { "sqlite" };
-    let script = |name: &str| {
-        let place = super::migrations().join(folder).join("2026-11-21-000010_device_identity").join(name);
-        std::fs::read_to_string(place).unwrap()
-    };
-    site.execute(&script("down.sql"));
+    let folder = super::migrations().join(if site.is_postgres { "postgres" } else { "sqlite" });
+    let script = |migration: &str, name: &str| std::fs::read_to_string(folder.join(migration).join(name)).unwrap();
+    let entries = std::fs::read_dir(&folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.as_str() >= OURS)
+        .collect();
+    names.sort_unstable();
+    // What came later may stand on it.
+    for migration in names.iter().rev() {
+        site.execute(&script(migration, "down.sql"));
+    }
     site.execute(
         "INSERT INTO device_templates (id, slug, name, category, version, locked) VALUES (1, 't', 'T', 'sensor', 1, TRUE);
          INSERT INTO devices (tenant_id, uid, template_id, declared) VALUES (1, 'a', 1, TRUE), (1, 'b', 1, FALSE), (1, 'c', NULL, TRUE)",
     );
-    site.execute(&script("up.sql"));
+    site.execute(&script(OURS, "up.sql"));
     let given = site.texts("SELECT COALESCE(template_by, '-') AS t FROM devices ORDER BY uid");
     assert_eq!(given, ["declared", "source", "-"]);
 }

@@ -31,11 +31,11 @@ pub fn measure(setup: &Setup, effort: &Effort, outcome: &mut Outcome) -> anyhow:
     let mut stage = Stage::prepare(setup)?;
     stage.tidegate.catalog_file("templates/bench.toml", &(template(setup.metrics) + COMMAND));
     stage.begin();
-    outcome.layout = stage.database.layout()?.to_owned();
     // Every device says something once, and is known then.
     Load { setup, port: stage.port(), seed: 1 }.flood(u64::from(setup.devices));
     let readings = u64::from(setup.devices) * u64::from(setup.metrics);
     stage.tidegate.wait_for_metric("tidegate_readings_stored_total", readings as f64);
+    outcome.layout = stage.database.layout()?.to_owned();
     let devices = setup.devices.to_string();
     let fleet = ["--devices", &devices, "--metrics", "1", "--answer", "--rate", BESIDE, "--messages", ENOUGH];
     let _fleet = Simulation::start(stage.port(), &fleet);
