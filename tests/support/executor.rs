@@ -1,6 +1,6 @@
 //! Devices that hear commands by MQTT 5, keep account of them, and answer by a script.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,8 @@ pub struct Heard {
     pub topic: String,
     pub payload: Vec<u8>,
     pub properties: PublishProperties,
+    /// Whether the broker has delivered once more what came before, since it lacked the acknowledgement (MQTT 5, 3.3.1.1).
+    pub redelivered: bool,
 }
 
 impl Heard {
@@ -67,6 +69,7 @@ impl Executor {
             (Arc::clone(&heard), client.clone(), Arc::clone(&ready), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut seen = HashSet::new();
             runtime.block_on(async {
                 while !stopping.load(Ordering::Relaxed) {
                     let polled = tokio::time::timeout(Duration::from_millis(200), connection.poll()).await;
@@ -76,10 +79,12 @@ impl Executor {
                         }
                         Ok(Ok(Event::Incoming(Packet::SubAck(_)))) => is_ready.store(true, Ordering::Relaxed),
                         Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => {
+                            let is_known = !seen.insert((publish.pkid, publish.payload.clone()));
                             let heard = Heard {
                                 topic: String::from_utf8(publish.topic.to_vec()).unwrap(),
                                 payload: publish.payload.to_vec(),
                                 properties: publish.properties.unwrap_or_default(),
+                                redelivered: publish.dup && is_known,
                             };
                             account.lock().unwrap().push(heard.clone());
                             for (topic, payload) in script(&heard) {
@@ -111,10 +116,10 @@ impl Executor {
         self.heard.lock().unwrap().clone()
     }
 
-    /// How often each command came, by its id.
+    /// How often each command came, by its id; not counting what the broker delivered once more.
     pub fn deliveries(&self) -> BTreeMap<String, u32> {
         let mut times = BTreeMap::new();
-        for heard in self.heard() {
+        for heard in self.heard().into_iter().filter(|heard| !heard.redelivered) {
             *times.entry(heard.json()["id"].as_str().unwrap().to_owned()).or_insert(0) += 1;
         }
         times
