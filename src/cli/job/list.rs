@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::super::output::{self, instant, instant_or_dash, or_dash};
@@ -28,7 +29,7 @@ pub(super) struct ExecutionsArgs {
     job: String,
     /// Only those in this state
     #[arg(long, value_enum, ignore_case = true)]
-    state: Option<ExecutionStateArg>,
+    state: Option<ExecutionState>,
     /// Only that of this device
     #[arg(long, value_name = "UID")]
     device: Option<String>,
@@ -51,27 +52,19 @@ enum JobStateArg {
     All,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "SCREAMING_SNAKE_CASE")]
-enum ExecutionStateArg {
-    Queued,
-    InProgress,
-    Succeeded,
-    Failed,
-    TimedOut,
-    Rejected,
-    Canceled,
-}
-
 impl JobStateArg {
     fn state(self) -> Option<JobState> {
         self.to_possible_value().and_then(|value| JobState::of(value.get_name()))
     }
 }
 
-impl ExecutionStateArg {
-    fn state(self) -> Option<ExecutionState> {
-        self.to_possible_value().and_then(|value| ExecutionState::of(value.get_name()))
+impl ValueEnum for ExecutionState {
+    fn value_variants<'a>() -> &'a [ExecutionState] {
+        &ExecutionState::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.word()))
     }
 }
 
@@ -144,8 +137,7 @@ pub(super) fn show(store: &Store, job: &str, as_json: bool, out: &mut dyn Write)
 }
 
 pub(super) fn executions(store: &Store, args: &ExecutionsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let state = args.state.and_then(ExecutionStateArg::state);
-    let filter = ExecutionFilter { state, device: args.device.clone(), after: None };
+    let filter = ExecutionFilter { state: args.state, device: args.device.clone(), after: None };
     let rows = store.job_executions(&args.job, &filter, args.limit)?;
     if args.json {
         output::json(out, &rows.iter().map(ExecutionRow::json).collect())?;
@@ -174,7 +166,8 @@ mod tests {
     fn every_state_can_be_asked_for() {
         let jobs = JobStateArg::value_variants().iter().filter_map(|arg| arg.state()).count();
         assert_eq!(jobs, JobState::ALL.len());
-        let executions = ExecutionStateArg::value_variants().iter().filter_map(|arg| arg.state()).count();
+        let parsed = ExecutionState::ALL.iter().filter_map(|state| ExecutionState::from_str(state.word(), false).ok());
+        let executions = parsed.count();
         assert_eq!(executions, ExecutionState::ALL.len());
     }
 }

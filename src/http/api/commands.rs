@@ -69,23 +69,8 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<A
 }
 
 async fn find(api: &Api, filter: CommandFilter, mut params: Params) -> Result<Answer, Fault> {
-    /// Which are meant.
-    #[derive(Clone, Copy)]
-    enum Which {
-        Open,
-        All,
-        In(Stage),
-    }
-    let states = Stage::ALL.map(|state| (state.word(), Which::In(state)));
-    let words: Vec<(&str, Which)> = [("open", Which::Open), ("all", Which::All)].into_iter().chain(states).collect();
-    let which = params.word("state", &words)?.unwrap_or(Which::All);
-    let filter = CommandFilter {
-        name: params.text("name"),
-        since: params.instant("since")?,
-        open: matches!(which, Which::Open),
-        state: if let Which::In(state) = which { Some(state) } else { None },
-        ..filter
-    };
+    let (open, state) = params.state(Stage::ALL.map(|state| (state.word(), state)))?;
+    let filter = CommandFilter { name: params.text("name"), since: params.instant("since")?, open, state, ..filter };
     let limit = i64::try_from(params.limit(PAGE.0, PAGE.1)?).unwrap_or(i64::MAX);
     params.end()?;
     api.ask(move |store| {

@@ -48,21 +48,8 @@ pub(super) async fn ask(
 
 /// Of all tenants, unless told.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Answer, Fault> {
-    /// Which are meant.
-    #[derive(Clone, Copy)]
-    enum Which {
-        Open,
-        All,
-        In(JobState),
-    }
-    let states = JobState::ALL.map(|state| (state.word(), Which::In(state)));
-    let words: Vec<(&str, Which)> = [("open", Which::Open), ("all", Which::All)].into_iter().chain(states).collect();
-    let which = params.word("state", &words)?.unwrap_or(Which::All);
-    let filter = JobFilter {
-        tenant: params.text("tenant"),
-        open: matches!(which, Which::Open),
-        state: if let Which::In(state) = which { Some(state) } else { None },
-    };
+    let (open, state) = params.state(JobState::ALL.map(|state| (state.word(), state)))?;
+    let filter = JobFilter { tenant: params.text("tenant"), open, state };
     let limit = i64::try_from(params.limit(PAGE.0, PAGE.1)?).unwrap_or(i64::MAX);
     params.end()?;
     api.ask(move |store| {

@@ -59,6 +59,16 @@ impl Params {
         Err(Fault::parameter(name, format!("{text:?} is none of {list}")))
     }
 
+    /// `state`: one of `states`, or the `open` ones, or `all`, as without it. Whether only the open ones are meant, and which state.
+    pub(super) fn state<T: Copy, const N: usize>(
+        &mut self,
+        states: [(&str, T); N],
+    ) -> Result<(bool, Option<T>), Fault> {
+        let states = states.map(|(word, state)| (word, (false, Some(state))));
+        let words: Vec<_> = [("open", (true, None)), ("all", (false, None))].into_iter().chain(states).collect();
+        Ok(self.word("state", &words)?.unwrap_or((false, None)))
+    }
+
     /// `limit`, from 1 to `most`.
     pub(super) fn limit(&mut self, default: usize, most: usize) -> Result<usize, Fault> {
         let Some(text) = self.text("limit") else { return Ok(default) };
