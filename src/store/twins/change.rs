@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use serde_json::{Value, json};
 
 use super::keep::wants_no_retired;
-use super::row::{self, COLUMNS, Row};
+use super::row::{self, Row};
 use super::{Devices, of_device, put_up};
 use crate::clock;
 use crate::store::Store;
@@ -99,7 +99,7 @@ fn look(conn: &mut Conn<'_>, tenant: Option<&str>, uid: &str, name: &str) -> Res
     let rows: Vec<(Row, i64, i64)> = with_db!(conn, |c| device_twins::table
         .filter(device_twins::device_id.eq(device.id))
         .order(device_twins::name)
-        .select((COLUMNS, device_twins::desired_told, device_twins::delta_told))
+        .select((Row::as_select(), device_twins::desired_told, device_twins::delta_told))
         .load(c))
     .during("reading a twin")?;
     let mut detail = TwinDetail {

@@ -15,7 +15,8 @@ use crate::time::UtcMicros;
 use crate::twin::document::Document;
 use crate::twin::state::{Part, Twin};
 
-#[derive(Queryable, Insertable)]
+/// All but what whoever tells writes.
+#[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = device_twins, treat_none_as_default_value = false)]
 pub(super) struct Row {
     device_id: i32,
@@ -41,53 +42,7 @@ pub(super) struct Row {
     tell_at: Option<UtcMicros>,
 }
 
-/// All but what whoever tells writes.
-pub(super) type Columns = (
-    device_twins::device_id,
-    device_twins::name,
-    device_twins::tenant_id,
-    device_twins::version,
-    device_twins::present,
-    device_twins::desired,
-    device_twins::desired_stamps,
-    device_twins::desired_version,
-    device_twins::desired_at,
-    device_twins::reported,
-    device_twins::reported_stamps,
-    device_twins::reported_version,
-    device_twins::reported_at,
-    device_twins::delta,
-    device_twins::converged_at,
-    device_twins::convergence_ms,
-    device_twins::shadow,
-    device_twins::instance,
-    device_twins::desired_tell,
-    device_twins::delta_tell,
-    device_twins::tell_at,
-);
-pub(super) const COLUMNS: Columns = (
-    device_twins::device_id,
-    device_twins::name,
-    device_twins::tenant_id,
-    device_twins::version,
-    device_twins::present,
-    device_twins::desired,
-    device_twins::desired_stamps,
-    device_twins::desired_version,
-    device_twins::desired_at,
-    device_twins::reported,
-    device_twins::reported_stamps,
-    device_twins::reported_version,
-    device_twins::reported_at,
-    device_twins::delta,
-    device_twins::converged_at,
-    device_twins::convergence_ms,
-    device_twins::shadow,
-    device_twins::instance,
-    device_twins::desired_tell,
-    device_twins::delta_tell,
-    device_twins::tell_at,
-);
+/// Columns of a row.
 const COUNT: usize = 21;
 
 impl Row {
@@ -173,7 +128,7 @@ pub(super) fn take(conn: &mut Conn<'_>, ids: &BTreeSet<i32>) -> Result<Hand, Sto
         }
         let rows: Vec<Row> = with_db!(conn, |c| device_twins::table
             .filter(device_twins::device_id.eq_any(chunk))
-            .select(COLUMNS)
+            .select(Row::as_select())
             .load(c))
         .during("reading twins")?;
         for row in rows {

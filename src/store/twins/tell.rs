@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use diesel::prelude::*;
 
-use super::row::{COLUMNS, Columns, Row};
+use super::row::Row;
 use crate::catalog::DEFAULT_TENANT;
 use crate::clock;
 use crate::store::Store;
@@ -63,7 +63,6 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.db.with(|conn| {
             type Found = (Row, i64, i64, i64, i64, String, String, String);
-            let columns: Columns = COLUMNS;
             let rows: Vec<Found> = with_db!(conn, |c| table
                 .inner_join(devices::table.inner_join(tenants::table))
                 .filter(desired_told.lt(desired_tell).or(delta_told.lt(delta_tell)))
@@ -72,7 +71,7 @@ impl Store {
                 .order((tell_at, device_id))
                 .limit(limit)
                 .select((
-                    columns,
+                    Row::as_select(),
                     desired_tell,
                     desired_told,
                     delta_tell,
