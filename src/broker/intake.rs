@@ -102,16 +102,7 @@ impl Intake {
         if !is_topic_name(&topic) || !(self.wanted)(&topic) {
             return;
         }
-        self.take_will(Publish {
-            topic,
-            payload: payload.to_string().into(),
-            qos: 0,
-            retain: false,
-            dup: false,
-            packet_id: 0,
-            client: None,
-            properties: None,
-        });
+        self.take_will(Publish::plain(topic, payload.to_string(), 0));
     }
 
     fn count(&self, publish: &Publish) {

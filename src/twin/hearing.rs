@@ -175,8 +175,6 @@ fn is_stored(message: &Message) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::config::{Decoder, Source};
     use crate::message::{Properties, Publish};
@@ -190,16 +188,7 @@ mod tests {
     }
 
     fn message(topic: &str, payload: &str) -> Message {
-        let publish = Publish {
-            topic: topic.to_owned(),
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            qos: 1,
-            retain: false,
-            dup: false,
-            packet_id: 1,
-            client: None,
-            properties: None,
-        };
+        let publish = Publish::plain(topic, payload.to_owned(), 1);
         Message { seq: 1, received_at: UtcMicros(1_000_000), publish }
     }
 
