@@ -22,8 +22,8 @@ use shutdown::Stop;
 use storing::{Access, Storing};
 
 use crate::alert::announcer::announcer;
+use crate::carrier::bell::Bells;
 use crate::catalog::Declared;
-use crate::command::bell::Bells;
 use crate::config::{self, Config, Endpoint};
 use crate::deafness;
 use crate::errands::errands;

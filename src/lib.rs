@@ -44,6 +44,8 @@ pub mod presence;
 pub mod discover;
 /// Reason codes.
 pub mod quarantine;
+/// Brings the broker what the database holds for it, and the database what the broker says.
+pub mod carrier;
 /// What devices are told to do, and what became of it.
 pub mod command;
 /// What devices are to be, and what they say they are.

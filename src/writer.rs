@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{self, Backoff};
+use crate::carrier::bell::Bells;
 use crate::catch_up::{CatchUp, Report};
 use crate::clock;
-use crate::command::bell::Bells;
 use crate::journal::{Progress, Reader};
 use crate::latency::LatencyRecorder;
 use crate::message::{Message, Seq};

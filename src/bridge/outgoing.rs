@@ -8,7 +8,7 @@ use super::BridgeError;
 use super::shutdown::Stop;
 use crate::alert::announcer::{Announced, Announcer};
 use crate::alert::publisher::{self, Publisher};
-use crate::command::bell::Bells;
+use crate::carrier::bell::Bells;
 use crate::command::courier::Courier;
 use crate::config::{self, Config, Endpoint};
 use crate::job::driver::Driver;

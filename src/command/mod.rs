@@ -6,7 +6,6 @@
 
 pub mod admission;
 pub mod answer;
-pub mod bell;
 pub mod check;
 pub mod courier;
 pub mod dialect;

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::ExecutionState;
 use crate::backoff::Backoff;
+use crate::carrier::bell::Bell;
 use crate::clock;
 use crate::command::State;
-use crate::command::bell::Bell;
 use crate::config;
 use crate::crash;
 use crate::metrics::{ByState, Metrics};

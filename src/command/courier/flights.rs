@@ -1,13 +1,13 @@
 //! Commands, and what is told of them, on their way to the broker. Bounded.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::carrier::Way;
 use crate::clock;
 use crate::crash;
-use crate::mqtt::{Answer, Delivery, PASSING, Parcel};
+use crate::mqtt::{Answer, Delivery, PASSING};
 use crate::store::commands::{Due, Fate, Notice, Sending};
 
 /// Commands under way at once.
@@ -15,14 +15,9 @@ const COMMANDS: usize = 128;
 /// Notices under way at once.
 const NOTICES: usize = 32;
 
-enum Subject {
+pub(super) enum Subject {
     Command { id: String, deduplicates: bool },
     Notice { id: String, step: i32 },
-}
-
-struct Flight {
-    subject: Subject,
-    answer: oneshot::Receiver<Answer>,
 }
 
 /// What the broker has answered, to be recorded.
@@ -41,53 +36,34 @@ impl Landed {
 
 #[derive(Default)]
 pub(super) struct Flights {
-    /// Not yet handed to whoever publishes.
-    ready: VecDeque<Parcel>,
-    under_way: VecDeque<Flight>,
+    pub(super) way: Way<Subject>,
     landed: Landed,
     /// Those that are being recorded, so that nobody takes them for lost.
     recording: Vec<String>,
-    closed: bool,
 }
 
 impl Flights {
-    pub(super) fn len(&self) -> usize {
-        self.under_way.len()
-    }
-
-    pub(super) fn is_under_way(&self) -> bool {
-        !self.under_way.is_empty()
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     pub(super) fn has_landed(&self) -> bool {
         !self.landed.is_empty()
     }
 
-    pub(super) fn take_ready(&mut self) -> Option<Parcel> {
-        self.ready.pop_front()
-    }
-
     /// How many more commands may set out.
     pub(super) fn room(&self) -> usize {
-        if self.closed {
+        if self.way.is_closed() {
             return 0;
         }
         COMMANDS.saturating_sub(self.commands().count())
     }
 
     pub(super) fn room_for_notices(&self) -> usize {
-        if self.closed {
+        if self.way.is_closed() {
             return 0;
         }
-        NOTICES.saturating_sub(self.under_way.len().saturating_sub(self.commands().count()))
+        NOTICES.saturating_sub(self.way.len().saturating_sub(self.commands().count()))
     }
 
     fn commands(&self) -> impl Iterator<Item = &str> {
-        self.under_way.iter().filter_map(|flight| match &flight.subject {
+        self.way.subjects().filter_map(|subject| match subject {
             Subject::Command { id, .. } => Some(id.as_str()),
             Subject::Notice { .. } => None,
         })
@@ -101,23 +77,16 @@ impl Flights {
 
     /// Notices that are under way.
     pub(super) fn notices(&self) -> HashSet<(String, i32)> {
-        let flying = self.under_way.iter().filter_map(|flight| match &flight.subject {
+        let flying = self.way.subjects().filter_map(|subject| match subject {
             Subject::Notice { id, step } => Some((id.clone(), *step)),
             Subject::Command { .. } => None,
         });
         flying.collect()
     }
 
-    /// Nobody publishes any more: what is under way stays unanswered.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-        self.ready.clear();
-        self.under_way.clear();
-    }
-
     pub(super) fn set_out(&mut self, due: Vec<Due>, notices: Vec<Notice>) {
         self.recording.clear();
-        if self.closed {
+        if self.way.is_closed() {
             return;
         }
         if !due.is_empty() {
@@ -125,7 +94,6 @@ impl Flights {
         }
         let now = (clock::now(), Instant::now());
         for Due { id, outgoing, expires_at, once, deduplicates } in due {
-            let (answer, told) = oneshot::channel();
             let delivery = Delivery {
                 expires: now.1.checked_add(expires_at.since(now.0)),
                 correlation: outgoing.response_topic.is_some().then(|| id.clone().into()),
@@ -133,42 +101,18 @@ impl Flights {
                 once,
                 traced: true,
             };
-            let (topic, payload) = (outgoing.topic, outgoing.payload);
-            self.ready.push_back(Parcel { topic, payload, retain: false, properties: Vec::new(), delivery, answer });
-            self.under_way.push_back(Flight { subject: Subject::Command { id, deduplicates }, answer: told });
+            let subject = Subject::Command { id, deduplicates };
+            self.way.send(subject, (outgoing.topic, outgoing.payload), (false, delivery));
         }
         for notice in notices {
-            let (answer, told) = oneshot::channel();
             let delivery = Delivery { correlation: notice.correlation, ..Delivery::default() };
-            let (topic, payload) = (notice.topic, notice.payload.into());
-            self.ready.push_back(Parcel { topic, payload, retain: false, properties: Vec::new(), delivery, answer });
             let subject = Subject::Notice { id: notice.id, step: notice.step };
-            self.under_way.push_back(Flight { subject, answer: told });
+            self.way.send(subject, (notice.topic, notice.payload.into()), (false, delivery));
         }
     }
 
-    /// Waits for the answer to the first that is under way, and takes what else has been answered. May be dropped while it waits. For
-    /// ever pending where nothing is.
-    pub(super) async fn land(&mut self) {
-        let Some(flight) = self.under_way.front_mut() else { return std::future::pending().await };
-        let answer = (&mut flight.answer).await;
-        let Ok(answer) = answer else {
-            self.close();
-            return;
-        };
-        if let Some(flight) = self.under_way.pop_front() {
-            self.landed(flight.subject, answer);
-        }
-        while let Some(flight) = self.under_way.front_mut()
-            && let Ok(answer) = flight.answer.try_recv()
-        {
-            if let Some(flight) = self.under_way.pop_front() {
-                self.landed(flight.subject, answer);
-            }
-        }
-    }
-
-    fn landed(&mut self, subject: Subject, answer: Answer) {
+    /// Takes what the broker has said.
+    pub(super) fn land(&mut self, subject: Subject, answer: Answer) {
         match subject {
             Subject::Command { id, deduplicates } => {
                 crash::point("courier.answered");
@@ -225,11 +169,17 @@ mod tests {
         Due { id: id.to_owned(), outgoing, expires_at: UtcMicros(i64::MAX), once: false, deduplicates: false }
     }
 
+    async fn land(flights: &mut Flights) {
+        for (subject, answer) in flights.way.land().await {
+            flights.land(subject, answer);
+        }
+    }
+
     #[tokio::test]
     async fn answers_become_fates_and_stay_looked_after_until_they_are_recorded() {
         let mut flights = Flights::default();
         flights.set_out(vec![due("a"), due("b"), due("c"), due("d")], Vec::new());
-        assert_eq!((flights.len(), flights.room()), (4, COMMANDS - 4));
+        assert_eq!((flights.way.len(), flights.room()), (4, COMMANDS - 4));
         let answers = [
             Answer::Traced { unheard: false, repeated: true },
             Answer::Traced { unheard: true, repeated: false },
@@ -237,10 +187,10 @@ mod tests {
             Answer::Refused("not_authorized"),
         ];
         for answer in answers {
-            flights.take_ready().unwrap().answer.send(answer).unwrap();
+            flights.way.take_ready().unwrap().answer.send(answer).unwrap();
         }
-        flights.land().await;
-        assert!(!flights.is_under_way());
+        land(&mut flights).await;
+        assert!(flights.way.is_empty());
         let landed = flights.take_landed();
         let fates: Vec<&Fate> = landed.commands.iter().map(|sending| &sending.fate).collect();
         assert_eq!(fates[..3], [&Fate::Taken { repeated: true }, &Fate::Unheard, &Fate::Delayed("quota_exceeded")]);
@@ -256,10 +206,10 @@ mod tests {
     async fn where_nobody_publishes_any_more_nothing_sets_out() {
         let mut flights = Flights::default();
         flights.set_out(vec![due("a")], Vec::new());
-        drop(flights.take_ready());
-        flights.land().await;
-        assert_eq!((flights.len(), flights.room(), flights.room_for_notices()), (0, 0, 0));
+        drop(flights.way.take_ready());
+        land(&mut flights).await;
+        assert_eq!((flights.way.len(), flights.room(), flights.room_for_notices()), (0, 0, 0));
         flights.set_out(vec![due("b")], Vec::new());
-        assert!(!flights.is_ready());
+        assert!(!flights.way.is_ready());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::flights::Landed;
+use crate::carrier;
 use crate::clock;
 use crate::command::State;
 use crate::config;
@@ -23,6 +24,8 @@ pub(super) struct Turn {
     pub(super) told: HashSet<(String, i32)>,
     pub(super) restarted: bool,
     pub(super) unsure: bool,
+    pub(super) instance: String,
+    pub(super) settings: config::Commands,
 }
 
 /// The answer.
@@ -40,15 +43,13 @@ pub(super) struct Turned {
     pub(super) more: bool,
 }
 
-impl Turn {
+impl carrier::Turn for Turn {
+    type Answer = Turned;
+
     /// Everything that is due: records, looks through what is new, ends what is over, marks what is to be sent.
-    pub(super) fn take(
-        &self,
-        store: &Store,
-        instance: &str,
-        settings: &config::Commands,
-    ) -> Result<Turned, StoreError> {
-        let mut turned = self.record(store)?;
+    fn take(&self, store: &Store) -> Result<Turned, StoreError> {
+        let (instance, settings) = (self.instance.as_str(), &self.settings);
+        let mut turned = self.recorded(store)?;
         let now = clock::now();
         if self.unsure {
             let failed = store.recover_commands(instance, &self.under_way, self.restarted, now)?;
@@ -82,8 +83,14 @@ impl Turn {
         Ok(turned)
     }
 
+    fn record(&self, store: &Store) -> Result<(), StoreError> {
+        self.recorded(store).map(drop)
+    }
+}
+
+impl Turn {
     /// Records what the broker has said.
-    pub(super) fn record(&self, store: &Store) -> Result<Turned, StoreError> {
+    fn recorded(&self, store: &Store) -> Result<Turned, StoreError> {
         let mut turned = Turned::default();
         if !self.landed.commands.is_empty() {
             turned.states = store.record_sendings(&self.landed.commands)?;

@@ -1,12 +1,11 @@
 //! What is told of twins, on its way to the broker. Bounded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-use tokio::sync::oneshot;
-
+use crate::carrier::Way;
 use crate::command::is_level;
 use crate::crash;
-use crate::mqtt::{Answer, Delivery, PASSING, Parcel};
+use crate::mqtt::{Answer, Delivery, PASSING};
 use crate::store::twins::{Due, Message, Told};
 use crate::twin::{answer, native};
 
@@ -14,14 +13,9 @@ use crate::twin::{answer, native};
 const MOST: usize = 64;
 
 #[derive(Clone, Copy)]
-enum Subject {
+pub(super) enum Subject {
     Twin(i32),
     Message(i64),
-}
-
-struct Flight {
-    subject: Subject,
-    answer: oneshot::Receiver<Answer>,
 }
 
 /// A twin some of whose messages are under way.
@@ -50,46 +44,19 @@ impl Landed {
 
 #[derive(Default)]
 pub(super) struct Flights {
-    /// Not yet handed to whoever publishes.
-    ready: VecDeque<Parcel>,
-    under_way: VecDeque<Flight>,
+    pub(super) way: Way<Subject>,
     telling: HashMap<i32, Telling>,
     landed: Landed,
-    closed: bool,
 }
 
 impl Flights {
-    pub(super) fn len(&self) -> usize {
-        self.under_way.len()
-    }
-
-    pub(super) fn is_under_way(&self) -> bool {
-        !self.under_way.is_empty()
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     pub(super) fn has_landed(&self) -> bool {
         !self.landed.is_empty()
     }
 
-    pub(super) fn take_ready(&mut self) -> Option<Parcel> {
-        self.ready.pop_front()
-    }
-
     /// How many more messages may set out.
     pub(super) fn room(&self) -> usize {
-        if self.closed { 0 } else { MOST.saturating_sub(self.under_way.len()) }
-    }
-
-    /// Nobody publishes any more: what is under way stays unanswered.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-        self.ready.clear();
-        self.under_way.clear();
-        self.telling.clear();
+        if self.way.is_closed() { 0 } else { MOST.saturating_sub(self.way.len()) }
     }
 
     /// Sends what is not under way, as far as there is room. True: some of it found none.
@@ -105,7 +72,8 @@ impl Flights {
             }
             crash::point("twins.due");
             let delivery = Delivery { correlation: message.correlation, ..Delivery::default() };
-            self.send(Subject::Message(message.id), message.topic, message.payload, (message.retain, delivery));
+            let content = (message.topic, message.payload.into());
+            self.way.send(Subject::Message(message.id), content, (message.retain, delivery));
         }
         for due in twins {
             if self.telling.contains_key(&due.device_id)
@@ -124,7 +92,7 @@ impl Flights {
     }
 
     fn has_message(&self, id: i64) -> bool {
-        self.under_way.iter().any(|flight| matches!(flight.subject, Subject::Message(one) if one == id))
+        self.way.subjects().any(|subject| matches!(subject, Subject::Message(one) if *one == id))
             || self.landed.messages.contains(&id)
     }
 
@@ -151,48 +119,12 @@ impl Flights {
         let parcels: Vec<(String, String)> = desired.into_iter().chain(delta).collect();
         self.telling.insert(due.device_id, Telling { told, left: parcels.len(), delayed: false });
         for (topic, payload) in parcels {
-            self.send(Subject::Twin(due.device_id), topic, payload, (true, Delivery::default()));
+            self.way.send(Subject::Twin(due.device_id), (topic, payload.into()), (true, Delivery::default()));
         }
     }
 
-    fn send(&mut self, subject: Subject, topic: String, payload: String, (retain, delivery): (bool, Delivery)) {
-        if self.closed {
-            return;
-        }
-        let (answer, told) = oneshot::channel();
-        self.ready.push_back(Parcel {
-            topic,
-            payload: payload.into(),
-            retain,
-            properties: Vec::new(),
-            delivery,
-            answer,
-        });
-        self.under_way.push_back(Flight { subject, answer: told });
-    }
-
-    /// Waits for the answer to the first that is under way, and takes what else has been answered. May be dropped while it waits. For
-    /// ever pending where nothing is.
-    pub(super) async fn land(&mut self) {
-        let Some(flight) = self.under_way.front_mut() else { return std::future::pending().await };
-        let answer = (&mut flight.answer).await;
-        let Ok(answer) = answer else {
-            self.close();
-            return;
-        };
-        if let Some(flight) = self.under_way.pop_front() {
-            self.landed(flight.subject, answer);
-        }
-        while let Some(flight) = self.under_way.front_mut()
-            && let Ok(answer) = flight.answer.try_recv()
-        {
-            if let Some(flight) = self.under_way.pop_front() {
-                self.landed(flight.subject, answer);
-            }
-        }
-    }
-
-    fn landed(&mut self, subject: Subject, answer: Answer) {
+    /// Takes what the broker has said.
+    pub(super) fn land(&mut self, subject: Subject, answer: Answer) {
         crash::point("twins.answered");
         let refused = match answer {
             Answer::Refused(reason) => Some(reason),

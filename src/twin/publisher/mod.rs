@@ -1,9 +1,8 @@
 //! The publisher: the one task that tells of twins.
 //!
-//! - **The database decides.** What the broker lacks is found there, when the bell rings and each second, and noted there once the broker has
+//! - **The database decides.** What the broker lacks is found there, as every [`Carrier`] does, and noted there once the broker has
 //!   acknowledged it. A crash between publishes once more: retained messages carry their version, answers what they answer.
 //! - Of a twin only the newest state is told, however often it has changed since.
-//! - While the database does not answer, what the broker has said waits to be noted.
 
 mod flights;
 
@@ -11,27 +10,16 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
-use crate::command::bell::Bell;
+use crate::carrier::bell::Bell;
+use crate::carrier::{self, Carrier, Freight, Way};
 use crate::crash;
 use crate::metrics::{ByReason, Metrics};
-use crate::mqtt::{Link, Parcel};
+use crate::mqtt::{Answer, Link, Parcel};
 use crate::store::twins::{Due, Message};
 use crate::store::{Store, StoreError};
-use flights::{Flights, Landed};
-
-/// How often the database is looked at though no bell rings.
-const LOOK: Duration = Duration::from_secs(1);
-/// Between two looks at least, so that one does for many changes.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Between attempts at a database that does not answer.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// How long what the broker has said may take to be noted at the end.
-const CLOSING: Duration = Duration::from_millis(800);
+use flights::{Flights, Landed, Subject};
 
 /// What the publisher is made from.
 pub struct Publisher {
@@ -59,44 +47,8 @@ impl Publisher {
     /// Never: what can't be done now is tried again, or found by the next start.
     pub async fn run(self) -> Result<(), Infallible> {
         let Publisher { store, instance, parcels, link, bell, begun, forgetful, closing, stop, metrics } = self;
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            // The pipeline is gone: so is the daemon, soon.
-            begun = begun => if begun.is_err() { return Ok(()) },
-        }
-        let mut work = Work {
-            store,
-            instance,
-            link,
-            closing,
-            metrics,
-            flights: Flights::default(),
-            question: None,
-            looks: true,
-            forgotten: forgetful,
-            ask_at: Instant::now(),
-            backoff: Backoff::new(RETRY.0, RETRY.1),
-        };
-        let mut tick = tokio::time::interval(LOOK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                outcome = answered(&mut work.question) => work.hear(outcome),
-                () = work.flights.land(), if work.flights.is_under_way() => {}
-                permit = parcels.reserve(), if work.flights.is_ready() => match (permit, work.flights.take_ready()) {
-                    (Ok(permit), Some(parcel)) => permit.send(parcel),
-                    _ => work.flights.close(),
-                },
-                () = tokio::time::sleep_until(work.ask_at), if work.wants() => {}
-                () = bell.rung() => work.looks = true,
-                _ = tick.tick() => work.looks = true,
-            }
-            work.go_on();
-        }
-        work.close().await;
-        Ok(())
+        let freight = Twins { instance, metrics, flights: Flights::default(), forgotten: forgetful };
+        Carrier { freight, store, parcels, link, bell, begun, closing, stop }.run().await
     }
 }
 
@@ -110,6 +62,7 @@ struct Turn {
     under_way: usize,
     /// Whether the broker has lost everything.
     forgotten: bool,
+    instance: String,
 }
 
 /// The answer.
@@ -119,10 +72,11 @@ struct Turned {
     messages: Vec<Message>,
 }
 
-type Answered = (Turn, Result<Turned, StoreError>);
+impl carrier::Turn for Turn {
+    type Answer = Turned;
 
-impl Turn {
-    fn take(&self, store: &Store, instance: &str) -> Result<Turned, StoreError> {
+    fn take(&self, store: &Store) -> Result<Turned, StoreError> {
+        let instance = self.instance.as_str();
         self.record(store)?;
         if self.forgotten {
             store.tell_twins_again(instance)?;
@@ -150,99 +104,64 @@ impl Turn {
     }
 }
 
-/// The database's answer to the question under way; pending without one.
-async fn answered(question: &mut Option<JoinHandle<Answered>>) -> Answered {
-    let Some(asked) = question else { return std::future::pending().await };
-    let told = asked.await;
-    *question = None;
-    // It is not aborted, so an error is a panic in the database's room: tried again as any other failure.
-    told.unwrap_or_else(|error| (Turn::default(), Err(StoreError::Unfit { detail: error.to_string() })))
-}
-
-struct Work {
-    store: Store,
+struct Twins {
     instance: String,
-    link: watch::Receiver<Link>,
-    closing: CancellationToken,
     metrics: Metrics,
     flights: Flights,
-    question: Option<JoinHandle<Answered>>,
-    /// Whether there may be something to do.
-    looks: bool,
     forgotten: bool,
-    ask_at: Instant,
-    backoff: Backoff,
 }
 
-impl Work {
-    /// Whether the database is to be asked as soon as that may be.
-    fn wants(&self) -> bool {
-        self.question.is_none() && (self.looks || self.flights.has_landed())
+impl Freight for Twins {
+    type Turn = Turn;
+    type Subject = Subject;
+
+    fn way(&mut self) -> &mut Way<Subject> {
+        &mut self.flights.way
     }
 
-    /// Asks the database the next thing, if it is time.
-    fn go_on(&mut self) {
-        if !self.wants() || Instant::now() < self.ask_at {
-            return;
-        }
-        self.looks = false;
-        let serves = matches!(&*self.link.borrow(), Link::Up | Link::Partial { .. });
-        let may_send = serves && !self.closing.is_cancelled();
-        let turn = Turn {
+    fn has_landed(&self) -> bool {
+        self.flights.has_landed()
+    }
+
+    fn land(&mut self, subject: Subject, answer: Answer) {
+        self.flights.land(subject, answer);
+    }
+
+    fn turn(&mut self, may_send: bool) -> Turn {
+        Turn {
             landed: self.flights.take_landed(),
             room: if may_send { self.flights.room() } else { 0 },
-            under_way: self.flights.len(),
+            under_way: self.flights.way.len(),
             forgotten: self.forgotten,
-        };
-        let (store, instance) = (self.store.clone(), self.instance.clone());
-        self.question = Some(tokio::task::spawn_blocking(move || {
-            let outcome = turn.take(&store, &instance);
-            (turn, outcome)
-        }));
-        self.ask_at = Instant::now() + PAUSE;
-    }
-
-    fn hear(&mut self, (turn, outcome): Answered) {
-        match outcome {
-            Ok(turned) => {
-                self.backoff.reset();
-                self.forgotten = false;
-                self.metrics.twin_messages_published.inc_by(turn.landed.published);
-                for reason in &turn.landed.refused {
-                    self.metrics.twin_publishes_refused.get_or_create(&ByReason { reason }).inc();
-                    tracing::warn!(reason, "the broker does not take what is told of a twin");
-                }
-                // What found no room is looked for as soon as there is some.
-                self.looks |= self.flights.set_out(turned.twins, turned.messages);
-            }
-            Err(error) => {
-                self.metrics.twin_errors.inc();
-                let wait = self.backoff.next_delay();
-                tracing::warn!(%error, retry_in = ?wait, "the database does not serve the publisher of twins; what is to be told waits");
-                self.flights.put_back(turn.landed);
-                self.looks = true;
-                self.ask_at = Instant::now() + wait;
-            }
+            instance: self.instance.clone(),
         }
     }
 
-    /// Notes what the broker has said last.
-    async fn close(mut self) {
-        let deadline = Instant::now() + CLOSING;
-        if self.question.is_some()
-            && let Ok((turn, Err(_))) = tokio::time::timeout_at(deadline, answered(&mut self.question)).await
-        {
-            self.flights.put_back(turn.landed);
+    fn last(&mut self) -> Turn {
+        Turn { landed: self.flights.take_landed(), ..Turn::default() }
+    }
+
+    fn answered(&mut self, turn: Turn, turned: Turned) -> bool {
+        self.forgotten = false;
+        self.metrics.twin_messages_published.inc_by(turn.landed.published);
+        for reason in &turn.landed.refused {
+            self.metrics.twin_publishes_refused.get_or_create(&ByReason { reason }).inc();
+            tracing::warn!(reason, "the broker does not take what is told of a twin");
         }
-        while self.flights.is_under_way() && tokio::time::timeout_at(deadline, self.flights.land()).await.is_ok() {}
-        let landed = self.flights.take_landed();
-        if landed.is_empty() || self.question.is_some() {
-            return;
-        }
-        let (store, turn) = (self.store.clone(), Turn { landed, ..Turn::default() });
-        let last = tokio::task::spawn_blocking(move || turn.record(&store));
-        if !matches!(tokio::time::timeout_at(deadline, last).await, Ok(Ok(Ok(())))) {
-            tracing::warn!("what was told of twins last is not noted; the next start tells it once more");
-        }
+        // What found no room is looked for as soon as there is some.
+        self.flights.set_out(turned.twins, turned.messages)
+    }
+
+    fn unanswered(&mut self, error: &StoreError, retry_in: Duration) {
+        self.metrics.twin_errors.inc();
+        tracing::warn!(%error, ?retry_in, "the database does not serve the publisher of twins; what is to be told waits");
+    }
+
+    fn put_back(&mut self, turn: Turn) {
+        self.flights.put_back(turn.landed);
+    }
+
+    fn left_unrecorded(&self) {
+        tracing::warn!("what was told of twins last is not noted; the next start tells it once more");
     }
 }
