@@ -3,6 +3,8 @@
 //! Write-ahead log; one group is one row, so one INSERT is one commit. Checkpoints are made by hand, after the
 //! acknowledgements. Pages of deleted groups are used again, so that the file grows to the most it has held.
 
+mod traces;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,6 @@ use crate::time::UtcMicros;
 
 /// The file format, in `PRAGMA user_version`.
 pub(super) const FORMAT: i32 = 1;
-
 // `*_to` columns are running sums since the journal began: totals need no scan, since groups go oldest first.
 const SCHEMA: &str = "
     CREATE TABLE journal_groups (
@@ -170,6 +171,7 @@ impl JournalFile {
         if found == 0 {
             file.create()?;
         }
+        file.pragma(traces::SCHEMA)?;
         Ok(file)
     }
 
@@ -264,14 +266,6 @@ impl JournalFile {
             .execute(&mut self.connection)
             .map(|_| ())
             .map_err(self.failed("writing"))
-    }
-
-    /// Deletes every group up to and with the one that begins at `first`.
-    pub fn delete_through(&mut self, first: Seq) -> Result<(), JournalError> {
-        diesel::delete(journal_groups::table.filter(journal_groups::first_seq.le(signed(first))))
-            .execute(&mut self.connection)
-            .map(|_| ())
-            .map_err(self.failed("trimming"))
     }
 
     pub fn newest(&mut self) -> Result<Option<Extent>, JournalError> {

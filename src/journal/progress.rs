@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Inbox;
 use super::tail::Tail;
@@ -120,5 +121,37 @@ impl Health {
             .into_iter()
             .find(|known| *known as u8 == state)
             .unwrap_or(State::Ended)
+    }
+}
+
+/// How long after it was told that the journal is full it is told again.
+const FULL_AGAIN: Duration = Duration::from_secs(30);
+
+/// What the log was told of the journal's states. At its limit, under load, it is full and not full many times a second.
+#[derive(Default)]
+pub(super) struct Told {
+    full: Option<Instant>,
+    /// Whether the end of being full is to be told.
+    awaits_room: bool,
+}
+
+impl Told {
+    /// A state begins, or goes on. `max_size`: of the journal, bytes.
+    pub fn tell(&mut self, before: State, now: State, max_size: u64) {
+        match now {
+            State::Full if self.full.is_none_or(|told| told.elapsed() >= FULL_AGAIN) => {
+                self.full = Some(Instant::now());
+                self.awaits_room = true;
+                tracing::warn!(
+                    max_size,
+                    "the journal is full: nothing is acknowledged until the database has taken some of it; see that the \
+                     database answers, or raise journal.max_size"
+                );
+            }
+            State::Working if before == State::Failing || std::mem::take(&mut self.awaits_room) => {
+                tracing::info!(?before, "the journal takes messages again");
+            }
+            State::Working | State::Full | State::Failing | State::Ended => {}
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::JournalError;
 use super::file::{Extent, JournalFile, Synchronous};
 use super::group::MAX_BYTES;
+use super::redelivery::Redeliveries;
 use crate::crash;
 use crate::message::Seq;
 use crate::time::UtcMicros;
@@ -19,7 +20,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 ///
 /// A group whose last message is committed to the database goes once it is older than `retain`; under pressure, when
 /// new messages would pass `max_size`, at once. Two things stay: the newest group, which tells the next start
-/// where positions go on, and (but under pressure) what redeliveries are recognised by.
+/// where positions go on, and (but under pressure, when a trace of each does for it) what redeliveries are recognised by.
 pub(super) struct Holdings {
     pub newest: Option<Extent>,
     oldest: Option<Extent>,
@@ -95,17 +96,29 @@ impl Holdings {
     /// Deletes a few of the oldest groups that may go. False: none may.
     ///
     /// It does not wait for the disk: a deletion that a power cut undoes is done again.
-    pub fn step(&mut self, file: &mut JournalFile, moment: Moment, then: Synchronous) -> Result<bool, JournalError> {
+    pub fn step(
+        &mut self,
+        file: &mut JournalFile,
+        moment: Moment,
+        redeliveries: &Redeliveries,
+        then: Synchronous,
+    ) -> Result<bool, JournalError> {
         let Some(oldest) = self.oldest else { return Ok(false) };
         if self.verdict(&oldest, self.bytes(), moment) != Verdict::Delete {
             return Ok(false);
         }
-        let outcome = self.delete(file, moment, then);
+        let outcome = self.delete(file, moment, redeliveries, then);
         self.rest_until = if outcome.is_err() { Instant::now().checked_add(AFTER_FAILURE) } else { None };
         outcome
     }
 
-    fn delete(&mut self, file: &mut JournalFile, moment: Moment, then: Synchronous) -> Result<bool, JournalError> {
+    fn delete(
+        &mut self,
+        file: &mut JournalFile,
+        moment: Moment,
+        redeliveries: &Redeliveries,
+        then: Synchronous,
+    ) -> Result<bool, JournalError> {
         let groups = file.oldest(STEP_GROUPS)?;
         let mut held = self.bytes();
         let mut deleted = 0_u64;
@@ -116,15 +129,17 @@ impl Holdings {
             }
             held = held.saturating_sub(group.bytes);
             deleted = deleted.saturating_add(group.bytes);
-            cut = Some(group.first);
+            cut = Some(group);
         }
-        let Some(cut) = cut else {
+        let Some(&Extent { first: cut, last, .. }) = cut else {
             self.oldest = groups.into_iter().next();
             return Ok(false);
         };
+        let from = groups.first().map_or(cut, |oldest| oldest.first);
+        let traces = redeliveries.traces(from..=last);
         file.set_synchronous(Synchronous::Normal)?;
         crash::point("journal.before_trim");
-        let outcome = file.delete_through(cut);
+        let outcome = file.delete_through(cut, &traces, moment.remembered);
         crash::point("journal.after_trim");
         file.set_synchronous(then)?;
         outcome?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::file::{JournalFile, Synchronous};
 use super::group::{Group, MAX_BYTES, MAX_MESSAGES};
 use super::place::{self, Place};
-use super::progress::{Health, Progress, State};
+use super::progress::{Health, Progress, State, Told};
 use super::redelivery::Redeliveries;
 use super::tail::Tail;
 use super::trim::{Holdings, Moment};
@@ -63,6 +63,7 @@ pub struct Journal {
     last_seq: Seq,
     unsynced: Option<Instant>,
     since_checkpoint: u64,
+    told: Told,
 }
 
 impl Journal {
@@ -119,6 +120,7 @@ impl Journal {
             last_seq,
             unsynced: None,
             since_checkpoint: 0,
+            told: Told::default(),
         })
     }
 
@@ -370,7 +372,7 @@ impl Journal {
     fn trim_step(&mut self, wanted: u64) -> Result<bool, JournalError> {
         let then = if self.options.sync == Sync::Always { Synchronous::Full } else { Synchronous::Normal };
         let moment = self.moment(wanted);
-        let trimmed = self.holdings.step(&mut self.file, moment, then)?;
+        let trimmed = self.holdings.step(&mut self.file, moment, &self.redeliveries, then)?;
         if trimmed {
             self.since_checkpoint = self.since_checkpoint.saturating_add(64 << 10);
             self.metrics.journal_size.set(level(self.holdings.bytes()));
@@ -403,22 +405,10 @@ impl Journal {
         Ok(true)
     }
 
-    fn enter(&self, state: State) {
-        let before = self.health.state();
-        if state == before {
-            return;
-        }
+    fn enter(&mut self, state: State) {
+        self.told.tell(self.health.state(), state, self.options.max_size);
         self.health.set(state);
         self.metrics.journal_full.set(i64::from(state == State::Full));
-        match state {
-            State::Full => tracing::warn!(
-                max_size = self.options.max_size,
-                "the journal is full: nothing is acknowledged until the database has taken some of it; see that the \
-                 database answers, or raise journal.max_size"
-            ),
-            State::Working => tracing::info!(?before, "the journal takes messages again"),
-            State::Failing | State::Ended => {}
-        }
     }
 
     /// Counts what nobody will send again. The rest stays unacknowledged, so that its senders do.

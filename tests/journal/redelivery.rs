@@ -51,3 +51,30 @@ fn a_redelivery_is_recognised_after_a_restart_though_everything_was_committed() 
     assert_eq!(payloads(&running.read_all(4)), ["b"]);
     running.stop();
 }
+
+/// A small journal, and a broker that has more messages outstanding than fit in.
+#[test]
+fn a_redelivery_is_recognised_after_a_restart_though_its_message_gave_way_to_newer_ones() {
+    let dir = TempDir::new().unwrap();
+    let options = Options { max_size: 1 << 20, redelivery_window: 100, ..options(dir.path()) };
+    let large = |number: u16| number.to_string().repeat(32 << 10);
+    let running = start(options.clone());
+    for number in 10..60 {
+        running.store_each([large(number).into_bytes()]);
+        running.progress.committed(u64::from(number) - 9);
+    }
+    assert!(journal::status(dir.path()).unwrap().messages < 20, "some gave way");
+    running.stop();
+
+    // Twice: what is left of a message is as good as the message.
+    for _ in 0..2 {
+        let mut running = start(options.clone());
+        let recognised = running.metrics.redeliveries_recognised.get();
+        for (token, number) in (10..60).enumerate() {
+            running.submit(token as u64, redelivered(number - 9, &large(number)));
+        }
+        assert_eq!(running.acks.await_count(50).len(), 50);
+        assert_eq!(running.metrics.redeliveries_recognised.get() - recognised, 50);
+        running.stop();
+    }
+}
