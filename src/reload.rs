@@ -218,6 +218,8 @@ impl CatalogKeeper {
 
     /// Swaps the snapshot when another program has changed the catalog in the database, and takes what people ask of alerts.
     fn look(&mut self, version: i64) -> i64 {
+        let unanswered = self.unanswered.clone();
+        let _question = unanswered.ask("look for changes");
         let news = self.store.news(&self.config.instance.id);
         if let Ok((_, true)) = news
             && let Err(error) = self.desk.take_actions(&self.store, &self.config.instance.id)

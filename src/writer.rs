@@ -120,7 +120,10 @@ impl Writer {
 
     /// Writes some of the last values that wait. False: the database did not take them.
     fn settle(&mut self) -> bool {
-        match self.rows.settle() {
+        let question = self.unanswered.ask("write last values");
+        let outcome = self.rows.settle();
+        drop(question);
+        match outcome {
             Ok(()) => true,
             Err(error) => {
                 self.metrics.database_errors.inc();

@@ -59,7 +59,9 @@ impl Rig {
     fn told_of_silence(&mut self) {
         self.journalled(100);
         let told = eventually("it is told", || self.tidegate.said("the database has not answered for long"));
-        assert_eq!((told["level"].as_str(), told["what"].as_str()), (Some("WARN"), Some("commit a batch")));
+        assert_eq!(told["level"], "WARN");
+        let what = told["what"].as_str().unwrap();
+        assert!(["commit a batch", "write last values", "look for changes"].contains(&what), "{what}");
         self.counted("tidegate_database_stalls_total", 0.0);
         self.counted("tidegate_database_unanswered_seconds", 29.0);
         self.journalled(100);
