@@ -68,6 +68,12 @@ fn a_replica_that_is_behind_is_read_from_and_decides_nothing() {
     for command in [&["devices", "list"][..], &["devices", "show", "d"], &["quarantine", "list"]] {
         scene.tidegate.json(command);
     }
+    for command in ["alerts", "command"] {
+        let unknown = scene.tidegate.command(&[command, "show", "nobody"]).output().unwrap();
+        let told = complaint(&unknown);
+        assert!(unknown.status.code() == Some(1) && told.contains("nobody"), "{told}");
+        assert!(!told.contains("the replica"), "it has answered: {told}");
+    }
 
     // A daemon that took its position from there would begin before the second, and be fenced off.
     scene.tidegate.kill();

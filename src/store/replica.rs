@@ -47,6 +47,8 @@ impl Replica {
         }
         match self.db.read(work) {
             Ok(found) => Some(found),
+            // It answers, but may be behind: whether that is so the primary says.
+            Err(StoreError::Missing { .. }) => None,
             Err(error) => {
                 self.went_away(&error);
                 None
