@@ -14,7 +14,7 @@ use crate::crash;
 use crate::message::{Publish, Seq};
 
 /// Bytes read at most to recognise redeliveries of before the start.
-const RECALL_BYTES: u64 = 64 << 20;
+const RECALL_BYTES: u64 = 256 << 20;
 /// Where the journal keeps the key: 32 hex digits.
 const KEY: &str = "redelivery_key";
 
