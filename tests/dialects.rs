@@ -107,6 +107,66 @@ fn a_zigbee_lamp_is_confirmed_by_its_state_or_failed_by_the_bridge() {
     assert!(failed["error"].as_str().unwrap().contains("to 'lamp' failed"), "{failed}");
 }
 
+/// A job that brings one device its firmware, to its end.
+fn install(tidegate: &Tidegate, device: &str, version: &str) -> Value {
+    let sum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let document = ["--version", version, "--url", "http://files.example/image.bin", "--size", "4096", "--sha256", sum];
+    let output = tidegate
+        .command(&[&["job", "firmware", "new", "--device", device, "--wait"][..], &document[..]].concat())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", complaint(&output));
+    tidegate.json(&["job", "executions", "new"])[0].clone()
+}
+
+#[test]
+fn a_tasmota_plug_fetches_its_firmware_and_tells_the_version_when_it_is_back() {
+    let broker = Mosquitto::plain();
+    let plug = Executor::start(address(&broker), "plug", &["cmnd/plug/#"], |_| {
+        vec![
+            ("stat/plug/RESULT".to_owned(), json!({ "OtaUrl": "http://files.example/image.bin" }).to_string()),
+            ("stat/plug/UPGRADE".to_owned(), json!({ "Upgrade": "Successful. Restarting" }).to_string()),
+            ("tele/plug/INFO1".to_owned(), json!({ "Info1": { "Version": "13.1.0(tasmota)" } }).to_string()),
+        ]
+    });
+    let sources = "[[sources]]\nname = \"tasmota\"\nfilter = \"tele/{device}/+\"\ndecoder = \"tasmota\"\n";
+    let tidegate = hearing(&broker, sources, ("plug", "tasmota-plug", ""));
+    let done = install(&tidegate, "plug", "13.1.0(tasmota)");
+    assert_eq!(done["state"], "SUCCEEDED", "{done}");
+    let heard = plug.await_heard(0);
+    assert_eq!(
+        (heard.topic.as_str(), heard.payload.as_slice()),
+        ("cmnd/plug/Backlog", &b"OtaUrl http://files.example/image.bin; Upgrade 1"[..])
+    );
+}
+
+#[test]
+fn a_zigbee_lamps_firmware_is_the_bridges_to_bring_and_the_lamps_to_report() {
+    let broker = Mosquitto::plain();
+    let asked = "zigbee2mqtt/bridge/request/device/ota_update/update";
+    let _bridge = Executor::start(address(&broker), "bridge", &[asked], |heard| {
+        let call = heard.json();
+        let topic = || "zigbee2mqtt/bridge/response/device/ota_update/update".to_owned();
+        let transaction = &call["transaction"];
+        if call["url"] != "http://files.example/image.bin" {
+            let error = "Update of 'lamp' failed (No image)";
+            let answer = json!({ "data": {}, "status": "error", "error": error, "transaction": transaction });
+            return vec![(topic(), answer.to_string())];
+        }
+        let answer = json!({ "data": { "id": call["id"] }, "status": "ok", "transaction": transaction });
+        let told =
+            json!({ "update": { "state": "idle", "installed_version": 587_806_257, "latest_version": 587_806_257 } });
+        vec![(topic(), answer.to_string()), ("zigbee2mqtt/lamp".to_owned(), told.to_string())]
+    });
+    let sources = "[[sources]]\nname = \"zigbee\"\nfilter = \"zigbee2mqtt/{device}\"\ndecoder = \"zigbee2mqtt\"\n";
+    let tidegate = hearing(&broker, sources, ("lamp", "zigbee-light", ""));
+    let done = install(&tidegate, "lamp", "587806257");
+    assert_eq!(done["state"], "SUCCEEDED", "{done}");
+    let failed = send(&tidegate, "lamp", "update", json!({ "url": "http://files.example/none.bin" }));
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(failed["error"].as_str().unwrap().contains("No image"), "{failed}");
+}
+
 #[test]
 fn a_shelly_answers_the_call_by_its_number() {
     let broker = Mosquitto::plain();
