@@ -141,6 +141,7 @@ impl Pattern {
     /// Equal for patterns that match the same keys.
     pub fn shape(&self) -> String {
         let shape = |part: &Part| match part {
+            Part::Literal(text) if !text.contains(is_special) => text.clone(),
             Part::Literal(text) => Pattern::exact(text.as_str()).text,
             Part::Number { .. } => "{#}".to_owned(),
             Part::Word(_) => "{}".to_owned(),

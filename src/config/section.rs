@@ -69,6 +69,8 @@ pub struct Section<'a> {
     table: Option<&'a Table>,
     place: Place,
     path: String,
+    /// The path without list indexes.
+    plain: String,
     asked: Vec<&'static str>,
     open_keys: bool,
     findings: &'a Findings,
@@ -85,8 +87,8 @@ impl<'a> Section<'a> {
             }
         };
         let place = node.place.clone();
-        let mut section =
-            Section { table, place, path: path.to_owned(), asked: Vec::new(), open_keys: false, findings };
+        let (path, plain) = (path.to_owned(), without_indexes(path));
+        let mut section = Section { table, place, path, plain, asked: Vec::new(), open_keys: false, findings };
         let value = read(&mut section);
         section.close();
         value
@@ -157,9 +159,9 @@ impl<'a> Section<'a> {
         let node = self.table.and_then(|table| table.get(key));
         let mut found = self.findings.inner.borrow_mut();
         if let Some(node) = node {
-            found.places.insert(path.clone(), node.place.clone());
+            found.places.insert(path, node.place.clone());
         }
-        found.known.insert(without_indexes(&path));
+        found.known.insert(join(&self.plain, key));
         node
     }
 
@@ -196,7 +198,7 @@ impl<'a> Section<'a> {
     pub fn required_text(&mut self, key: &'static str) -> Option<&'a str> {
         if !self.has(key) {
             self.asked.push(key);
-            self.findings.inner.borrow_mut().known.insert(without_indexes(&self.path_of(key)));
+            self.findings.inner.borrow_mut().known.insert(join(&self.plain, key));
             self.fault(key, "is missing");
             return None;
         }
@@ -299,6 +301,7 @@ impl<'a> Section<'a> {
                 let mut section = Section {
                     table: None,
                     place: self.place.clone(),
+                    plain: without_indexes(&path),
                     path,
                     asked: Vec::new(),
                     open_keys: false,

@@ -71,6 +71,7 @@ pub struct Store {
     replica: Option<Replica>,
     settings: Database,
     known: Arc<layout::Known>,
+    fresh: Arc<templates::Fresh>,
 }
 
 impl Store {
@@ -84,6 +85,7 @@ impl Store {
             replica: Replica::open(settings)?,
             settings: settings.clone(),
             known: Arc::default(),
+            fresh: Arc::default(),
         })
     }
 

@@ -3,7 +3,7 @@
 mod devices;
 mod modules;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::prelude::*;
 
@@ -12,6 +12,7 @@ use super::limits;
 use super::pool::{Conn, with_db};
 use super::schema::{catalog_version, device_templates};
 use super::template_versions::{Amiss, Versions, record_lowered};
+use super::templates::Stored;
 use super::{Store, alerts, introduce, templates};
 use crate::catalog::Declared;
 use devices::reconcile_devices;
@@ -79,10 +80,11 @@ impl Store {
     pub fn reconcile(&self, declared: &Declared) -> Result<Report, StoreError> {
         check_lengths(declared)?;
         alerts::check_lengths(declared)?;
-        self.db.write(|conn| {
+        let (report, stored) = self.db.write(|conn| {
             let mut report = Report::default();
             let version = raise_version(conn)?;
-            let templates = reconcile_templates(conn, declared, &mut report)?;
+            let mut stored = templates::load(conn)?;
+            let templates = reconcile_templates(conn, declared, &mut stored, &mut report)?;
             let context =
                 Context { tenants: introduce::tenants(conn, tenants_of(declared))?, templates, sites: HashMap::new() };
             reconcile_devices(conn, declared, context, &mut report)?;
@@ -97,8 +99,10 @@ impl Store {
                     .execute(c))
                 .during("leaving the catalog's version")?;
             }
-            Ok(report)
-        })
+            Ok((report, stored))
+        })?;
+        self.fresh.put(report.catalog_version, stored);
+        Ok(report)
     }
 }
 
@@ -144,21 +148,21 @@ fn check_lengths(declared: &Declared) -> Result<(), StoreError> {
     }
 }
 
-/// Returns the rows of the templates that are declared, by slug.
+/// Returns the rows of the templates that are declared, by slug; `stored` is as the database has it afterwards.
 fn reconcile_templates(
     conn: &mut Conn<'_>,
     declared: &Declared,
+    stored: &mut HashMap<String, Stored>,
     report: &mut Report,
 ) -> Result<HashMap<String, i32>, StoreError> {
-    let mut stored = templates::load(conn)?;
     let owners = declared.templates.iter().filter_map(|one| one.template.tenant.as_deref());
     let owners = introduce::tenants(conn, owners)?;
-    let versions = Versions::new(&stored, declared);
-    let mut ids = HashMap::new();
+    let versions = Versions::new(stored, declared);
+    let (mut ids, mut written) = (HashMap::new(), Vec::new());
     for one in &declared.templates {
         let slug = one.template.slug.clone();
-        let known = stored.remove(&slug);
-        if let Some(known) = &known
+        let known = stored.get(&slug);
+        if let Some(known) = known
             && !known.retired
             && known.locked == one.shipped
             && known.template == one.template
@@ -174,17 +178,23 @@ fn reconcile_templates(
             report.warnings.push(told);
         }
         let owner = one.template.tenant.as_ref().and_then(|name| owners.get(name).copied());
-        let id = templates::write(conn, known.as_ref().map(|known| known.id), one, owner)?;
+        let id = templates::write(conn, known.map(|known| known.id), one, owner)?;
         if known.is_some() { &mut report.templates_changed } else { &mut report.templates_added }.push(slug.clone());
+        written.push(Stored { id, locked: one.shipped, retired: false, template: one.template.clone() });
         ids.insert(slug, id);
     }
-    let gone: BTreeMap<String, i32> =
-        stored.into_iter().filter(|(_, known)| !known.retired).map(|(slug, known)| (slug, known.id)).collect();
+    let kept: HashSet<&str> = declared.templates.iter().map(|one| one.template.slug.as_str()).collect();
+    let gone = stored.iter().filter(|(slug, known)| !known.retired && !kept.contains(slug.as_str()));
+    let gone: BTreeMap<String, i32> = gone.map(|(slug, known)| (slug.clone(), known.id)).collect();
     for id in gone.values() {
         with_db!(conn, |c| diesel::update(device_templates::table.find(id))
             .set(device_templates::retired.eq(true))
             .execute(c))
         .during("retiring a template")?;
+    }
+    stored.extend(written.into_iter().map(|one| (one.template.slug.clone(), one)));
+    for slug in gone.keys() {
+        stored.entry(slug.clone()).and_modify(|one| one.retired = true);
     }
     report.templates_retired = gone.into_keys().collect();
     report.templates_added.sort();

@@ -52,7 +52,10 @@ impl Store {
     /// [`StoreError`].
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.db.read(|conn| {
-            let stored = templates::load(conn)?;
+            let stored = match self.fresh.take(super::catalog_version(conn)?) {
+                Some(stored) => stored,
+                None => templates::load(conn)?,
+            };
             let slugs: HashMap<i32, &str> = stored.values().map(|t| (t.id, t.template.slug.as_str())).collect();
             let mut used = HashSet::new();
             let mut devices = read_devices(conn, &slugs, &mut used)?;

@@ -1,7 +1,9 @@
 //! Templates as rows: read whole, compared, replaced whole.
 
+mod metrics;
+
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -10,14 +12,11 @@ use super::error::{During, StoreError};
 use super::pool::{Conn, with_db};
 use super::schema::{device_templates, template_commands, template_metrics, template_slots, tenants};
 use super::template_json::{
-    as_json, derived_as_json, derived_of, enumeration_as_json, enumeration_of, json, keys_as_json, keys_of,
-    matching_as_json, matching_of,
+    as_json, derived_as_json, derived_of, enumeration_as_json, json, keys_as_json, matching_as_json, matching_of,
 };
-use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Metric, Slot, Template, TemplateCommand};
+use crate::catalog::{DeclaredTemplate, KeyMap, Kind, Slot, Template, TemplateCommand};
 use crate::command::Dialect;
-
-/// Templates whose metrics are read by one query.
-const TEMPLATES_AT_ONCE: usize = 8;
+use metrics::{MetricRow, read_metrics};
 
 /// A template with what the database says of it beside its content.
 #[derive(Debug)]
@@ -26,6 +25,23 @@ pub(super) struct Stored {
     pub locked: bool,
     pub retired: bool,
     pub template: Template,
+}
+
+/// What the database has after a reconciliation, for the snapshot that follows: to read it once more would be half of a start's work.
+#[derive(Debug, Default)]
+pub(super) struct Fresh(Mutex<Option<(i64, HashMap<String, Stored>)>>);
+
+impl Fresh {
+    /// `version`: the catalog's.
+    pub fn put(&self, version: i64, stored: HashMap<String, Stored>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, stored));
+    }
+
+    /// Gives it away, if the catalog still has this version.
+    pub fn take(&self, version: i64) -> Option<HashMap<String, Stored>> {
+        let fresh = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fresh.filter(|(of, _)| *of == version).map(|(_, stored)| stored)
+    }
 }
 
 #[derive(Queryable)]
@@ -52,26 +68,6 @@ struct OriginRow {
     derived: String,
     expected_interval_ms: Option<i64>,
     dialect: Option<String>,
-}
-
-#[derive(Queryable, Insertable)]
-#[diesel(table_name = template_metrics, treat_none_as_default_value = false)]
-struct MetricRow {
-    tenant_id: Option<i32>,
-    template_id: i32,
-    ordinal: i32,
-    name: String,
-    unit: String,
-    kind: String,
-    keys: String,
-    scale: f64,
-    offset_by: f64,
-    range_low: Option<f64>,
-    range_high: Option<f64>,
-    required: bool,
-    enumeration: String,
-    min_step: Option<f64>,
-    twin: Option<String>,
 }
 
 #[derive(Queryable, Insertable)]
@@ -147,47 +143,6 @@ pub(super) fn load(conn: &mut Conn<'_>) -> Result<HashMap<String, Stored>, Store
     Ok(stored)
 }
 
-/// The metrics of these templates, by template, a few templates at a time: all rows at once are several times as large as what
-/// comes of them.
-fn read_metrics(conn: &mut Conn<'_>, ids: &[i32]) -> Result<HashMap<i32, Vec<Arc<Metric>>>, StoreError> {
-    let mut shared = Shared::new();
-    let mut metrics: HashMap<i32, Vec<Arc<Metric>>> = HashMap::with_capacity(ids.len());
-    for some in ids.chunks(TEMPLATES_AT_ONCE) {
-        for row in read_metric_rows(conn, some)? {
-            let template = row.template_id;
-            let metric = share(metric_of(row)?, &mut shared);
-            metrics.entry(template).or_default().push(metric);
-        }
-    }
-    Ok(metrics)
-}
-
-fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, StoreError> {
-    use template_metrics::{
-        enumeration, keys, kind, min_step, name, offset_by, ordinal, range_high, range_low, required, scale, table,
-        template_id, tenant_id, twin, unit,
-    };
-    let columns = (
-        tenant_id,
-        template_id,
-        ordinal,
-        name,
-        unit,
-        kind,
-        keys,
-        scale,
-        offset_by,
-        range_low,
-        range_high,
-        required,
-        enumeration,
-        min_step,
-        twin,
-    );
-    with_db!(conn, |c| table.filter(template_id.eq_any(ids)).select(columns).order((template_id, ordinal)).load(c))
-        .during("reading metrics")
-}
-
 fn read_commands(conn: &mut Conn<'_>) -> Result<Vec<CommandRow>, StoreError> {
     use template_commands::{manner, name, ordinal, parameters, table, template_id, tenant_id, timeout_ms};
     let columns = (tenant_id, template_id, ordinal, name, timeout_ms, parameters, manner);
@@ -230,38 +185,6 @@ fn group<R>(rows: Vec<R>, template: impl Fn(&R) -> i32) -> HashMap<i32, Vec<R>> 
 
 fn decode<R, T>(rows: Option<Vec<R>>, one: impl FnMut(R) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
     rows.unwrap_or_default().into_iter().map(one).collect()
-}
-
-/// Metrics that are alike, by name: the hundred templates of a format's family have most of theirs in common.
-type Shared = HashMap<String, Vec<Arc<Metric>>>;
-
-fn share(metric: Metric, shared: &mut Shared) -> Arc<Metric> {
-    let alike = shared.entry(metric.name.clone()).or_default();
-    if let Some(known) = alike.iter().find(|known| ***known == metric) {
-        return Arc::clone(known);
-    }
-    let metric = Arc::new(metric);
-    alike.push(Arc::clone(&metric));
-    metric
-}
-
-fn metric_of(row: MetricRow) -> Result<Metric, StoreError> {
-    let kind = kind_of(&row.kind)?;
-    let (values, words) = enumeration_of(kind, &row.enumeration, &row.name)?;
-    Ok(Metric {
-        keys: keys_of(&row.keys, &row.name)?,
-        values,
-        words,
-        kind,
-        name: row.name,
-        unit: row.unit,
-        scale: row.scale,
-        offset: row.offset_by,
-        range: row.range_low.zip(row.range_high),
-        required: row.required,
-        min_step: row.min_step,
-        twin: row.twin.map(String::into_boxed_str),
-    })
 }
 
 /// None: the native one.

@@ -9,12 +9,14 @@ use tidegate::catalog::{
 };
 
 use super::{Site, batch, lookup, on_both, reading, sensor};
+use tidegate::store::Store;
 use tidegate::store::batch::{Batch, SensorIntro, SensorOrigin};
 
 on_both!(
     the_snapshot_is_what_was_reconciled,
     reconciling_again_changes_nothing,
     a_changed_template_is_overwritten_and_a_missing_one_retired,
+    what_a_reconciliation_leaves_for_the_snapshot_is_what_the_database_has,
     parents_sites_and_modules_follow_the_files,
     a_version_that_does_not_rise_is_told,
     a_row_of_an_older_version_is_read,
@@ -187,6 +189,32 @@ fn a_changed_template_is_overwritten_and_a_missing_one_retired(site: &Site) {
     assert!(site.store.snapshot().unwrap().templates.contains_key("shipped"));
 }
 
+fn what_a_reconciliation_leaves_for_the_snapshot_is_what_the_database_has(site: &Site) {
+    let other = Store::open(&site.settings).unwrap();
+    let holds = |what: &str| {
+        let (left, read) = (site.store.snapshot().unwrap(), other.snapshot().unwrap());
+        assert_eq!((left.templates, left.retired), (read.templates, read.retired), "{what}");
+        assert_eq!(left.offers.len(), read.offers.len(), "{what}");
+    };
+    let mut files = declared();
+    for what in ["added", "unchanged"] {
+        site.store.reconcile(&files).unwrap();
+        holds(what);
+    }
+    Arc::make_mut(&mut files.templates[0].template.metrics[0]).offset = 3.5;
+    let gone = files.templates.remove(1);
+    site.store.reconcile(&files).unwrap();
+    holds("changed and retired");
+    files.templates.push(gone);
+    site.store.reconcile(&files).unwrap();
+    holds("back");
+    // Another changes the catalog between a reconciliation and the snapshot.
+    site.store.reconcile(&files).unwrap();
+    files.templates.remove(0);
+    other.reconcile(&files).unwrap();
+    assert_eq!(site.store.snapshot().unwrap().retired.len(), 1);
+}
+
 fn parents_sites_and_modules_follow_the_files(site: &Site) {
     site.store.reconcile(&declared()).unwrap();
     let found = site.store.device(None, "cellar").unwrap().remove(0);
@@ -238,7 +266,8 @@ fn a_row_of_an_older_version_is_read(site: &Site) {
         "UPDATE template_metrics SET keys = '[\"temp\",\"a{b\"]' WHERE name = 'temperature';
          UPDATE device_templates SET extends = NULL, models = '[]', matching = NULL, derived = '[]', manufacturer = NULL;",
     );
-    let snapshot = site.store.snapshot().unwrap();
+    // The next start, that is: what was just reconciled is not read once more.
+    let snapshot = Store::open(&site.settings).unwrap().snapshot().unwrap();
     let old = &snapshot.templates["acme-climate"];
     assert!(old.derived.is_empty() && old.matching.is_empty());
     assert_eq!(old.keys.exact("a{b").map(|at| at.metric), Some(0));
