@@ -68,7 +68,7 @@ fn a_redelivery_is_recognised_after_a_restart_though_its_message_gave_way_to_new
 
     // Twice: what is left of a message is as good as the message.
     for _ in 0..2 {
-        let mut running = start(options.clone());
+        let running = start(options.clone());
         let recognised = running.metrics.redeliveries_recognised.get();
         for (token, number) in (10..60).enumerate() {
             running.submit(token as u64, redelivered(number - 9, &large(number)));
