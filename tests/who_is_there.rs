@@ -153,8 +153,8 @@ fn silence_is_noticed_once_wherever_tidegate_is_killed() {
         tidegate.kill();
         send(&broker, "d0");
         tidegate.start();
-        comes_to_be(&tidegate, "d0", "online");
-        assert_eq!(events("online"), 11);
+        // Not its state: where the machine is slow, it is silent again before anybody has looked.
+        eventually("d0 was online again", || (events("online") == 11).then_some(()));
         assert!(tidegate.stop().success());
     }
 }

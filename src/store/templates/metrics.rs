@@ -80,13 +80,12 @@ fn read_metric_rows(conn: &mut Conn<'_>, ids: &[i32]) -> Result<Vec<MetricRow>, 
 type Shared = HashMap<String, Vec<(MetricRow, Arc<Metric>)>>;
 
 fn share(row: MetricRow, shared: &mut Shared) -> Result<Arc<Metric>, StoreError> {
-    if let Some(alike) = shared.get_mut(&row.name) {
-        if let Some((_, known)) = alike.iter().find(|(known, _)| known.content() == row.content()) {
-            return Ok(Arc::clone(known));
-        }
+    let alike = shared.entry(row.name.clone()).or_default();
+    if let Some((_, known)) = alike.iter().find(|(known, _)| known.content() == row.content()) {
+        return Ok(Arc::clone(known));
     }
     let metric = Arc::new(metric_of(&row)?);
-    shared.entry(row.name.clone()).or_default().push((row, Arc::clone(&metric)));
+    alike.push((row, Arc::clone(&metric)));
     Ok(metric)
 }
 
