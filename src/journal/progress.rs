@@ -155,3 +155,22 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_at_its_limit_is_told_once_and_so_is_its_end() {
+        let mut told = Told::default();
+        told.tell(State::Working, State::Full, 1);
+        let first = told.full;
+        assert!(first.is_some() && told.awaits_room);
+        told.tell(State::Full, State::Working, 1);
+        told.tell(State::Working, State::Full, 1);
+        assert_eq!((told.full, told.awaits_room), (first, false), "so soon after the first it is no news");
+        told.full = first.and_then(|at| at.checked_sub(FULL_AGAIN));
+        told.tell(State::Full, State::Full, 1);
+        assert!(told.full > first && told.awaits_room, "it has been full for long");
+    }
+}
