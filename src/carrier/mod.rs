@@ -218,8 +218,11 @@ impl<F: Freight> Work<F> {
         {
             self.land(landed);
         }
-        if !self.freight.has_landed() || self.question.is_some() {
-            return;
+        match (self.freight.has_landed(), &self.question) {
+            (false, _) => return,
+            // The database still owes the answer before.
+            (true, Some(_)) => return self.freight.left_unrecorded(),
+            (true, None) => {}
         }
         let (store, turn) = (self.store.clone(), self.freight.last());
         let last = tokio::task::spawn_blocking(move || turn.record(&store));
