@@ -87,7 +87,7 @@ impl Store {
             let templates = reconcile_templates(conn, declared, &mut stored, &mut report)?;
             let context =
                 Context { tenants: introduce::tenants(conn, tenants_of(declared))?, templates, sites: HashMap::new() };
-            reconcile_devices(conn, declared, context, &mut report)?;
+            reconcile_devices(conn, declared, &stored, context, &mut report)?;
             alerts::reconcile(conn, declared, &mut report)?;
             alerts::reconcile_maintenance(conn, declared, &mut report)?;
             // A change of rules has raised it further.

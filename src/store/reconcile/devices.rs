@@ -11,7 +11,8 @@ use crate::catalog::{Declared, DeclaredDevice};
 use crate::store::error::{During, StoreError};
 use crate::store::pool::{Conn, with_db};
 use crate::store::schema::{device_modules, device_templates, devices, sites};
-use crate::store::{series, templates};
+use crate::store::series;
+use crate::store::templates::Stored;
 
 #[derive(Clone, Debug, PartialEq, Eq, Queryable)]
 pub(super) struct DeviceRow {
@@ -29,10 +30,12 @@ pub(super) struct DeviceRow {
     tags: String,
 }
 
-/// Brings devices with their sites, gateways and modules up to the files, and settles the series that this touches.
+/// Brings devices with their sites, gateways and modules up to the files, and settles the series that this touches. `stored`: all
+/// templates.
 pub(super) fn reconcile_devices(
     conn: &mut Conn<'_>,
     declared: &Declared,
+    stored: &HashMap<String, Stored>,
     mut context: Context,
     report: &mut Report,
 ) -> Result<(), StoreError> {
@@ -80,13 +83,14 @@ pub(super) fn reconcile_devices(
         .collect();
     report.devices_changed += release_devices(conn, &declared_ids)?;
     let with_modules = reconcile_modules(conn, declared, &context, &known, report)?;
-    settle_series(conn, given.into_iter().chain(with_modules), report)
+    settle_series(conn, given.into_iter().chain(with_modules), stored, report)
 }
 
 /// Settles the series of devices that got another template, or other modules, and of all that have a template which changed.
 fn settle_series(
     conn: &mut Conn<'_>,
     device_ids: impl Iterator<Item = i32>,
+    stored: &HashMap<String, Stored>,
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let mut device_ids: BTreeSet<i32> = device_ids.collect();
@@ -108,9 +112,8 @@ fn settle_series(
     if device_ids.is_empty() {
         return Ok(());
     }
-    let known = templates::load(conn)?;
     let device_ids: Vec<i32> = device_ids.into_iter().collect();
-    report.series_set_aside = series::follow(conn, &device_ids, &known)?.len() as u64;
+    report.series_set_aside = series::follow(conn, &device_ids, stored)?.len() as u64;
     Ok(())
 }
 
