@@ -73,7 +73,7 @@ fn a_group_has_one_alert_that_survives_a_kill() {
         broker.publish(&format!("tidegate/alerts/default/{id}/ack"), r#"{"who": "ann"}"#, &["-q", "1"]);
         assert_eq!(listener.next().1["state"], json!("acknowledged"));
         eventually("the acknowledgement is recorded", || {
-            let shown = tidegate.json(&["alerts", "show", id]);
+            let shown = tidegate.found(&["alerts", "show", id])?;
             (shown["acknowledged_by"] == json!("ann")).then_some(())
         });
         tidegate.kill();

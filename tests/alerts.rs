@@ -235,6 +235,7 @@ fn people_acknowledge_by_command_and_by_mqtt() {
     send(&broker, "oven", r#"{"temperature": 31}"#);
     let (_, first) = listener.next();
     let id = first["id"].as_str().unwrap();
+    eventually("it is stored", || tidegate.found(&["alerts", "show", id]));
     tidegate.output(&["alerts", "ack", &id[..8], "--who", "kim", "--note", "on my way"]);
     let (_, acknowledged) = listener.next();
     assert_eq!((&acknowledged["state"], &acknowledged["id"]), (&json!("acknowledged"), &json!(id)));

@@ -371,7 +371,7 @@ fn a_device_that_is_said_to_be_offline_is_waited_for_over_a_kill() {
         for device in ["lamp-1", "hasty-1"] {
             say(device, "offline");
             eventually("it is offline", || {
-                (tidegate.json(&["devices", "show", device])[0]["status"] == "offline").then_some(())
+                (tidegate.found(&["devices", "show", device])?[0]["status"] == "offline").then_some(())
             });
         }
         let kept = ask(&tidegate, "lamp-1", "dim", json!({ "level": 7 }), &[]);

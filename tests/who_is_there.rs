@@ -50,9 +50,7 @@ fn device(tidegate: &Tidegate, uid: &str) -> Value {
 
 fn comes_to_be(tidegate: &Tidegate, uid: &str, status: &str) {
     eventually(&format!("{uid} is {status}"), || {
-        let output = tidegate.command(&["devices", "show", uid, "--json"]).output().unwrap();
-        let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
-        (shown[0]["status"] == status).then_some(())
+        (tidegate.found(&["devices", "show", uid])?[0]["status"] == status).then_some(())
     });
 }
 

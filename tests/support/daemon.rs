@@ -227,6 +227,14 @@ impl Tidegate {
         serde_json::from_str(&self.output(&all)).unwrap()
     }
 
+    /// As [`json`](Self::json); none while there is no such alert or device: what is on MQTT is stored a moment later.
+    pub fn found(&self, arguments: &[&str]) -> Option<Value> {
+        let output = self.command(arguments).arg("--json").stdin(Stdio::null()).output().unwrap();
+        let complaint = complaint(&output);
+        assert!(output.status.success() || complaint.contains("there is no "), "{arguments:?}: {complaint}");
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
     /// Status and report of `/readyz`.
     pub fn readyz(&self) -> (u16, Value) {
         let (status, body) = http_get(self.address("http"), "/readyz");
