@@ -29,6 +29,7 @@ format = "json"
         broker.port
     ));
     tidegate.start();
+    tidegate.listening();
     broker.publish("devices/d1/telemetry", "{\"temp\": 1}", &["-q", "1"]);
     eventually("the first is stored", || (tidegate.metric("tidegate_readings_stored_total") == 1.0).then_some(()));
     assert_eq!(tidegate.metric("tidegate_journal_lag_seconds"), 0.0);

@@ -227,11 +227,12 @@ impl Tidegate {
         serde_json::from_str(&self.output(&all)).unwrap()
     }
 
-    /// As [`json`](Self::json); none while there is no such alert or device: what is on MQTT is stored a moment later.
+    /// As [`json`](Self::json); none while there is no such alert or device, or no schema yet: what is on MQTT is stored a moment later.
     pub fn found(&self, arguments: &[&str]) -> Option<Value> {
         let output = self.command(arguments).arg("--json").stdin(Stdio::null()).output().unwrap();
         let complaint = complaint(&output);
-        assert!(output.status.success() || complaint.contains("there is no "), "{arguments:?}: {complaint}");
+        let is_early = ["there is no ", "has no schema"].iter().any(|words| complaint.contains(words));
+        assert!(output.status.success() || is_early, "{arguments:?}: {complaint}");
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::runtime::{self, Runtime};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,10 +30,17 @@ impl Device {
 
     /// Publishes at QoS 1; panics unless it is acknowledged.
     pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
+        assert!(self.publish_if_up(topic, payload), "the connection stays up");
+    }
+
+    /// Publishes at QoS 1; whether it is acknowledged before the connection ends.
+    pub fn publish_if_up(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> bool {
         let payload = payload.as_ref().to_vec();
         self.runtime.block_on(self.client.publish(topic, QoS::AtLeastOnce, false, payload)).unwrap();
-        let reason = self.until(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None });
+        let answer = self.find(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None });
+        let Ok(reason) = answer else { return false };
         assert!(matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers), "{reason:?}");
+        true
     }
 
     /// Publishes so many at QoS 0, each payload made from its number; returns once all are sent.
@@ -59,14 +66,19 @@ impl Device {
 
     /// Polls until a packet answers.
     fn until<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> T {
+        self.find(wanted).expect("the connection stays up")
+    }
+
+    /// Polls until a packet answers, or the connection ends.
+    fn find<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> Result<T, Box<ConnectionError>> {
         let connection = &mut self.connection;
         let found = async {
             loop {
-                let event = connection.poll().await.expect("the connection stays up");
+                let event = connection.poll().await?;
                 if let Event::Incoming(packet) = event
                     && let Some(found) = wanted(&packet)
                 {
-                    return found;
+                    return Ok(found);
                 }
             }
         };
