@@ -8,7 +8,8 @@ use super::BridgeError;
 use super::shutdown::Stop;
 use crate::alert::announcer::{Announced, Announcer};
 use crate::alert::publisher::{self, Publisher};
-use crate::carrier::bell::Bells;
+use crate::carrier::Carrier;
+use crate::carrier::bell::{Bell, Bells};
 use crate::command::courier::Courier;
 use crate::config::{self, Config, Endpoint};
 use crate::job::driver::Driver;
@@ -44,32 +45,20 @@ impl Outgoing<'_> {
     pub(super) fn start(self, crew: &mut Crew) -> Result<watch::Sender<Vec<config::Notify>>, BridgeError> {
         let Outgoing { config, store, stop, metrics, .. } = self;
         let instance = &config.instance.id;
-        let courier = Courier {
+        let forgetful = matches!(config.broker.endpoint, Endpoint::Embedded { .. });
+        let carrier = |bell: &Bell, begun| Carrier {
             store: store.clone(),
-            instance: instance.clone(),
-            settings: self.commands.clone(),
             parcels: self.parcels.clone(),
             link: self.link_watch.clone(),
-            bell: self.bells.commands.clone(),
-            begun: self.courier_begun,
+            bell: bell.clone(),
+            begun,
             closing: stop.intake.clone(),
             stop: stop.http.clone(),
-            metrics: metrics.clone(),
         };
-        crew.task("courier", courier.run());
-        let twins = twin::publisher::Publisher {
-            store: store.clone(),
-            instance: instance.clone(),
-            parcels: self.parcels.clone(),
-            link: self.link_watch,
-            bell: self.bells.twins.clone(),
-            begun: self.twins_begun,
-            forgetful: matches!(config.broker.endpoint, Endpoint::Embedded { .. }),
-            closing: stop.intake.clone(),
-            stop: stop.http.clone(),
-            metrics: metrics.clone(),
-        };
-        crew.task("twins", twins.run());
+        let courier = Courier::new(instance.clone(), self.commands.clone(), metrics.clone());
+        crew.task("courier", carrier(&self.bells.commands, self.courier_begun).run(courier));
+        let twins = twin::publisher::Publisher::new(instance.clone(), forgetful, metrics.clone());
+        crew.task("twins", carrier(&self.bells.twins, self.twins_begun).run(twins));
         let jobs = Driver {
             store: store.clone(),
             instance: instance.clone(),
@@ -97,7 +86,7 @@ impl Outgoing<'_> {
             parcels: self.parcels.clone(),
             record: Arc::new(publisher::Recorded { store: store.clone(), instance: instance.clone() }),
             committed: committed(self.progress),
-            forgetful: matches!(config.broker.endpoint, Endpoint::Embedded { .. }),
+            forgetful,
             stop: stop.http.clone(),
             metrics: metrics.clone(),
         };

@@ -83,9 +83,8 @@ pub trait Freight: Send {
     fn observe(&mut self) {}
 }
 
-/// What the carrier is made from.
-pub struct Carrier<F> {
-    pub freight: F,
+/// What a carrier is made from.
+pub struct Carrier {
     pub store: Store,
     /// To the session, or to the embedded broker.
     pub parcels: mpsc::Sender<Parcel>,
@@ -99,13 +98,13 @@ pub struct Carrier<F> {
     pub stop: CancellationToken,
 }
 
-impl<F: Freight> Carrier<F> {
+impl Carrier {
     /// Works until `stop`.
     ///
     /// # Errors
     /// Never: what can't be done now is tried again, or found by the next start.
-    pub async fn run(self) -> Result<(), Infallible> {
-        let Carrier { freight, store, parcels, link, bell, begun, closing, stop } = self;
+    pub async fn run<F: Freight>(self, freight: F) -> Result<(), Infallible> {
+        let Carrier { store, parcels, link, bell, begun, closing, stop } = self;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             // The pipeline is gone: so is the daemon, soon.

@@ -6,7 +6,8 @@
 use super::Fate;
 use super::coerce::{Fit, in_range};
 use super::keys::Introduction;
-use super::work::{Stored, Work};
+use super::points::Stored;
+use super::work::Work;
 use crate::catalog::registry::{DeviceSlot, NameId, SensorSlot};
 use crate::catalog::series::Series;
 use crate::catalog::{Derived, Formula, Kind, Rate};

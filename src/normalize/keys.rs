@@ -1,7 +1,7 @@
 //! What a raw key of a device is: which metric or unmodeled key, and which sensor; the sensor made where it is missing.
 
 use super::Fate;
-use super::work::{Fresh, Resolved, Work, name_fault};
+use super::work::{Work, name_fault};
 use crate::catalog::Kind;
 use crate::catalog::registry::{DeviceSlot, Modeled, NO_CONVERSION, SensorSlot, Target};
 use crate::catalog::series::Series;
@@ -10,6 +10,37 @@ use crate::config::Unmodeled;
 use crate::decode::Point;
 use crate::quarantine::{Reason, Refusal};
 use crate::store::batch::{SensorIntro, SensorOrigin};
+
+/// A sample's target.
+pub(super) struct Resolved {
+    pub(super) target: Target,
+    /// For what is still to be remembered.
+    pub(super) fresh: Option<Box<Fresh>>,
+    /// The unit that another key of the instant tells.
+    pub(super) told: Option<&'static Unit>,
+}
+
+/// What a key that is not remembered stands for.
+pub(super) struct Fresh {
+    /// Name of the sensor in the `readings` view.
+    pub(super) name: String,
+    /// The name is that of the first sensor; which one it is, is decided once the sample is stored.
+    pub(super) starred: bool,
+}
+
+impl Resolved {
+    /// Whether two keys of metrics stand for the same sensor.
+    pub(super) fn is_of_one_sensor_with(&self, other: &Resolved) -> bool {
+        let (this, that) = (&self.target, &other.target);
+        let alike = this.model == that.model && this.owner == that.owner;
+        alike
+            && match (this.sensor, that.sensor, &self.fresh, &other.fresh) {
+                (Some(this), Some(that), ..) => this == that,
+                (None, None, Some(this), Some(that)) => this.name == that.name && !this.starred && !that.starred,
+                _ => false,
+            }
+    }
+}
 
 /// What the writer is told of a sensor.
 pub(super) struct Introduction<'i> {

@@ -16,6 +16,7 @@
 mod work;
 mod identity;
 mod keys;
+mod points;
 mod coerce;
 mod units;
 mod derived;
@@ -101,7 +102,7 @@ pub struct Normalizer {
     twins: twin::Hearing,
     metrics: Metrics,
     generation: u32,
-    scratch: Vec<Option<work::Resolved>>,
+    scratch: Vec<Option<keys::Resolved>>,
     sightings: Vec<Sighting>,
 }
 

@@ -208,7 +208,7 @@ fn a_counter_does_not_fall() {
     let late = bench.send(TOPIC, r#"{"ts":1699999000,"values":{"energy":50}}"#);
     assert_eq!(late.stored, ["energy=50"], "an earlier reading is stored as it is");
     assert_eq!(bench.send(TOPIC, r#"{"energy":99}"#).reasons(), [Reason::NotMonotonic]);
-    assert!(work::rises(0.2, 0.3, 0.1) && !work::rises(0.2, 0.29, 0.1) && !work::rises(1.0, 1.0 - 1e-12, 0.0));
+    assert!(points::rises(0.2, 0.3, 0.1) && !points::rises(0.2, 0.29, 0.1) && !points::rises(1.0, 1.0 - 1e-12, 0.0));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::Fate;
 use super::coerce::{self, Fit, Misfit};
-use super::work::{Resolved, Work};
+use super::keys::Resolved;
+use super::work::Work;
 use crate::catalog::registry::{Model, Target};
 use crate::catalog::unit::{self, Conversion, Unit};
 use crate::catalog::{Key, Kind};

@@ -10,7 +10,7 @@ use super::tests::{Sent, Stage, absent, gt, held, metric, rule, seconds};
 use super::*;
 use crate::alert::maintenance::Maintenance;
 use crate::alert::rule::{
-    Aggregate, Compare, Condition, Dependency, DependsOn, Flapping, Resolve, Rule, Schedule, Scope, Test,
+    Aggregate, Check, Compare, Condition, Dependency, DependsOn, Flapping, Resolve, Rule, Schedule, Scope, Test,
 };
 use crate::alert::times::{Moment, Spell, Times};
 use crate::normalize::testing;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::heed::SECOND;
 use super::*;
 use crate::alert::rule::{
-    Aggregate, Area, Compare, Condition, Raise, Resolve, Rule, Scope, Season, Selector, Severity, Test,
+    Aggregate, Area, Check, Compare, Condition, Raise, Resolve, Rule, Scope, Season, Selector, Severity, Test,
 };
 use crate::alert::transition::{Action, Deed, Who};
 use crate::catalog::Kind;

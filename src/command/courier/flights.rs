@@ -15,7 +15,7 @@ const COMMANDS: usize = 128;
 /// Notices under way at once.
 const NOTICES: usize = 32;
 
-pub(super) enum Subject {
+pub enum Subject {
     Command { id: String, deduplicates: bool },
     Notice { id: String, step: i32 },
 }

@@ -4,58 +4,25 @@
 //!   (`sending`), and `sent` once the broker has acknowledged it. What is found marked after a crash may have been sent or not: a device
 //!   that tells repeats by the id gets it again, any other too, but marked `repeated`, unless its template would rather have it fail.
 //! - **The database decides.** Nothing is remembered here but what is under way: whoever cancels, answers or asks changes the row, and
-//!   the courier looks, as every [`Carrier`] does.
+//!   the courier looks, as every [`Carrier`](crate::carrier::Carrier) does.
 
 mod flights;
 mod turn;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use crate::carrier::bell::Bell;
-use crate::carrier::{Carrier, Freight, Way};
+use crate::carrier::{Freight, Way};
 use crate::config;
 use crate::metrics::{ByReason, ByState, Metrics};
-use crate::mqtt::{Answer, Link, Parcel};
-use crate::store::{Store, StoreError};
+use crate::mqtt::Answer;
+use crate::store::StoreError;
 use flights::{Flights, Subject};
 use turn::{Turn, Turned};
 
-/// What the courier is made from.
+/// What is carried: commands, and what is told of them.
 pub struct Courier {
-    pub store: Store,
-    pub instance: String,
-    pub settings: watch::Receiver<config::Commands>,
-    /// To the session, or to the embedded broker.
-    pub parcels: mpsc::Sender<Parcel>,
-    pub link: watch::Receiver<Link>,
-    pub bell: Bell,
-    /// Told once the database has its schema.
-    pub begun: oneshot::Receiver<()>,
-    /// From then on nothing new is sent.
-    pub closing: CancellationToken,
-    /// Set after the last commit.
-    pub stop: CancellationToken,
-    pub metrics: Metrics,
-}
-
-impl Courier {
-    /// Works until `stop`.
-    ///
-    /// # Errors
-    /// Never: what can't be done now is tried again, or found by the next start.
-    pub async fn run(self) -> Result<(), Infallible> {
-        let Courier { store, instance, settings, parcels, link, bell, begun, closing, stop, metrics } = self;
-        let flights = Flights::default();
-        let freight = Commands { instance, settings, metrics, flights, restarted: true, unsure: true };
-        Carrier { freight, store, parcels, link, bell, begun, closing, stop }.run().await
-    }
-}
-
-struct Commands {
     instance: String,
     settings: watch::Receiver<config::Commands>,
     metrics: Metrics,
@@ -66,7 +33,13 @@ struct Commands {
     unsure: bool,
 }
 
-impl Freight for Commands {
+impl Courier {
+    pub fn new(instance: String, settings: watch::Receiver<config::Commands>, metrics: Metrics) -> Courier {
+        Courier { instance, settings, metrics, flights: Flights::default(), restarted: true, unsure: true }
+    }
+}
+
+impl Freight for Courier {
     type Turn = Turn;
     type Subject = Subject;
 
@@ -127,7 +100,7 @@ impl Freight for Commands {
     }
 }
 
-impl Commands {
+impl Courier {
     fn count(&self, turned: &Turned) {
         self.metrics.commands_asked.inc_by(turned.asked);
         for (state, count) in &turned.states {

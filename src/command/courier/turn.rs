@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 
 /// A question to the database.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub struct Turn {
     pub(super) landed: Landed,
     /// How many commands may set out, and how many notices.
     pub(super) room: usize,
@@ -30,7 +30,7 @@ pub(super) struct Turn {
 
 /// The answer.
 #[derive(Debug, Default)]
-pub(super) struct Turned {
+pub struct Turned {
     pub(super) due: Vec<Due>,
     pub(super) notices: Vec<Notice>,
     pub(super) asked: u64,

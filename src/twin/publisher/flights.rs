@@ -13,7 +13,7 @@ use crate::twin::{answer, native};
 const MOST: usize = 64;
 
 #[derive(Clone, Copy)]
-pub(super) enum Subject {
+pub enum Subject {
     Twin(i32),
     Message(i64),
 }

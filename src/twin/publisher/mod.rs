@@ -1,60 +1,24 @@
 //! The publisher: the one task that tells of twins.
 //!
-//! - **The database decides.** What the broker lacks is found there, as every [`Carrier`] does, and noted there once the broker has
+//! - **The database decides.** What the broker lacks is found there, as every [`Carrier`](crate::carrier::Carrier) does, and noted there once the broker has
 //!   acknowledged it. A crash between publishes once more: retained messages carry their version, answers what they answer.
 //! - Of a twin only the newest state is told, however often it has changed since.
 
 mod flights;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
-
-use crate::carrier::bell::Bell;
-use crate::carrier::{self, Carrier, Freight, Way};
+use crate::carrier::{self, Freight, Way};
 use crate::crash;
 use crate::metrics::{ByReason, Metrics};
-use crate::mqtt::{Answer, Link, Parcel};
+use crate::mqtt::Answer;
 use crate::store::twins::{Due, Message};
 use crate::store::{Store, StoreError};
 use flights::{Flights, Landed, Subject};
 
-/// What the publisher is made from.
-pub struct Publisher {
-    pub store: Store,
-    pub instance: String,
-    /// To the session, or to the embedded broker.
-    pub parcels: mpsc::Sender<Parcel>,
-    pub link: watch::Receiver<Link>,
-    pub bell: Bell,
-    /// Told once the database has its schema.
-    pub begun: oneshot::Receiver<()>,
-    /// Whether the broker keeps nothing over a restart of this process.
-    pub forgetful: bool,
-    /// From then on nothing new is published.
-    pub closing: CancellationToken,
-    /// Set after the last commit.
-    pub stop: CancellationToken,
-    pub metrics: Metrics,
-}
-
-impl Publisher {
-    /// Works until `stop`.
-    ///
-    /// # Errors
-    /// Never: what can't be done now is tried again, or found by the next start.
-    pub async fn run(self) -> Result<(), Infallible> {
-        let Publisher { store, instance, parcels, link, bell, begun, forgetful, closing, stop, metrics } = self;
-        let freight = Twins { instance, metrics, flights: Flights::default(), forgotten: forgetful };
-        Carrier { freight, store, parcels, link, bell, begun, closing, stop }.run().await
-    }
-}
-
 /// A question to the database, to be asked once more where it failed.
 #[derive(Debug, Default)]
-struct Turn {
+pub struct Turn {
     landed: Landed,
     /// How much may set out.
     room: usize,
@@ -67,7 +31,7 @@ struct Turn {
 
 /// The answer.
 #[derive(Debug, Default)]
-struct Turned {
+pub struct Turned {
     twins: Vec<Due>,
     messages: Vec<Message>,
 }
@@ -104,14 +68,23 @@ impl carrier::Turn for Turn {
     }
 }
 
-struct Twins {
+/// What is carried: what is told of twins.
+pub struct Publisher {
     instance: String,
     metrics: Metrics,
     flights: Flights,
+    /// Whether the broker has lost what it was told before.
     forgotten: bool,
 }
 
-impl Freight for Twins {
+impl Publisher {
+    /// With `forgetful` the broker keeps nothing over a restart of this process.
+    pub fn new(instance: String, forgetful: bool, metrics: Metrics) -> Publisher {
+        Publisher { instance, metrics, flights: Flights::default(), forgotten: forgetful }
+    }
+}
+
+impl Freight for Publisher {
     type Turn = Turn;
     type Subject = Subject;
 
