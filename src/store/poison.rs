@@ -74,6 +74,9 @@ pub(super) trait Series: Copy {
     /// The fast way of rows that are all new: one that is there already fails the whole. None: there is no such way.
     fn copy(conn: &mut Conn<'_>, rows: &[Row<Self>]) -> Option<QueryResult<usize>>;
 
+    /// The fast way that needs no savepoint, for which SQLite would copy each page that it touches. None: there is no such way.
+    fn pour(conn: &mut Conn<'_>, rows: &[Row<Self>]) -> Option<QueryResult<Poured>>;
+
     /// Inserts rows that are not there yet, or with `over` puts the others' values in the place of those that are there.
     /// Returns how many were inserted or changed.
     fn insert(conn: &mut Conn<'_>, over: bool, rows: &[Row<Self>]) -> QueryResult<usize>;
@@ -93,6 +96,12 @@ impl Series for f64 {
             Conn::Postgres(c) => Some(postgres::copy_numbers(c, rows)),
             Conn::Sqlite(_) => None,
         }
+    }
+
+    fn pour(conn: &mut Conn<'_>, rows: &[Row<f64>]) -> Option<QueryResult<Poured>> {
+        let Conn::Sqlite(c) = conn else { return None };
+        let Columns { ids, times, values } = Columns::of_rows(rows);
+        Some(sqlite::pour::<f64, Double>(c, sqlite::POUR_NUMBERS, &ids, &times, &values))
     }
 
     fn insert(conn: &mut Conn<'_>, over: bool, rows: &[Row<f64>]) -> QueryResult<usize> {
@@ -121,6 +130,10 @@ impl Series for &str {
 
     fn copy(_: &mut Conn<'_>, _: &[Row<&str>]) -> Option<QueryResult<usize>> {
         // Texts are few.
+        None
+    }
+
+    fn pour(_: &mut Conn<'_>, _: &[Row<&str>]) -> Option<QueryResult<Poured>> {
         None
     }
 
@@ -226,9 +239,12 @@ impl<V: Series> Rows<V> {
         self.sort(manner.duplicates);
         let mut outcome = Stored { stored: 0, refused: Vec::new(), bisected: false, staged: false, newest: Vec::new() };
         let mut left_out = Vec::new();
-        if !(manner.straight && self.copy(conn, &mut outcome)?) {
-            self.insert_all(conn, manner.duplicates, &mut outcome, &mut left_out)?;
-        }
+        let done = match self.pour(conn, manner.duplicates, &mut outcome)? {
+            Some(done) => done,
+            None if manner.straight && self.copy(conn, &mut outcome)? => self.rows.len(),
+            None => 0,
+        };
+        self.insert_all(conn, manner.duplicates, done..self.rows.len(), &mut outcome, &mut left_out)?;
         outcome.newest = self.newest(&left_out);
         Ok(outcome)
     }
@@ -237,6 +253,25 @@ impl<V: Series> Rows<V> {
     pub(super) fn into_newest(mut self, manner: Manner) -> Vec<Newest<V>> {
         self.sort(manner.duplicates);
         self.newest(&[])
+    }
+
+    /// Pours the rows in; how many of the first need no other way, if there is this one.
+    fn pour(
+        &self,
+        conn: &mut Conn<'_>,
+        duplicates: Duplicates,
+        outcome: &mut Stored<V>,
+    ) -> Result<Option<usize>, StoreError> {
+        let Some(poured) = V::pour(conn, &self.rows) else { return Ok(None) };
+        let Poured { new, done, failure } = poured.during("storing readings")?;
+        match failure.map_or(Ok(()), Err).during("storing readings") {
+            Ok(()) => {}
+            Err(error) if error.may_be_the_row() => outcome.bisected = true,
+            Err(error) => return Err(error),
+        }
+        outcome.stored = new as u64;
+        let puts_over = duplicates == Duplicates::KeepLast && new < done;
+        Ok(Some(if puts_over { 0 } else { done }))
     }
 
     /// Tries the fast way. False: there is none, or a row was refused. Whether that was since it is there already is
@@ -267,11 +302,12 @@ impl<V: Series> Rows<V> {
         &self,
         conn: &mut Conn<'_>,
         duplicates: Duplicates,
+        rows: Range<usize>,
         outcome: &mut Stored<V>,
         left_out: &mut Vec<usize>,
     ) -> Result<(), StoreError> {
         // Left halves are on top, so that rows go in in their order.
-        let mut ranges: Vec<Range<usize>> = std::iter::once(0..self.rows.len()).collect();
+        let mut ranges: Vec<Range<usize>> = std::iter::once(rows).collect();
         while let Some(range) = ranges.pop() {
             let Some(rows) = self.rows.get(range.clone()).filter(|rows| !rows.is_empty()) else { continue };
             match conn.savepoint(|c| insert(c, duplicates, rows)) {
@@ -326,6 +362,15 @@ fn insert<V: Series>(conn: &mut Conn<'_>, duplicates: Duplicates, rows: &[Row<V>
 fn refused<V: Series>(row: &Row<V>, error: &StoreError) -> RefusedRow {
     let detail = format!("{} (value {}, time {} µs)", error.words(), row.value.shown(), row.time.0);
     RefusedRow { seq: row.seq, sensor_id: row.sensor_id, detail }
+}
+
+/// What became of rows that were poured in.
+#[derive(Debug)]
+pub(super) struct Poured {
+    pub new: usize,
+    /// Rows before the statement that failed; all, if none did. Some of that statement's may be in, and are counted as new.
+    pub done: usize,
+    pub failure: Option<diesel::result::Error>,
 }
 
 /// A harmless row, undone at once: if it is refused too, the table is the trouble, and no row is to be blamed.
