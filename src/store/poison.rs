@@ -101,7 +101,7 @@ impl Series for f64 {
     fn pour(conn: &mut Conn<'_>, rows: &[Row<f64>]) -> Option<QueryResult<Poured>> {
         let Conn::Sqlite(c) = conn else { return None };
         let Columns { ids, times, values } = Columns::of_rows(rows);
-        Some(sqlite::pour::<f64, Double>(c, sqlite::POUR_NUMBERS, &ids, &times, &values))
+        Some(sqlite::pour(c, &ids, &times, &values))
     }
 
     fn insert(conn: &mut Conn<'_>, over: bool, rows: &[Row<f64>]) -> QueryResult<usize> {

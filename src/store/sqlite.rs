@@ -6,7 +6,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
-use diesel::sql_types::{HasSqlType, Integer};
+use diesel::sql_types::{Double, HasSqlType, Integer};
 use diesel::sqlite::Sqlite;
 
 use super::poison::Poured;
@@ -76,30 +76,30 @@ where
     Ok(changed)
 }
 
-/// Inserts rows until one is refused; with a statement of `OR FAIL`.
+/// Inserts numbers until one is refused.
 ///
 /// A statement that undoes its rows when one is refused has SQLite copy every page before it is touched, as a savepoint does: on 10,000 sensors
 /// that is half of what is written. `OR FAIL` leaves them in, and `changes()` tells how many they were.
-pub(super) fn pour<V, ST>(
+pub(super) fn pour(
     connection: &mut SqliteConnection,
-    statement: (&'static str, &'static str),
     ids: &[i32],
     times: &[UtcMicros],
-    values: &[V],
-) -> QueryResult<Poured>
-where
-    Sqlite: HasSqlType<ST>,
-    V: ToSql<ST, Sqlite>,
-{
+    values: &[f64],
+) -> QueryResult<Poured> {
     let mut poured = Poured { new: 0, done: 0, failure: None };
     for rows in statements(ids.len()) {
-        poured.done = rows.end;
-        match run::<V, ST>(connection, statement, rows.clone(), (ids, times, Some(values))) {
-            Ok(new) => poured.new += new,
+        let end = rows.end;
+        match run::<f64, Double>(connection, POUR_NUMBERS, rows, (ids, times, Some(values))) {
+            Ok(new) => {
+                poured.new += new;
+                poured.done = end;
+            }
             Err(failure) => {
-                let left_in: i32 = diesel::select(sql::<Integer>("changes()")).get_result(connection)?;
+                let asked = diesel::select(sql::<Integer>("changes()")).get_result::<i32>(connection);
+                // Where not even that is answered, it was not a row's fault.
+                let Ok(left_in) = asked else { return Err(failure) };
                 poured.new += usize::try_from(left_in).unwrap_or(0);
-                (poured.done, poured.failure) = (rows.start, Some(failure));
+                poured.failure = Some(failure);
                 break;
             }
         }
@@ -137,8 +137,7 @@ where
 pub(super) const INSERT_NUMBERS: (&str, &str) =
     ("INSERT INTO telemetry (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
 /// As [`INSERT_NUMBERS`], for [`pour`].
-pub(super) const POUR_NUMBERS: (&str, &str) =
-    ("INSERT OR FAIL INTO telemetry (sensor_id, time, value) VALUES ", INSERT_NUMBERS.1);
+const POUR_NUMBERS: (&str, &str) = ("INSERT OR FAIL INTO telemetry (sensor_id, time, value) VALUES ", INSERT_NUMBERS.1);
 pub(super) const INSERT_TEXTS: (&str, &str) =
     ("INSERT INTO telemetry_text (sensor_id, time, value) VALUES ", " ON CONFLICT (sensor_id, time) DO NOTHING");
 /// Only rows that differ are written.

@@ -30,17 +30,20 @@ impl Device {
 
     /// Publishes at QoS 1; panics unless it is acknowledged.
     pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
-        assert!(self.publish_if_up(topic, payload), "the connection stays up");
+        self.try_publish(topic, payload).expect("the connection stays up");
     }
 
     /// Publishes at QoS 1; whether it is acknowledged before the connection ends.
     pub fn publish_if_up(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> bool {
+        self.try_publish(topic, payload).is_ok()
+    }
+
+    fn try_publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Result<(), Box<ConnectionError>> {
         let payload = payload.as_ref().to_vec();
         self.runtime.block_on(self.client.publish(topic, QoS::AtLeastOnce, false, payload)).unwrap();
-        let answer = self.find(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None });
-        let Ok(reason) = answer else { return false };
+        let reason = self.find(|packet| if let Packet::PubAck(ack) = packet { Some(ack.reason) } else { None })?;
         assert!(matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers), "{reason:?}");
-        true
+        Ok(())
     }
 
     /// Publishes so many at QoS 0, each payload made from its number; returns once all are sent.

@@ -1,7 +1,7 @@
 //! The publisher: the one task that tells of twins.
 //!
-//! - **The database decides.** What the broker lacks is found there, as every [`Carrier`](crate::carrier::Carrier) does, and noted there once the broker has
-//!   acknowledged it. A crash between publishes once more: retained messages carry their version, answers what they answer.
+//! - **The database decides.** What the broker lacks is found there, as every [`Carrier`](carrier::Carrier) does, and noted there
+//!   once the broker has acknowledged it. A crash between publishes once more: retained messages carry their version, answers what they answer.
 //! - Of a twin only the newest state is told, however often it has changed since.
 
 mod flights;
